@@ -1,0 +1,41 @@
+"""diffretouch: controllable photo retouching with affine bilateral grids from a diffusion UNet."""
+
+import os as _os
+
+__version__ = "0.1.0"
+
+# In a checkout `pipelines/` and `training/` lie beside this folder, in a wheel inside it: this line makes both the same.
+_root = _os.path.dirname(__path__[0])
+if _os.path.isfile(_os.path.join(_root, "setup.cfg")) and _os.path.isdir(_os.path.join(_root, "pipelines")):
+    __path__.append(_root)
+
+# Public name -> its module. Handed on lazily (PEP 562): importing diffusers takes seconds.
+_PUBLIC = {
+    "ATTRIBUTES": "attributes",
+    "as_attributes": "attributes",
+    "attribute_labels": "attributes",
+    "measure_attributes": "attributes",
+    "AffineGridHead": "models.affine_grid",
+    "apply_affine": "models.affine_grid",
+    "identity_grid": "models.affine_grid",
+    "slice_grid": "models.affine_grid",
+    "build_retouch_unet": "models.unet",
+    "load_photo": "photo",
+    "save_photo": "photo",
+    "DiffRetouchPipeline": "pipelines.pipeline_diffretouch",
+    "DiffRetouchOutput": "pipelines.pipeline_diffretouch",
+    "convert_diffretouch": "training.convert",
+}
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'diffretouch' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"diffretouch.{_PUBLIC[name]}"), name)
+
+
+def __dir__():
+    return __all__

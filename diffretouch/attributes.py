@@ -1,0 +1,198 @@
+"""The four attributes that steer a retouch: how they are measured, named, checked and turned into labels c."""
+
+import math
+import warnings
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+
+ATTRIBUTES = ("colorfulness", "contrast", "temperature", "brightness")
+
+# One unit of c, in the units of `attribute_coordinates`: moving a slider from -1 to 1 multiplies colorfulness by
+# e^0.6 and local contrast by e^0.9, and moves temperature by 0.26 and a middle brightness by 0.29.
+ATTRIBUTE_SCALES = (0.3, 0.45, 0.13, 0.6)
+
+# Longer photos are measured on a copy with this long side, so that scores do not depend on the photo's resolution.
+MEASURE_SIZE = 128
+
+_LIMIT = 3.0
+
+
+def _colorfulness(image):
+    """Colorfulness of Hasler and Süsstrunk (2003), with absolute opponent signals as in the released DiffRetouch."""
+    red, green, blue = image.unbind(1)
+    opponents = torch.stack([(red - green).abs(), (0.5 * (red + green) - blue).abs()], 1).flatten(2)  # (B,2,HW)
+    pixels = opponents.shape[-1]
+    mean = opponents.mean(-1)
+    variance = (opponents - mean[..., None]).square().sum(-1) / max(pixels - 1, 1)
+    # The epsilon keeps the gradient finite on grey photos, where both roots are taken of zero.
+    root = lambda x: (x.sum(-1) + 1e-12).sqrt()  # noqa: E731
+    return root(variance) + 0.3 * root(mean.square())
+
+
+def _contrast(image):
+    """Mean squared RGB distance between neighbouring pixels, over all directed pairs of 4-neighbours."""
+    height, width = image.shape[-2:]
+    vertical = (image[..., 1:, :] - image[..., :-1, :]).square().sum((1, 2, 3))
+    horizontal = (image[..., 1:] - image[..., :-1]).square().sum((1, 2, 3))
+    pairs = (height - 1) * width + height * (width - 1)  # each counted in both directions in sum and number
+    return (vertical + horizontal) / max(pairs, 1)
+
+
+def _temperature(image):
+    """Chromaticity balance (R - B) / (R + B) of the mean colour: bounded by +-1, + is warmer, 0 on grey and black."""
+    red, _, blue = image.mean((2, 3)).unbind(1)
+    return (red - blue) / (red.abs() + blue.abs() + 0.02)
+
+
+def _brightness(image):
+    """Mean luma (ITU-R BT.601) of the sRGB-encoded photo."""
+    return (image.mean((2, 3)) * image.new_tensor([0.299, 0.587, 0.114])).sum(1)
+
+
+def measure_attributes(image):
+    """Scores of the four attributes, in the order of `ATTRIBUTES`.
+
+    A photo whose long side exceeds 128 px is measured on an area-averaged copy of that size, so the scores do not
+    depend on its resolution; a smaller one is measured as it is. All scores are differentiable everywhere and finite
+    on grey, black and white photos and on single pixels.
+
+    * colorfulness, >= 0: `std(|R-G|, |(R+G)/2-B|) + 0.3 mean(...)`, the released DiffRetouch formula (a variant of
+      Hasler and Süsstrunk 2003) on pixels in [0,1]. The released code measures on [-1,1]: its value is 2x ours.
+    * contrast, >= 0: mean squared RGB distance of neighbouring pixels, the released formula; its value is 4x ours.
+    * temperature in [-1,1]: `(R-B) / (R+B+0.02)` of the mean colour, + is warmer. Re-defined: the released score is
+      a correlated colour temperature that is 0 below about 18 % grey, jumps by thousands there and fails on batches.
+    * brightness in [0,1]: mean BT.601 luma. Re-defined: the released score is a root of squared channel means on
+      [-1,1], which gives 0.4 and -0.4 the same value.
+
+    Args:
+        image (`torch.Tensor`): (B,3,H,W), floating point, in [0,1].
+
+    Returns:
+        `torch.Tensor`: (B,4), at least float32.
+    """
+    if not torch.is_tensor(image) or not image.is_floating_point():
+        raise TypeError(f"`image` must be a floating-point tensor, got {_describe(image)}.")
+    if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
+        raise ValueError(f"`image` must have shape (B,3,H,W) with no empty side, got {tuple(image.shape)}.")
+    if image.dtype in (torch.float16, torch.bfloat16):
+        image = image.float()
+    with torch.autocast(image.device.type, enabled=False):
+        image = measurement_copy(image)
+        return torch.stack([_colorfulness(image), _contrast(image), _temperature(image), _brightness(image)], 1)
+
+
+def measurement_copy(image):
+    """(B,3,H,W) -> the area-averaged copy, long side <= 128 px, that the attributes are measured on."""
+    height, width = image.shape[-2:]
+    if max(height, width) <= MEASURE_SIZE:
+        return image
+    ratio = MEASURE_SIZE / max(height, width)
+    size = max(round(height * ratio), 1), max(round(width * ratio), 1)
+    return F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def attribute_coordinates(scores):
+    """Scores (...,4) -> coordinates (...,4) in which equal steps look about equal.
+
+    Colorfulness and contrast span orders of magnitude between photos, so they are compared by ratio (logarithms with
+    a floor against noise on grey and flat photos); brightness by its logit, so that a step neither drowns a dark
+    photo nor burns a bright one; temperature by difference.
+    """
+    colorfulness, contrast, temperature, brightness = scores.unbind(-1)
+    return torch.stack(
+        [
+            (colorfulness.clamp(min=0) + 0.01).log(),
+            (contrast.clamp(min=0) + 1e-5).log(),
+            temperature,
+            brightness.clamp(0.02, 0.98).logit(),
+        ],
+        -1,
+    )
+
+
+def attribute_labels(scores, reference=None, *, scales=ATTRIBUTE_SCALES, limit=1.0):
+    """Labels c of the versions of one photo, relative to each other.
+
+    The paper conditions on attribute labels in [-1,1] but its derivation was not released. Here a label says how far
+    a version's score lies from the photo's centre, in units of `scales` (see `ATTRIBUTE_SCALES`): 0 is the usual
+    finish of this photo, +1 is clearly more of the attribute.
+
+    Args:
+        scores (`torch.Tensor`): (...,K,4), `measure_attributes` of K versions of each photo.
+        reference (`torch.Tensor`, *optional*): (...,4), scores of the version that is c = 0. Defaults to the mean of
+            the K versions' coordinates.
+        scales (sequence of 4 floats): one unit of c in each attribute.
+        limit (`float`): labels are limited to [-limit, limit].
+
+    Returns:
+        `torch.Tensor`: (...,K,4) in [-limit, limit].
+    """
+    if not torch.is_tensor(scores) or scores.ndim < 2 or scores.shape[-1] != len(ATTRIBUTES):
+        raise ValueError(f"`scores` must have shape (...,K,4), got {_describe(scores)}.")
+    coordinates = attribute_coordinates(scores)
+    centre = (coordinates.mean(-2) if reference is None else attribute_coordinates(reference)).unsqueeze(-2)
+    # More colour makes a warm photo measure warmer. Half of that belongs to the colour, or else asking for more
+    # colour at the same temperature would mean to cool the whites.
+    more_colour = (coordinates[..., 0] - centre[..., 0]).clamp(-1, 1)
+    temperature = coordinates[..., 2] * (-0.5 * more_colour).exp()
+    coordinates = torch.stack([*coordinates[..., :2].unbind(-1), temperature, coordinates[..., 3]], -1)
+    return ((coordinates - centre) / coordinates.new_tensor(scales)).clamp(-limit, limit)
+
+
+def as_attributes(c, batch_size=None):
+    """Check what a caller gave as `c` and bring it into one form.
+
+    Args:
+        c: four numbers in the order of `ATTRIBUTES`; a (4,) or (B,4) array or tensor; a dict from attribute names to
+            numbers (missing names are 0); or `None` (all zeros). |c| <= 1 is the trained range; up to 3 extrapolates,
+            with a warning.
+        batch_size (`int`, *optional*): the number of rows that must come out; one row is repeated.
+
+    Returns:
+        `torch.Tensor`: (B,4) float32 on the CPU.
+
+    Raises:
+        ValueError: wrong length, unknown name, NaN or infinite, larger than 3, or the wrong number of rows.
+        TypeError: not numbers.
+    """
+    if c is None:
+        c = [0.0] * len(ATTRIBUTES)
+    elif isinstance(c, Mapping):
+        unknown = [name for name in c if name not in ATTRIBUTES]
+        if unknown:
+            raise ValueError(f"`c` may name {', '.join(ATTRIBUTES)}; got {', '.join(map(repr, unknown))}.")
+        c = [c.get(name, 0.0) for name in ATTRIBUTES]
+    if isinstance(c, (str, bytes)):
+        raise TypeError(f"`c` must be four numbers, (B,4), a dict or None, got {c!r}.")
+    try:
+        rows = torch.as_tensor(c)
+        if rows.dtype == torch.bool or rows.is_complex():
+            raise TypeError(str(rows.dtype))
+        rows = rows.detach().to("cpu", torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"`c` must be four numbers, (B,4), a dict or None, got {c!r}.") from error
+    rows = rows[None] if rows.ndim == 1 else rows
+    if rows.ndim != 2 or rows.shape[1] != len(ATTRIBUTES) or rows.shape[0] == 0:
+        raise ValueError(
+            f"`c` must hold {len(ATTRIBUTES)} numbers ({', '.join(ATTRIBUTES)}) or be (B,4), got shape "
+            f"{tuple(torch.as_tensor(c).shape)}."
+        )
+    for name, column in zip(ATTRIBUTES, rows.unbind(1), strict=True):
+        if not column.isfinite().all():
+            raise ValueError(f"`c`: {name} must be finite, got {column.tolist()}.")
+        largest = column[column.abs().argmax()].item()
+        if abs(largest) > _LIMIT:
+            raise ValueError(f"`c`: {name} must lie in [-3, 3] (trained on [-1, 1]), got {largest:g}.")
+        if abs(largest) > 1 and not math.isclose(abs(largest), 1, rel_tol=1e-6):
+            warnings.warn(f"`c`: {name} = {largest:g} extrapolates beyond the trained [-1, 1].", stacklevel=3)
+    if batch_size is not None and rows.shape[0] != batch_size:
+        if rows.shape[0] != 1:
+            raise ValueError(f"`c` must have 1 or {batch_size} rows, got {rows.shape[0]}.")
+        rows = rows.expand(batch_size, -1)
+    return rows.clone()
+
+
+def _describe(value):
+    return f"{tuple(value.shape)} {value.dtype}" if torch.is_tensor(value) else type(value).__name__

@@ -1,0 +1,116 @@
+"""Training pairs from finished photos alone: what the camera had left, and what experts would have made of it.
+
+A finished photo (sRGB, (H,W,3) float32 in [0,1]) is the start of both: `camera_input` takes its finish away,
+`expert_version` re-finishes it so that its attributes are an asked c away from the photographer's own (c = 0).
+All randomness comes from the generator that is passed in.
+"""
+
+import numpy as np
+import torch
+
+from diffretouch.attributes import attribute_labels, measure_attributes
+
+_LUMA = np.float32([0.299, 0.587, 0.114])
+
+
+def to_linear(srgb):
+    """sRGB in [0,1] -> linear light (IEC 61966-2-1)."""
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((np.maximum(srgb, 0) + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def to_srgb(linear):
+    """Linear light in [0,1] -> sRGB (IEC 61966-2-1)."""
+    encoded = 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055
+    return np.where(linear <= 0.0031308, 12.92 * linear, encoded).astype(np.float32)
+
+
+def camera_input(photo, rng):
+    """A finished photo as a camera would have left it: off in exposure and white balance, flat, dull, a little hazy.
+
+    In linear light: exposure, white balance, uneven light; then in sRGB: a flat tone curve over a lifted black, low
+    saturation, noise and 8-bit rounding.
+    """
+    height, width = photo.shape[:2]
+    exposure = rng.uniform(-1.5, 0.4)
+    gains = 2.0 ** (rng.normal(0, 1, 3) * (0.10, 0.03, 0.13))
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    x = np.linspace(-1, 1, width, dtype=np.float32)[None]
+    slope_y, slope_x, vignette = rng.uniform(-0.25, 0.25), rng.uniform(-0.15, 0.15), rng.uniform(0, 0.3)
+    light = 2.0 ** (exposure + slope_y * y + slope_x * x - vignette * (x * x + y * y) / 2)
+    image = to_srgb(np.clip(to_linear(photo) * light[..., None] * gains.astype(np.float32), 0, 1))
+
+    pivot = float((image @ _LUMA).mean())
+    image = pivot + (image - pivot) * rng.uniform(0.75, 1.05)
+    luma = (image @ _LUMA)[..., None]
+    image = luma + (image - luma) * rng.uniform(0.55, 1.05)
+    floor = rng.uniform(0, 0.1) if rng.random() < 0.6 else 0.0
+    white = 1 - rng.uniform(0, 0.06)
+    image = floor + image * (white - floor)
+    image = image + rng.normal(0, rng.uniform(0, 0.012), image.shape)
+    return (np.round(np.clip(image, 0, 1) * 255) / 255).astype(np.float32)
+
+
+def _finish(photo, saturation, contrast, warmth, brightness, split):
+    """One set of darkroom controls: all zeros leave the photo as it is."""
+    if warmth:
+        gains = np.float32([2.0**warmth, 1.0, 2.0**-warmth])
+        # The power of the encoding curve turns gains in linear light into gains in sRGB; luma is kept.
+        warmed = photo * gains ** np.float32(1 / 2.2)
+        photo = warmed * ((photo @ _LUMA).mean() + 1e-4) / ((warmed @ _LUMA).mean() + 1e-4)
+    photo = np.clip(photo, 0, 1)
+    if brightness:
+        photo = photo ** np.float32(2.0**-brightness)
+    luma = (photo @ _LUMA)[..., None]
+    if contrast:
+        # An S-curve around the photo's own mean, which keeps black, white and the mean in place.
+        pivot = float(np.clip(luma.mean(), 0.1, 0.9))
+        slope = np.float32(2.0**contrast)
+        below = pivot * np.power(np.minimum(luma, pivot) / pivot, slope)
+        above = 1 - (1 - pivot) * np.power((1 - np.maximum(luma, pivot)) / (1 - pivot), slope)
+        toned = np.where(luma < pivot, below, above)
+        photo = photo - luma + toned
+        luma = toned
+    photo = luma + (photo - luma) * np.float32(2.0**saturation)
+    if split is not None:
+        shadows, highlights = split
+        photo = photo + (1 - luma) ** 2 * shadows + luma**2 * highlights
+    return np.clip(photo, 0, 1)
+
+
+# How far one unit of c moves each control of `_finish`, roughly: the first guess of the search below.
+_CONTROL_STEPS = np.float32([0.5, 0.4, 0.5, 0.5])
+_CONTROL_LIMITS = np.float32([2.5, 1.6, 1.6, 1.8])
+
+
+def expert_version(photo, c, rng, style=0.0):
+    """The finished photo, finished again so that its attributes lie `c` from the photographer's own.
+
+    The controls for colour, contrast, warmth and brightness are searched on a small copy until the measured labels
+    reach `c` or the controls their limits: one attribute moves, the other three stay.
+
+    Args:
+        photo: (H,W,3) float32 in [0,1].
+        c: four numbers in the order of `ATTRIBUTES`; all zeros return the photo (with the expert's style, if any).
+        rng (`numpy.random.Generator`): draws the style.
+        style (`float`): strength of a random split tone, the part of a taste that the attributes do not name.
+    """
+    c = np.float32(c)
+    split = rng.normal(0, 0.015 * style, (2, 3)).astype(np.float32) if style else None
+    if not c.any() and split is None:
+        return photo
+    small = photo[:: max(photo.shape[0] // 64, 1), :: max(photo.shape[1] // 64, 1)]
+    start = _scores(small)
+    controls = c * _CONTROL_STEPS
+    for _ in range(5):
+        reached = attribute_labels(_scores(_finish(small, *controls, split))[None], start, limit=4.0)[0].numpy()
+        controls = np.clip(controls + 0.8 * (c - reached) * _CONTROL_STEPS, -_CONTROL_LIMITS, _CONTROL_LIMITS)
+    return _finish(photo, *controls, split)
+
+
+def _scores(photo):
+    return measure_attributes(torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)[None])[0]
+
+
+def version_label(version, photo):
+    """c (4,) float32 of a version relative to the finished photo, limited to [-1.5, 1.5]."""
+    return attribute_labels(_scores(version)[None], _scores(photo), limit=1.5)[0].numpy()

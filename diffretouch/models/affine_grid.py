@@ -1,0 +1,166 @@
+"""The affine bilateral grid: its operators and the head that predicts it (HDRNet 2017; DiffRetouch 2025)."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+
+
+def _corner_coordinates(size, device, dtype):
+    """i/(size-1) in [0,1], with the first and last pixel on the corners; the centre for a single pixel."""
+    if size == 1:
+        return torch.full((1,), 0.5, device=device, dtype=dtype)
+    return torch.linspace(0, 1, size, device=device, dtype=dtype)
+
+
+def slice_grid(grid, guide):
+    """Read a bilateral grid at every pixel: trilinear in (guide, y, x), constant beyond the outer cell centres.
+
+    Computed in float32 (float64 if `grid` is), whatever the autocast: half precision coordinates are off by up to 0.2
+    on large photos.
+
+    Args:
+        grid (`torch.Tensor`): (B,12,D,gh,gw) affine coefficients.
+        guide (`torch.Tensor`): (B,1,H,W) in [0,1], the position along the depth D.
+
+    Returns:
+        `torch.Tensor`: (B,12,H,W) coefficients per pixel.
+    """
+    if grid.ndim != 5 or grid.shape[1] != 12:
+        raise ValueError(f"`grid` must have shape (B,12,D,gh,gw), got {tuple(grid.shape)}.")
+    if guide.ndim != 4 or guide.shape[1] != 1 or guide.shape[0] != grid.shape[0]:
+        raise ValueError(f"`guide` must have shape ({grid.shape[0]},1,H,W), got {tuple(guide.shape)}.")
+    dtype = torch.float64 if grid.dtype == torch.float64 else torch.float32
+    with torch.autocast(grid.device.type, enabled=False):
+        grid, guide = grid.to(dtype), guide.to(dtype)
+        batch, _, height, width = guide.shape
+        x = _corner_coordinates(width, grid.device, dtype).expand(batch, height, width)
+        y = _corner_coordinates(height, grid.device, dtype)[:, None].expand(batch, height, width)
+        coordinates = torch.stack([x, y, guide[:, 0]], -1)[:, None] * 2 - 1  # (B,1,H,W,3)
+        return F.grid_sample(grid, coordinates, mode="bilinear", padding_mode="border", align_corners=False)[:, :, 0]
+
+
+def apply_affine(coefficients, image):
+    """Apply a 3x4 affine colour transform to each pixel; nothing is clamped.
+
+    Args:
+        coefficients (`torch.Tensor`): (B,12,H,W); channels 0..3 make red from (R,G,B,1), 4..7 green, 8..11 blue.
+        image (`torch.Tensor`): (B,3,H,W).
+
+    Returns:
+        `torch.Tensor`: (B,3,H,W), float32 (float64 if `coefficients` is).
+    """
+    if coefficients.ndim != 4 or coefficients.shape[1] != 12:
+        raise ValueError(f"`coefficients` must have shape (B,12,H,W), got {tuple(coefficients.shape)}.")
+    if image.ndim != 4 or image.shape[1] != 3 or image.shape[2:] != coefficients.shape[2:]:
+        raise ValueError(f"`image` must have shape (B,3,{coefficients.shape[2]},{coefficients.shape[3]}), "
+                         f"got {tuple(image.shape)}.")  # fmt: skip
+    dtype = torch.float64 if coefficients.dtype == torch.float64 else torch.float32
+    with torch.autocast(image.device.type, enabled=False):
+        matrix = coefficients.to(dtype).unflatten(1, (3, 4))
+        return (matrix[:, :, :3] * image.to(dtype)[:, None]).sum(2) + matrix[:, :, 3]
+
+
+def identity_grid(batch_size=1, depth=8, height=16, width=16, *, device=None, dtype=None):
+    """The grid (B,12,D,gh,gw) that leaves every photo as it is, in any pixel range."""
+    eye = torch.eye(3, 4, device=device, dtype=dtype).flatten()[None, :, None, None, None]
+    return eye.repeat(batch_size, 1, depth, height, width)
+
+
+class Guide(nn.Module):
+    """Photo -> guide: a colour matrix, a piecewise-linear curve per channel, their mean (HDRNet, section 3.4.1).
+
+    The curves are sums of ramps `slope * relu(y - threshold)` with the thresholds spread over [0,1).
+    """
+
+    def __init__(self, knots=16):
+        super().__init__()
+        self.matrix = nn.Parameter(torch.eye(3))  # y_j = sum_i x_i matrix[i,j]
+        self.matrix_bias = nn.Parameter(torch.zeros(3))
+        self.thresholds = nn.Parameter((torch.arange(knots) / knots).repeat(3, 1))
+        self.slopes = nn.Parameter(torch.cat([torch.ones(3, 1), torch.zeros(3, knots - 1)], 1))
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, image):  # (B,3,H,W) in the head's pixel range -> (B,1,H,W) in [0,1]
+        y = torch.einsum("bihw,ij->bjhw", image, self.matrix) + self.matrix_bias[:, None, None]
+        total = 0
+        for threshold, slope in zip(self.thresholds.unbind(1), self.slopes.unbind(1), strict=True):
+            total = total + slope[:, None, None] * F.relu(y - threshold[:, None, None])
+        return (total.mean(1, keepdim=True) + self.bias).clamp(0, 1)
+
+
+class AffineGridHead(ModelMixin, ConfigMixin):
+    r"""Affine latent -> affine bilateral grid, and photo -> guide: what turns the UNet's output into a retouch.
+
+    Two strided 3x3 convolutions (splat) bring the affine latent to the grid's size, two 1x1 convolutions predict the
+    12 coefficients of `depth` cells. The released DiffRetouch head is `AffineGridHead(pixel_range=(-1, 1))` on
+    64x64 latents; heads trained here keep guide and affine on [0,1], where the guide's thresholds lie, and predict
+    the difference to the identity (`residual=True`), so that an untrained head leaves the photo as it is.
+
+    Args:
+        latent_channels (`int`): channels of the affine latent.
+        splat_channels (pair of `int`): channels after the first and the second splat convolution.
+        splat_strides (pair of `int`): (2, 2) makes a 16x16 grid of a 64x64 latent, (2, 1) of a 32x32 one.
+        depth (`int`): cells along the guide.
+        knots (`int`): ramps per channel in the guide.
+        pixel_range (pair of `float`): the range in which guide and affine work inside. Public photos are [0,1].
+        residual (`bool`): the network predicts grid - identity.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        *,
+        latent_channels: int = 4,
+        splat_channels: tuple[int, int] = (16, 32),
+        splat_strides: tuple[int, int] = (2, 2),
+        prediction_channels: int = 64,
+        depth: int = 8,
+        knots: int = 16,
+        pixel_range: tuple[float, float] = (0.0, 1.0),
+        residual: bool = False,
+    ):
+        super().__init__()
+        first, second = splat_channels
+        self.splat1 = nn.Conv2d(latent_channels, first, 3, stride=splat_strides[0], padding=1)
+        self.splat2 = nn.Conv2d(first, second, 3, stride=splat_strides[1], padding=1)
+        self.prediction1 = nn.Conv2d(second, prediction_channels, 1)
+        self.prediction2 = nn.Conv2d(prediction_channels, 12 * depth, 1)
+        if residual:
+            nn.init.zeros_(self.prediction2.weight)
+            nn.init.zeros_(self.prediction2.bias)
+        self.guide_curve = Guide(knots)
+
+    def forward(self, affine_latent):
+        """(B,latent_channels,h,w) -> grid (B,12,D,gh,gw), float32, in the head's own pixel range."""
+        x = F.relu(self.splat1(affine_latent))
+        x = F.relu(self.splat2(x))
+        x = self.prediction2(self.prediction1(x))
+        grid = x.float().unflatten(1, (12, self.config.depth)) if x.dtype != torch.float64 else x.unflatten(
+            1, (12, self.config.depth))  # fmt: skip
+        if self.config.residual:
+            grid = grid + identity_grid(1, device=grid.device, dtype=grid.dtype)[:, :, :1, :1, :1]
+        return grid
+
+    def guide(self, photo):
+        """(B,3,H,W) in [0,1] -> guide (B,1,H,W) in [0,1], float32, whatever the autocast."""
+        with torch.autocast(photo.device.type, enabled=False):
+            low, high = self.config.pixel_range
+            curve = self.guide_curve
+            dtype = torch.float64 if photo.dtype == torch.float64 else torch.float32
+            if curve.matrix.dtype != dtype:  # weights loaded in half precision still guide in float32
+                parameters = {name: value.to(dtype) for name, value in curve.named_parameters()}
+                return torch.func.functional_call(curve, parameters, (photo.to(dtype) * (high - low) + low,))
+            return curve(photo.to(dtype) * (high - low) + low)
+
+    def apply_reference(self, grid, photo):
+        """`apply` by the reference operators: differentiable, for training and as the oracle of the fast path."""
+        low, high = self.config.pixel_range
+        inside = photo * (high - low) + low
+        retouched = apply_affine(slice_grid(grid, self.guide(photo)), inside)
+        return (retouched - low) / (high - low)
+
+    def apply(self, grid, photo):
+        """Slice `grid` (B,12,D,gh,gw) against `photo` (B,3,H,W) in [0,1] -> (B,3,H,W) float32; nothing is clamped."""
+        return self.apply_reference(grid, photo)

@@ -1,0 +1,61 @@
+"""A contact sheet of what each attribute does to a photo."""
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from diffretouch.attributes import ATTRIBUTES
+
+
+def sweep(pipe, image, *, values=(-1.0, -0.5, 0.0, 0.5, 1.0), seed=0, num_inference_steps=None, cell=256):
+    """Every attribute through `values`, one row each, all from the same noise.
+
+    Args:
+        pipe ([`DiffRetouchPipeline`]).
+        image: one photo, (H,W,3) float32 in [0,1].
+        values: of c, in [-3, 3].
+        seed (`int`): of the noise.
+        cell (`int`): long side of each picture in px.
+
+    Returns:
+        `PIL.Image.Image`: RGB, labelled.
+    """
+    c = torch.zeros(len(ATTRIBUTES), len(values), len(ATTRIBUTES))
+    for i in range(len(ATTRIBUTES)):
+        c[i, :, i] = torch.tensor(values)
+    ratio = min(cell / max(image.shape[:2]), 1)
+    size = [max(round(side * ratio), 1) for side in image.shape[:2]]
+    photo = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    photo = torch.nn.functional.interpolate(photo, size, mode="bilinear", antialias=True).clamp(0, 1)
+    latent_shape = (1, 4, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
+    noise = torch.randn(latent_shape, generator=torch.Generator().manual_seed(seed))
+    generators = [torch.Generator().manual_seed(seed) for _ in range(c[..., 0].numel())]
+    pictures = pipe(
+        photo,
+        c.flatten(0, 1),
+        latents=noise.expand(c[..., 0].numel(), -1, -1, -1),
+        generator=generators,
+        num_inference_steps=num_inference_steps,
+    ).images
+    return _sheet(pictures, ATTRIBUTES, [f"{value:+g}" if value else "0" for value in values])
+
+
+def _sheet(pictures, row_names, column_names, gap=6, ink=(30, 30, 30)):
+    width, height = pictures[0].size
+    font = ImageFont.load_default(max(height // 14, 11))
+    line = round(font.size * 1.5)
+    margin = round(max(font.getlength(name) for name in row_names)) + 2 * gap
+    columns = len(column_names)
+    sheet = Image.new(
+        "RGB",
+        (margin + columns * (width + gap), line + len(row_names) * (height + gap)),
+        "white",
+    )
+    draw = ImageDraw.Draw(sheet)
+    for j, name in enumerate(column_names):
+        draw.text((margin + j * (width + gap) + width / 2, line / 2), name, ink, font, anchor="mm")
+    for i, name in enumerate(row_names):
+        draw.text((gap, line + i * (height + gap) + height / 2), name, ink, font, anchor="lm")
+        for j in range(columns):
+            sheet.paste(pictures[i * columns + j], (margin + j * (width + gap), line + i * (height + gap)))
+    return sheet

@@ -1,0 +1,269 @@
+"""Train DiffRetouch from a folder of finished photos; simulated experts make the pairs.
+
+    accelerate launch training/train_diffretouch.py --train_data_dir PHOTOS --vae AUTOENCODER --output_dir runs/small
+"""
+
+import argparse
+import json
+import math
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+from accelerate.utils import set_seed
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tqdm.auto import tqdm
+
+from diffretouch.data.unpaired import UnpairedPhotos
+from diffretouch.losses import attribute_loss, contrastive_loss, latent_loss, latent_target, pixel_loss
+from diffretouch.models.affine_grid import AffineGridHead
+from diffretouch.models.unet import SMALL_UNET, attribute_tokens, build_retouch_unet, denoise, unet_thumbnail
+from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
+
+logger = get_logger(__name__)
+
+# Zero terminal SNR (Lin et al., WACV 2024): the first step of a sampler then sees pure noise, as in training, and the
+# brightness of the result does not lean towards that of the noise.
+SCHEDULER = dict(
+    beta_start=0.00085,
+    beta_end=0.012,
+    beta_schedule="scaled_linear",
+    prediction_type="v_prediction",
+    rescale_betas_zero_snr=True,
+    timestep_spacing="trailing",
+    clip_sample=False,
+)
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--train_data_dir", required=True, help="folder of finished photos, searched recursively")
+    add("--exclude", help="text file with photo names to leave out, one a line")
+    add("--vae", required=True, help="autoencoder that makes the latents: a directory or Hub id")
+    add("--pretrained_unet", help="Stable Diffusion UNet to widen (directory or Hub id); the small UNet without")
+    add("--output_dir", required=True)
+    add("--resolution", type=int, default=128, help="side of the training crops: 4x (small) or 8x the latents'")
+    add("--train_batch_size", type=int, default=16)
+    add("--gradient_accumulation_steps", type=int, default=1)
+    add("--gradient_checkpointing", action="store_true")
+    add("--max_train_steps", type=int, default=9000)
+    add("--learning_rate", type=float, default=1e-3)
+    add("--lr_scheduler", default="cosine")
+    add("--lr_warmup_steps", type=int, default=200)
+    add("--max_grad_norm", type=float, default=1.0)
+    add("--weight_decay", type=float, default=1e-2)
+    add("--latent_weight", type=float, default=1.0)
+    add("--pixel_weight", type=float, default=8.0)
+    add("--pixel_l1_weight", type=float, default=0.5)
+    add("--attribute_weight", type=float, default=0.1)
+    add("--contrastive_weight", type=float, default=0.1, help="1 in the paper, 0 leaves the contrastive loss out")
+    add("--contrastive_fraction", type=float, default=0.25, help="share of each batch that pays for its two branches")
+    add("--contrastive_tau", type=float, default=0.1)
+    add("--first_timestep_fraction", type=float, default=0.35, help="share of samples at the noisiest timestep")
+    add("--ema_decay", type=float, default=0.999)
+    add("--mixed_precision", choices=["no", "fp16", "bf16"], default="no")
+    add("--dataloader_num_workers", type=int, default=1)
+    add("--checkpointing_steps", type=int, default=500)
+    add("--checkpoints_total_limit", type=int, default=2)
+    add("--resume_from_checkpoint", help='"latest" or a checkpoint directory')
+    add("--seed", type=int, default=0)
+    return parser.parse_args(argv)
+
+
+class RetouchModel(torch.nn.Module):
+    """UNet and grid head as one module, so that data-parallel training sees all gradients in one forward."""
+
+    def __init__(self, unet, grid_head):
+        super().__init__()
+        self.unet, self.grid_head = unet, grid_head
+
+    def forward(self, latents, photo, timesteps, c, thumbnail=None):
+        """-> model output for the scheduler (B,4,h,w) and retouched photo (B,3,H,W), not clamped."""
+        thumbnail = unet_thumbnail(photo, self.unet.config)
+        tokens = attribute_tokens(c, self.unet.config.cross_attention_dim)
+        output, affine_latent = denoise(self.unet, latents, thumbnail, timesteps, tokens)
+        return output, self.grid_head.apply_reference(self.grid_head(affine_latent), photo)
+
+
+def training_losses(model, scheduler, batch, latents, generator, args):
+    """The weighted losses of one batch, as a dict. The branches of the contrastive loss run in the same forward."""
+    photo, target, c = batch["input"], batch["target"], batch["c"]
+    size, last = len(photo), scheduler.config.num_train_timesteps - 1
+    extra = min(math.ceil(size * args.contrastive_fraction), size) if args.contrastive_weight else 0
+    timesteps = torch.randint(0, last + 1, (size,), generator=generator)
+    timesteps[torch.rand(size, generator=generator) < args.first_timestep_fraction] = last
+    noise = torch.randn((size + extra, *latents.shape[1:]), generator=generator)
+    timesteps, noise = timesteps.to(photo.device), noise.to(photo.device)
+
+    # The batch itself; its first photos again with other noise; and again with -c
+    some = slice(extra)
+    repeat = lambda x: torch.cat([x, x[some], x[some]])  # noqa: E731
+    all_noise = torch.cat([noise, noise[some]])
+    all_timesteps, all_c = repeat(timesteps), torch.cat([c, c[some], -c[some]])
+    noisy = scheduler.add_noise(repeat(latents), all_noise, all_timesteps)
+    output, retouched = model(noisy, repeat(photo), all_timesteps, all_c)
+
+    wanted = latent_target(scheduler, latents, noise[:size], timesteps)
+    losses = {
+        "latent": args.latent_weight * latent_loss(output[:size], wanted),
+        "pixel": args.pixel_weight * pixel_loss(retouched[:size], target, args.pixel_l1_weight),
+        "attribute": args.attribute_weight * attribute_loss(retouched[:size], target),
+    }
+    if extra:
+        branches = retouched[some], retouched[size : size + extra], retouched[size + extra :]
+        losses["contrastive"] = args.contrastive_weight * contrastive_loss(*branches, c[some], tau=args.contrastive_tau)
+    return losses
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    set_seed(args.seed)
+    accelerator = Accelerator(
+        mixed_precision=args.mixed_precision, gradient_accumulation_steps=args.gradient_accumulation_steps
+    )
+    output_dir = Path(args.output_dir)
+
+    # 1. Models
+    vae = AutoencoderKL.from_pretrained(args.vae, use_safetensors=True).requires_grad_(False).to(accelerator.device)
+    if args.pretrained_unet:
+        base = UNet2DConditionModel.from_pretrained(args.pretrained_unet, subfolder="unet", use_safetensors=True)
+        model = RetouchModel(build_retouch_unet(base), AffineGridHead(residual=True))
+    else:
+        head = AffineGridHead(splat_strides=(2, 1), residual=True)
+        model = RetouchModel(UNet2DConditionModel(**SMALL_UNET), head)
+    if args.gradient_checkpointing:
+        model.unet.enable_gradient_checkpointing()
+    scheduler = DDIMScheduler(**SCHEDULER)
+    ema = EMAModel(model.parameters(), decay=args.ema_decay, use_ema_warmup=True, power=3 / 4)
+
+    # 2. Optimizer and schedule
+    optimizer = torch.optim.AdamW(model.parameters(), args.learning_rate, weight_decay=args.weight_decay)
+    lr_schedule = get_scheduler(
+        args.lr_scheduler,
+        optimizer,
+        num_warmup_steps=args.lr_warmup_steps * accelerator.num_processes,
+        num_training_steps=args.max_train_steps * accelerator.num_processes,
+    )
+    model, optimizer, lr_schedule = accelerator.prepare(model, optimizer, lr_schedule)
+    ema.to(accelerator.device)
+
+    # 3. Resume
+    first_step = resume(args.resume_from_checkpoint, output_dir, accelerator, ema) if args.resume_from_checkpoint else 0
+
+    # 4. Data: sample k is the same whatever was read before, so a training goes on at any step
+    exclude = Path(args.exclude).read_text().split("\n") if args.exclude else ()
+    photos = UnpairedPhotos(args.train_data_dir, args.resolution, seed=args.seed, exclude=exclude)
+    per_step = args.train_batch_size * accelerator.num_processes * args.gradient_accumulation_steps
+    loader = torch.utils.data.DataLoader(
+        photos,
+        args.train_batch_size,
+        sampler=range(first_step * per_step, args.max_train_steps * per_step),
+        num_workers=args.dataloader_num_workers,
+    )
+    loader = iter(accelerator.prepare(loader))
+
+    # 5. The loop
+    stopping = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.append(True))
+    bar = tqdm(range(first_step, args.max_train_steps), disable=not accelerator.is_local_main_process)
+    log = open(output_dir / "log.jsonl", "a") if accelerator.is_main_process and mkdir(output_dir) else None
+    for step in bar:
+        for micro in range(args.gradient_accumulation_steps):
+            batch = next(loader)
+            seed = (args.seed, step, micro, accelerator.process_index)
+            generator = torch.Generator().manual_seed(hash(seed) % 2**63)
+            with accelerator.accumulate(model), accelerator.autocast():
+                with torch.no_grad():
+                    posterior = vae.encode(batch["target"] * 2 - 1).latent_dist
+                latents = posterior.mean.float() * vae.config.scaling_factor
+                losses = training_losses(model, scheduler, batch, latents, generator, args)
+                loss = sum(losses.values())
+                if not loss.isfinite():
+                    raise SystemExit(f"step {step}: the loss is {loss.item()} ({ {k: v.item() for k, v in losses.items()} }).")
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+                optimizer.step()
+                lr_schedule.step()
+                optimizer.zero_grad()
+        ema.step(accelerator.unwrap_model(model).parameters())
+        if log is not None:
+            row = {"step": step + 1, "lr": lr_schedule.get_last_lr()[0], **{k: v.item() for k, v in losses.items()}}
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+            bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k not in ("step", "lr")})
+        done = step + 1
+        if done % args.checkpointing_steps == 0 or done == args.max_train_steps or stopping:
+            save_checkpoint(output_dir, done, accelerator, ema, args.checkpoints_total_limit)
+            if accelerator.is_main_process:
+                save_pipeline(output_dir, accelerator.unwrap_model(model), ema, scheduler)
+        if stopping:
+            break
+    accelerator.end_training()
+
+
+def mkdir(path):
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def save_pipeline(output_dir, model, ema, scheduler):
+    """The EMA weights as a pipeline in `output_dir`, ready for `DiffRetouchPipeline.from_pretrained`."""
+    ema.store(model.parameters())
+    ema.copy_to(model.parameters())
+    DiffRetouchPipeline(model.unet, model.grid_head, scheduler, default_steps=4).save_pretrained(output_dir)
+    ema.restore(model.parameters())
+
+
+def save_checkpoint(output_dir, step, accelerator, ema, limit):
+    """Write `checkpoint-<step>` aside, rename it when whole, then remove the oldest beyond `limit`."""
+    final, aside = output_dir / f"checkpoint-{step}", output_dir / f"checkpoint-{step}.tmp"
+    accelerator.save_state(str(aside))
+    if accelerator.is_main_process:
+        save_file({str(i): p.detach().cpu().contiguous() for i, p in enumerate(ema.shadow_params)}, aside / "ema.safetensors")
+        (aside / "step.json").write_text(json.dumps({"step": step, "ema_step": ema.optimization_step}))
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(aside, final)
+        for old in checkpoints(output_dir)[:-limit]:
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+
+
+def checkpoints(output_dir):
+    """Whole checkpoints, oldest first."""
+    found = [p for p in output_dir.glob("checkpoint-*") if p.suffix != ".tmp"]
+    return sorted(found, key=lambda p: int(p.name.split("-")[1]))
+
+
+def resume(name, output_dir, accelerator, ema):
+    """Load the named checkpoint, or the latest that can be read; return the step to go on from."""
+    candidates = checkpoints(output_dir)[::-1] if name == "latest" else [Path(name)]
+    for path in candidates:
+        try:
+            state = json.loads((path / "step.json").read_text())
+            shadow = load_file(path / "ema.safetensors")
+            accelerator.load_state(str(path))
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            logger.warning(f"{path} cannot be read, trying the one before: {error}")
+            continue
+        ema.shadow_params = [shadow[str(i)].to(accelerator.device) for i in range(len(shadow))]
+        ema.optimization_step = state["ema_step"]
+        return state["step"]
+    if name == "latest" and not candidates:
+        return 0
+    raise SystemExit(f"`--resume_from_checkpoint`: no checkpoint under {output_dir if name == 'latest' else name} can be read.")
+
+
+if __name__ == "__main__":
+    main()
