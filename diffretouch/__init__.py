@@ -4,7 +4,7 @@ import os as _os
 
 __version__ = "0.1.0"
 
-# In a checkout `pipelines/` and `training/` lie beside this folder, in a wheel inside it: this line makes both the same.
+# In a checkout `pipelines/` and `training/` lie beside this folder, in a wheel inside it: this makes both the same.
 _root = _os.path.dirname(__path__[0])
 if _os.path.isfile(_os.path.join(_root, "setup.cfg")) and _os.path.isdir(_os.path.join(_root, "pipelines")):
     __path__.append(_root)
@@ -20,6 +20,8 @@ _PUBLIC = {
     "identity_grid": "models.affine_grid",
     "slice_grid": "models.affine_grid",
     "build_retouch_unet": "models.unet",
+    "Photo": "photo",
+    "PhotoError": "photo",
     "load_photo": "photo",
     "save_photo": "photo",
     "DiffRetouchPipeline": "pipelines.pipeline_diffretouch",

@@ -70,10 +70,35 @@ def _check_output(output, photo, overwrite, names):
             raise typer.BadParameter(f"{name} exists; --overwrite replaces it.", param_hint="--output")
 
 
+def _depth_for(path, source):
+    """The source's bit depth, or the deepest that the output format can hold, with a word about it."""
+    from diffretouch.photo.encoders import DEPTHS, SUFFIXES
+
+    depths = DEPTHS.get(SUFFIXES.get(path.suffix.lower()), (source.bit_depth,))
+    if source.bit_depth in depths:
+        return source.bit_depth
+    _say(f"Note: {path} holds {max(depths)} bits a channel, the photo has {source.bit_depth}: TIFF keeps them.")
+    return max(depths)
+
+
+def _colour(name):
+    """ "white" or "#f0f0f0" -> three numbers in [0,1]."""
+    if name is None:
+        return None
+    from PIL import ImageColor
+
+    try:
+        return tuple(channel / 255 for channel in ImageColor.getrgb(name)[:3])
+    except ValueError as error:
+        raise typer.BadParameter(f"{name!r} is no colour: white, '#f0f0f0', ...", param_hint="--background") from error
+
+
 @app.command()
 def retouch(
     photo: Annotated[Path, typer.Argument(help="The photo.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: <photo>_retouched beside it.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Default: <photo>_retouched beside it.")
+    ] = None,
     colorfulness: _Slider = 0.0,
     contrast: _Slider = 0.0,
     temperature: _Slider = 0.0,
@@ -84,7 +109,8 @@ def retouch(
     steps: _Steps = None,
     model: _Model = "small",
     device: _Device = "auto",
-    quality: Annotated[int | None, typer.Option(min=1, max=100, help="JPEG or WebP quality.")] = None,
+    quality: Annotated[int | None, typer.Option(min=1, max=100, help="JPEG, WebP, AVIF; as the photo's else.")] = None,
+    background: Annotated[str | None, typer.Option(help="Colour under transparent pixels, for JPEG.")] = None,
     overwrite: _Overwrite = False,
 ):
     """Retouch one photo at its full resolution."""
@@ -95,7 +121,10 @@ def retouch(
 
     from diffretouch.photo import load_photo, save_photo
 
+    _colour(background)
     source = load_photo(photo)  # before the model: a wrong file is told at once
+    for note in source.notes:
+        _say(f"Note: {photo}: {note}")
     pipe = _load_pipeline(model, device)
     import torch
 
@@ -107,17 +136,27 @@ def retouch(
         num_samples=samples,
         generator=[torch.Generator().manual_seed(seed + n) for n in range(samples)],
     )
+    settings = {**c, "strength": strength, "steps": steps or pipe.config.default_steps, "model": model}
     for n, (grid, path) in enumerate(zip(grids, outputs, strict=True)):
-        done = {**c, "strength": strength, "seed": seed + n, "steps": steps or pipe.config.default_steps, "model": model}
-        result = pipe.apply_grid(source.pixels, grid, strength)
-        save_photo(result, path, like=source, overwrite=overwrite, quality=quality, description=json.dumps(done))
+        save_photo(
+            pipe.apply_grid(source.pixels, grid, strength),
+            path,
+            like=source,
+            overwrite=overwrite,
+            quality=quality,
+            bit_depth=_depth_for(path, source),
+            background=_colour(background),
+            description=json.dumps({**settings, "seed": seed + n}),
+        )
         print(path)
 
 
 @app.command()
 def sweep(
     photo: Annotated[Path, typer.Argument(help="The photo.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: <photo>_sweep.png beside it.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Default: <photo>_sweep.png beside it.")
+    ] = None,
     columns: Annotated[int, typer.Option(min=2, max=21, help="Values from -1 to 1.")] = 5,
     size: Annotated[int, typer.Option(min=16, max=2048, help="Long side of each picture, px.")] = 256,
     seed: _Seed = 0,
@@ -200,12 +239,14 @@ def convert(
     checkpoint: Annotated[Path, typer.Argument(help="The released checkpoint (.ckpt, .pth, .safetensors).")],
     output: Annotated[Path, typer.Argument(help="Folder for the converted pipeline.")],
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
-    flip_temperature: Annotated[bool, typer.Option(help="The weights' temperature runs cold to warm backwards.")] = False,
+    flip_temperature: Annotated[bool, typer.Option(help="The weights' + temperature is cooler.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model in the folder.")] = False,
 ):
     """Turn a released DiffRetouch checkpoint into a pipeline of this library."""
+    _say(f"Converting {checkpoint} ...")
     from diffretouch.training.convert import convert_diffretouch
 
-    convert_diffretouch(checkpoint, output, dtype=dtype, flip_temperature=flip_temperature)
+    convert_diffretouch(checkpoint, output, dtype=dtype, flip_temperature=flip_temperature, overwrite=overwrite)
     print(output)
 
 

@@ -27,7 +27,9 @@ def pair_names(inputs, targets):
         sides.append({p.stem: p for p in sorted(Path(folder).iterdir()) if p.is_file() and not p.name.startswith(".")})
     unpaired = sorted(sides[0].keys() ^ sides[1].keys())
     if unpaired or not sides[0]:
-        raise ValueError(f"`inputs` and `targets` must hold the same names; unpaired: {', '.join(unpaired[:8]) or 'all'}.")
+        raise ValueError(
+            f"`inputs` and `targets` must hold the same names; unpaired: {', '.join(unpaired[:8]) or 'all'}."
+        )
     return [(sides[0][stem], sides[1][stem]) for stem in sides[0]]
 
 
@@ -69,7 +71,11 @@ def evaluate_pairs(pipe, pairs, *, seed=0, steps=None):
         "seed": seed,
         "steps": steps,
         "pairs_sha256": digest,
-        "versions": {"diffretouch": diffretouch.__version__, "torch": torch.__version__, "machine": platform.machine()},
+        "versions": {
+            "diffretouch": diffretouch.__version__,
+            "torch": torch.__version__,
+            "machine": platform.machine(),
+        },
     }
 
 

@@ -6,7 +6,7 @@ from diffretouch.attributes import ATTRIBUTE_SCALES, attribute_coordinates, attr
 
 
 def latent_target(scheduler, latents, noise, timesteps):
-    """What the UNet's first half must predict: noise, velocity or sample, as `scheduler.config.prediction_type` says."""
+    """What the scheduler's half of the UNet's output must be: noise, velocity or sample, by `prediction_type`."""
     kind = scheduler.config.prediction_type
     if kind == "epsilon":
         return noise
@@ -23,9 +23,10 @@ def latent_loss(prediction, target):
 
 
 def pixel_loss(retouched, target, l1_weight=0.0):
-    """||D_t - X_0||^2, mean, photos in [0,1]: the second term of DiffRetouch's L_rec (weight beta 0.01 in the paper and
-    1 in the released code, there on [-1,1], which makes each value 4x ours). `l1_weight` adds a mean absolute error,
-    which an outlier pulls less.
+    """||D_t - X_0||^2, mean, photos in [0,1]: the second term of DiffRetouch's L_rec.
+
+    Its weight beta is 0.01 in the paper and 1 in the released code, there on [-1,1], which makes each value 4x ours.
+    `l1_weight` adds a mean absolute error, which an outlier pulls less.
     """
     loss = F.mse_loss(retouched.float(), target.float())
     return loss + l1_weight * F.l1_loss(retouched.float(), target.float()) if l1_weight else loss

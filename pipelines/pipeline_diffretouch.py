@@ -1,4 +1,4 @@
-"""DiffRetouch: controllable photo retouching with diffusion and affine bilateral grids (AAAI 2025, arXiv 2407.03757)."""
+"""DiffRetouch: controllable retouching with diffusion and affine bilateral grids (AAAI 2025, arXiv 2407.03757)."""
 
 import inspect
 import math
@@ -21,7 +21,13 @@ from diffretouch.attributes import (
     measure_attributes,
 )
 from diffretouch.models.affine_grid import AffineGridHead, identity_grid  # noqa: F401 (resolved by from_pretrained)
-from diffretouch.models.unet import LATENT_CHANNELS, attribute_tokens, denoise, unet_thumbnail
+from diffretouch.models.unet import (
+    LATENT_CHANNELS,
+    attribute_tokens,
+    denoise,
+    thumbnail_fold_and_size,
+    unet_thumbnail,
+)
 
 logger = logging.get_logger(__name__)
 
@@ -107,8 +113,8 @@ class DiffRetouchPipeline(DiffusionPipeline):
             path = str(files("diffretouch") / "weights" / "small")
         elif os.path.isfile(path):
             raise ValueError(
-                f"`name` must be a model directory, a Hub id or 'small', got the file {path}; a released checkpoint is "
-                "converted with `diffretouch convert`."
+                f"`name` must be a model directory, a Hub id or 'small', got the file {path}; a released "
+                "checkpoint is converted with `diffretouch convert`."
             )
         elif not os.path.isdir(path):
             path = _download(path, {k: kwargs.pop(k) for k in _HUB_ARGUMENTS if k in kwargs})
@@ -218,7 +224,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         tokens = attribute_tokens(own_c, config.cross_attention_dim).to(device)
 
         # 2. Thumbnails: all that the UNet sees of the photos
-        thumbnails = [unet_thumbnail(_as_tensor(photo), config, self.config.thumbnail) for photo in photos]
+        thumbnails = [self._thumbnail(photo) for photo in photos]
         thumbnail = torch.cat(thumbnails).to(device)  # (B,C,h,w)
         thumbnail = thumbnail.repeat_interleave(len(c) // len(photos), 0)  # (N,C,h,w)
 
@@ -252,8 +258,18 @@ class DiffRetouchPipeline(DiffusionPipeline):
         # 5. Affine latent -> grid
         grids = self.grid_head(affine_latent.to(self.grid_head.dtype)).float()
         if not grids.isfinite().all():
-            raise ValueError("The model made a grid that is not finite: its weights are broken or overflow their dtype.")
+            raise ValueError(
+                "The model made a grid that is not finite: its weights are broken or overflow their dtype."
+            )
         return grids, c
+
+    def _thumbnail(self, photo):
+        if self.config.thumbnail == "nearest" and isinstance(photo, np.ndarray):
+            # The very pixels that released weights expect, before a huge photo becomes float
+            _, size = thumbnail_fold_and_size(self.unet.config)
+            rows, columns = (np.arange(size) * side // size for side in photo.shape[:2])
+            photo = photo[rows[:, None], columns]
+        return unet_thumbnail(_as_tensor(photo), self.unet.config, self.config.thumbnail)
 
     def _set_timesteps(self, steps, device):
         span = self.config.timestep_range
@@ -359,7 +375,9 @@ def _download(name, arguments):
         raise ValueError(f"`name` must be 'small', a directory or a Hub id, got {name!r}.") from error
     except OSError as error:
         reason = str(error).strip().splitlines()[0]
-        raise OSError(f"`name`: {name!r} is neither a directory nor a Hub model that can be reached: {reason}") from error
+        raise OSError(
+            f"`name`: {name!r} is neither a directory nor a Hub model that can be reached: {reason}"
+        ) from error
 
 
 def check_strength(strength):
@@ -459,7 +477,7 @@ def _as_tensor(photo):
     """Array or tensor photo -> (1,3,H,W) float32 in [0,1]."""
     if torch.is_tensor(photo):
         return photo[None].float()
-    # A thumbnail needs no more than this: skip whole pixels of huge photos before converting to float.
+    # An area-averaged thumbnail needs no more than this: skip pixels of huge photos before converting to float.
     stride = max(min(photo.shape[:2]) // 2048, 1)
     return torch.from_numpy(_as_float(np.ascontiguousarray(photo[::stride, ::stride]))).permute(2, 0, 1)[None]
 

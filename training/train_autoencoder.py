@@ -1,6 +1,6 @@
 """Train the small autoencoder whose latents the small retouching UNet denoises.
 
-    accelerate launch training/train_autoencoder.py --train_data_dir PHOTOS --output_dir runs/autoencoder
+accelerate launch training/train_autoencoder.py --train_data_dir PHOTOS --output_dir runs/autoencoder
 """
 
 import argparse
@@ -48,7 +48,9 @@ def main(argv=None):
     set_seed(args.seed)
     accelerator = Accelerator(mixed_precision=args.mixed_precision)
     if accelerator.num_processes > 1:
-        raise SystemExit(f"This autoencoder trains in minutes: launch it in one process, not {accelerator.num_processes}.")
+        raise SystemExit(
+            f"This autoencoder trains in minutes: launch it in one process, not {accelerator.num_processes}."
+        )
     autoencoder = AutoencoderKL(**SMALL_AUTOENCODER)
     photos = UnpairedPhotos(args.train_data_dir, args.resolution, seed=args.seed + 1)
     photos.length = args.max_train_steps * args.train_batch_size

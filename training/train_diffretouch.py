@@ -1,6 +1,6 @@
 """Train DiffRetouch from a folder of finished photos; simulated experts make the pairs.
 
-    accelerate launch training/train_diffretouch.py --train_data_dir PHOTOS --vae AUTOENCODER --output_dir runs/small
+accelerate launch training/train_diffretouch.py --train_data_dir PHOTOS --vae AUTOENCODER --output_dir runs/small
 """
 
 import argparse
@@ -11,6 +11,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
@@ -52,10 +53,11 @@ def parse_args(argv=None):
     add("--pretrained_unet", help="Stable Diffusion UNet to widen (directory or Hub id); the small UNet without")
     add("--output_dir", required=True)
     add("--resolution", type=int, default=128, help="side of the training crops: 4x (small) or 8x the latents'")
+    add("--pixel_stride", type=int, default=1, help="pixel and attribute losses see every n-th row and column")
     add("--train_batch_size", type=int, default=16)
     add("--gradient_accumulation_steps", type=int, default=1)
     add("--gradient_checkpointing", action="store_true")
-    add("--max_train_steps", type=int, default=9000)
+    add("--max_train_steps", type=int, default=4500)
     add("--learning_rate", type=float, default=1e-3)
     add("--lr_scheduler", default="cosine")
     add("--lr_warmup_steps", type=int, default=200)
@@ -64,9 +66,9 @@ def parse_args(argv=None):
     add("--latent_weight", type=float, default=1.0)
     add("--pixel_weight", type=float, default=8.0)
     add("--pixel_l1_weight", type=float, default=0.5)
-    add("--attribute_weight", type=float, default=0.1)
+    add("--attribute_weight", type=float, default=0.5)
     add("--contrastive_weight", type=float, default=0.1, help="1 in the paper, 0 leaves the contrastive loss out")
-    add("--contrastive_fraction", type=float, default=0.25, help="share of each batch that pays for its two branches")
+    add("--contrastive_fraction", type=float, default=0.125, help="share of each batch that pays for its two branches")
     add("--contrastive_tau", type=float, default=0.1)
     add("--first_timestep_fraction", type=float, default=0.35, help="share of samples at the noisiest timestep")
     add("--ema_decay", type=float, default=0.999)
@@ -86,17 +88,18 @@ class RetouchModel(torch.nn.Module):
         super().__init__()
         self.unet, self.grid_head = unet, grid_head
 
-    def forward(self, latents, photo, timesteps, c, thumbnail=None):
-        """-> model output for the scheduler (B,4,h,w) and retouched photo (B,3,H,W), not clamped."""
+    def forward(self, latents, photo, timesteps, c, stride=1):
+        """-> model output for the scheduler (B,4,h,w) and every n-th pixel of the retouched photo, not clamped."""
         thumbnail = unet_thumbnail(photo, self.unet.config)
         tokens = attribute_tokens(c, self.unet.config.cross_attention_dim)
         output, affine_latent = denoise(self.unet, latents, thumbnail, timesteps, tokens)
+        photo = photo[..., ::stride, ::stride]
         return output, self.grid_head.apply_reference(self.grid_head(affine_latent), photo)
 
 
 def training_losses(model, scheduler, batch, latents, generator, args):
     """The weighted losses of one batch, as a dict. The branches of the contrastive loss run in the same forward."""
-    photo, target, c = batch["input"], batch["target"], batch["c"]
+    photo, target, c = batch["input"], batch["target"][..., :: args.pixel_stride, :: args.pixel_stride], batch["c"]
     size, last = len(photo), scheduler.config.num_train_timesteps - 1
     extra = min(math.ceil(size * args.contrastive_fraction), size) if args.contrastive_weight else 0
     timesteps = torch.randint(0, last + 1, (size,), generator=generator)
@@ -110,7 +113,7 @@ def training_losses(model, scheduler, batch, latents, generator, args):
     all_noise = torch.cat([noise, noise[some]])
     all_timesteps, all_c = repeat(timesteps), torch.cat([c, c[some], -c[some]])
     noisy = scheduler.add_noise(repeat(latents), all_noise, all_timesteps)
-    output, retouched = model(noisy, repeat(photo), all_timesteps, all_c)
+    output, retouched = model(noisy, repeat(photo), all_timesteps, all_c, args.pixel_stride)
 
     wanted = latent_target(scheduler, latents, noise[:size], timesteps)
     losses = {
@@ -120,7 +123,9 @@ def training_losses(model, scheduler, batch, latents, generator, args):
     }
     if extra:
         branches = retouched[some], retouched[size : size + extra], retouched[size + extra :]
-        losses["contrastive"] = args.contrastive_weight * contrastive_loss(*branches, c[some], tau=args.contrastive_tau)
+        losses["contrastive"] = args.contrastive_weight * contrastive_loss(
+            *branches, c[some], tau=args.contrastive_tau
+        )
     return losses
 
 
@@ -157,7 +162,9 @@ def main(argv=None):
     ema.to(accelerator.device)
 
     # 3. Resume
-    first_step = resume(args.resume_from_checkpoint, output_dir, accelerator, ema) if args.resume_from_checkpoint else 0
+    first_step = (
+        resume(args.resume_from_checkpoint, output_dir, accelerator, ema) if args.resume_from_checkpoint else 0
+    )
 
     # 4. Data: sample k is the same whatever was read before, so a training goes on at any step
     exclude = Path(args.exclude).read_text().split("\n") if args.exclude else ()
@@ -181,7 +188,7 @@ def main(argv=None):
         for micro in range(args.gradient_accumulation_steps):
             batch = next(loader)
             seed = (args.seed, step, micro, accelerator.process_index)
-            generator = torch.Generator().manual_seed(hash(seed) % 2**63)
+            generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
             with accelerator.accumulate(model), accelerator.autocast():
                 with torch.no_grad():
                     posterior = vae.encode(batch["target"] * 2 - 1).latent_dist
@@ -189,7 +196,9 @@ def main(argv=None):
                 losses = training_losses(model, scheduler, batch, latents, generator, args)
                 loss = sum(losses.values())
                 if not loss.isfinite():
-                    raise SystemExit(f"step {step}: the loss is {loss.item()} ({ {k: v.item() for k, v in losses.items()} }).")
+                    raise SystemExit(
+                        f"step {step}: the loss is {loss.item()} ({ {k: v.item() for k, v in losses.items()} })."
+                    )
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
@@ -230,7 +239,9 @@ def save_checkpoint(output_dir, step, accelerator, ema, limit):
     final, aside = output_dir / f"checkpoint-{step}", output_dir / f"checkpoint-{step}.tmp"
     accelerator.save_state(str(aside))
     if accelerator.is_main_process:
-        save_file({str(i): p.detach().cpu().contiguous() for i, p in enumerate(ema.shadow_params)}, aside / "ema.safetensors")
+        save_file(
+            {str(i): p.detach().cpu().contiguous() for i, p in enumerate(ema.shadow_params)}, aside / "ema.safetensors"
+        )
         (aside / "step.json").write_text(json.dumps({"step": step, "ema_step": ema.optimization_step}))
         if final.exists():
             shutil.rmtree(final)
@@ -262,7 +273,9 @@ def resume(name, output_dir, accelerator, ema):
         return state["step"]
     if name == "latest" and not candidates:
         return 0
-    raise SystemExit(f"`--resume_from_checkpoint`: no checkpoint under {output_dir if name == 'latest' else name} can be read.")
+    raise SystemExit(
+        f"`--resume_from_checkpoint`: no checkpoint under {output_dir if name == 'latest' else name} can be read."
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ class UnpairedPhotos(torch.utils.data.Dataset):
         length (`int`): how many samples there are (an index beyond is an error only for the sampler).
         exclude: file names that are left out, e.g. those kept for validation.
 
-    Each sample is a dict: `input` and `target` (3,size,size) float32 in [0,1], `c` (4,) float32 in [-1.5,1.5].
+    Each sample is a dict: `input` and `target` (3,size,size) float32 in [0,1], `c` (4,) float32 in [-2.5,2.5].
     """
 
     def __init__(self, folder, size=128, *, seed=0, length=10**9, exclude=()):
@@ -74,7 +74,8 @@ def asked_attributes(rng):
     if rng.random() < 0.3:
         return np.zeros(4, np.float32)
     moved = rng.random(4) < rng.choice([0.3, 0.8])
-    return (rng.uniform(-1.2, 1.2, 4) * moved).astype(np.float32)
+    reach = 1.2 if rng.random() < 0.75 else 2.4  # some go further, so that extrapolation is not a guess
+    return (rng.uniform(-reach, reach, 4) * moved).astype(np.float32)
 
 
 def _random_crop(photo, size, rng):

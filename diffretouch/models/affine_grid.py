@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 
+from .slice_apply import slice_apply
+
 
 def _corner_coordinates(size, device, dtype):
     """i/(size-1) in [0,1], with the first and last pixel on the corners; the centre for a single pixel."""
@@ -161,6 +163,25 @@ class AffineGridHead(ModelMixin, ConfigMixin):
         retouched = apply_affine(slice_grid(grid, self.guide(photo)), inside)
         return (retouched - low) / (high - low)
 
-    def apply(self, grid, photo):
-        """Slice `grid` (B,12,D,gh,gw) against `photo` (B,3,H,W) in [0,1] -> (B,3,H,W) float32; nothing is clamped."""
-        return self.apply_reference(grid, photo)
+    def apply(self, grid, photo, *, out=None, backend=None):
+        """Slice a grid against a photo at its full resolution and apply the affine transforms.
+
+        Equal to `apply_reference`, which does the work where a gradient is needed or `grid` is float64; else one
+        fused pass in bounded memory does (`slice_apply`).
+
+        Args:
+            grid (`torch.Tensor`): (B,12,D,gh,gw).
+            photo (`torch.Tensor` or `numpy.ndarray`): a tensor (B,3,H,W) in [0,1], or an array (H,W,3) or (B,H,W,3)
+                of uint8, uint16 or float32, which may be memory-mapped. Arrays carry no gradient.
+            out (*optional*): where the result goes, without gradient: like `photo`, or `photo` itself.
+            backend (`str`, *optional*): "numba" or "torch" for the fused pass; by default the faster one.
+
+        Returns:
+            (B,3,H,W) float32, not clamped; or an array like `photo`: integers clamped and rounded, floats neither.
+        """
+        parameters = self.guide_curve.parameters()
+        if torch.is_tensor(photo) and out is None and torch.is_tensor(grid):
+            differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in (grid, photo, *parameters))
+            if differentiable or grid.dtype == torch.float64:
+                return self.apply_reference(grid, photo)
+        return slice_apply(grid, photo, self.guide_curve, self.config.pixel_range, out=out, backend=backend)

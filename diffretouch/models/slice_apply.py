@@ -7,7 +7,6 @@ rescaled.
 """
 
 import functools
-import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -58,7 +57,8 @@ def slice_apply(grid, photo, guide, pixel_range=(0.0, 1.0), *, out=None, backend
 
     Raises:
         ValueError: wrong shapes, an empty photo, an unknown backend or one that cannot serve the photo's device, an
-            `out` that partly overlaps `photo`, or coefficients that are not finite where the result is integer.
+            `out` that partly overlaps `photo`, a guide that is not finite, or a grid that is not where the result is
+            integer.
         TypeError: wrong types.
     """
     _check(grid, photo, pixel_range, out)
@@ -68,7 +68,7 @@ def slice_apply(grid, photo, guide, pixel_range=(0.0, 1.0), *, out=None, backend
             out = torch.empty(photo.shape, dtype=torch.float32, device=photo.device)
         if photo.device.type not in ("cpu", "cuda"):
             return out.copy_(slice_apply(grid, photo.cpu(), guide, pixel_range, backend=backend))
-        sources, targets = photo.detach().permute(0, 2, 3, 1), out.permute(0, 2, 3, 1)
+        sources, targets = photo.detach().permute(0, 2, 3, 1), out.detach().permute(0, 2, 3, 1)
         white = 1.0
     else:
         if out is None:
@@ -111,8 +111,7 @@ def _check(grid, photo, pixel_range, out):
         raise TypeError(f"`photo` must be a tensor or a numpy array, got {_describe(photo)}.")
     if grid.shape[0] != batch:
         raise ValueError(f"`grid` must hold one grid per photo ({batch}), got {grid.shape[0]}.")
-    low, high = pixel_range
-    if not low < high:
+    if len(pixel_range) != 2 or not pixel_range[0] < pixel_range[1]:
         raise ValueError(f"`pixel_range` must be a pair (low, high) with low < high, got {pixel_range!r}.")
     if out is not None:
         _check_out(photo, out)
@@ -177,7 +176,7 @@ def _numba_imports():
 def _cells_for_pixels(grid, pixel_range, white):
     """Grid for pixels in `pixel_range` -> the same grid, float64 on the CPU, for pixels in [0, white]."""
     low, high = pixel_range
-    cells = grid.detach().to("cpu", torch.float64).unflatten(1, (3, 4)).clone()
+    cells = grid.detach().cpu().double().unflatten(1, (3, 4)).clone()
     matrix, offset = cells[:, :, :3], cells[:, :, 3]
     offset += low * matrix.sum(2) - low
     offset *= white / (high - low)
@@ -185,15 +184,21 @@ def _cells_for_pixels(grid, pixel_range, white):
 
 
 def _guide_for_pixels(guide, pixel_range, white):
-    """The guide's parameters for pixels in [0, white]: matrix (4,3) with the bias as last row, thresholds (3,K),
-    slopes (3,K) with the mean over the channels in them, bias; float64."""
+    """The guide's parameters for pixels in [0, white], float64: matrix (4,3) with the bias as last row, thresholds
+    (3,K), slopes (3,K) and bias, with which guide = bias + sum of slope * max(y, threshold) before it is clamped.
+
+    The maximum costs one operation less than relu(y - threshold) and loses no digits in float32.
+    """
     low, high = pixel_range
-    values = (guide.matrix, guide.matrix_bias, guide.thresholds, guide.slopes, guide.bias)
-    matrix, matrix_bias, thresholds, slopes, bias = (
-        value.detach().to("cpu", torch.float64).numpy() for value in values
-    )
+    names = ("matrix", "matrix_bias", "thresholds", "slopes", "bias")
+    values = [getattr(guide, name).detach().cpu().double().numpy() for name in names]
+    for name, value in zip(names, values, strict=True):
+        if not np.isfinite(value).all():
+            raise ValueError(f"`guide`: {name} must be finite, got NaN or inf.")
+    matrix, matrix_bias, thresholds, slopes, bias = values
     matrix = np.vstack([matrix * ((high - low) / white), matrix_bias + low * matrix.sum(0)])
-    return matrix, thresholds, slopes / 3, float(bias)
+    slopes = slopes / 3  # the mean over the channels
+    return matrix, thresholds, slopes, float(bias - (slopes * thresholds).sum())
 
 
 def _positions(pixels, cells):
@@ -223,7 +228,6 @@ def _apply_numba(cells, curve, source, target):
 
     matrix, thresholds, slopes, bias = curve
     ramps = np.zeros((3, 2, -(-thresholds.shape[1] // 4) * 4), np.float32)  # padded: the kernel takes four at a time
-    ramps[:, 0] = np.inf
     ramps[:, 0, : thresholds.shape[1]] = thresholds
     ramps[:, 1, : thresholds.shape[1]] = slopes * depth
 
@@ -246,14 +250,14 @@ def _apply_numba(cells, curve, source, target):
 
     def retouch(rows):
         if torch.is_tensor(source):
-            pixels, result = source[rows].float().numpy(), target[rows].numpy()
-            finished = result
+            pixels = source[rows].float().numpy()
+            result = finished = target[rows].numpy()
         else:
-            finished = target[rows]
-            pixels, result = (
-                part if part.dtype.isnative and part.flags.aligned else part.astype(dtype)
-                for part in (source[rows], finished)
-            )
+            pixels, finished = source[rows], target[rows]
+            if not (pixels.dtype.isnative and pixels.flags.aligned):
+                pixels = pixels.astype(dtype)
+            direct = finished.dtype.isnative and finished.flags.aligned
+            result = finished if direct else np.empty(finished.shape, dtype)
         flat = pixels.flags.c_contiguous and result.flags.c_contiguous
         if flat:
             shape = len(pixels), 3 * width
@@ -274,6 +278,62 @@ def _apply_numba(cells, curve, source, target):
     with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(retouch, strips):
             pass
+
+
+def _apply_torch(cells, curve, source, target):
+    """One photo (H,W,3), a CPU or CUDA tensor or an array, into `target` of the same shape: torch's own operators."""
+    height, width = source.shape[:2]
+    device = source.device if torch.is_tensor(source) else torch.device("cpu")
+    matrix, thresholds, slopes, bias = curve
+    matrix = matrix.tolist()
+    ramps = [list(zip(*pair, strict=True)) for pair in zip(thresholds.tolist(), slopes.tolist(), strict=True)]
+    row_cell, row_fraction = (torch.from_numpy(part).to(device) for part in _positions(height, cells.shape[3]))
+    row_below = (row_cell + 1).clamp(max=cells.shape[3] - 1)
+    cells = cells.flatten(0, 1).permute(2, 0, 1, 3).to(device, torch.float32)  # (gh,12,D,gw)
+    x = torch.from_numpy(_x_coordinates(width)).to(device)
+    white = 1.0 if torch.is_tensor(source) else _WHITE[source.dtype.newbyteorder("=")]
+
+    for rows in _strips(height, width, _TORCH_STRIP[device.type]):
+        if torch.is_tensor(source):
+            planes = source[rows].permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
+        else:
+            planes = torch.from_numpy(np.array(source[rows].transpose(2, 0, 1), np.float32, order="C"))
+        coordinates = torch.empty(*planes.shape[1:], 2, device=device)  # x, depth
+        coordinates[..., 0] = x
+        coordinates[..., 1] = _strip_guide(planes, matrix, ramps, bias).mul_(2).sub_(1)
+        # In one row y is fixed: each row gets its own two-dimensional grid.
+        above, below = cells[row_cell[rows]], cells[row_below[rows]]
+        row_cells = torch.lerp(above, below, row_fraction[rows, None, None, None])  # (rows,12,D,gw)
+        coefficients = F.grid_sample(
+            row_cells, coordinates[:, None], mode="bilinear", padding_mode="border", align_corners=False
+        ).view(len(row_cells), 3, 4, width)
+        result = coefficients[:, :, 3]
+        for channel in range(3):
+            result.addcmul_(coefficients[:, :, channel], planes[channel][:, None])  # (rows,3,W)
+        if torch.is_tensor(target):
+            target[rows] = result.transpose(1, 2)
+        else:
+            if target.dtype.kind == "u":
+                result = result.clamp_(0, white).add_(0.5)
+            target[rows] = result.transpose(1, 2).numpy().astype(target.dtype)
+
+
+def _x_coordinates(width):
+    """The columns for `grid_sample`, from -1 to 1; the middle for a single one."""
+    return np.linspace(-1, 1, width, dtype=np.float32) if width > 1 else np.zeros(1, np.float32)
+
+
+def _strip_guide(planes, matrix, ramps, bias):
+    """Planes (3,h,W) -> guide (h,W) in [0,1]. No matrix product: those may run in TF32. NaN becomes 0."""
+    guide = torch.full_like(planes[0], bias)
+    y, bent = torch.empty_like(guide), torch.empty_like(guide)
+    for channel in range(3):
+        y.fill_(matrix[3][channel])
+        for i in range(3):
+            y.add_(planes[i], alpha=matrix[i][channel])
+        for threshold, slope in ramps[channel]:
+            guide.add_(torch.clamp_min(y, threshold, out=bent), alpha=slope)
+    return guide.nan_to_num_(0, posinf=1, neginf=0).clamp_(0, 1)
 
 
 @functools.cache
@@ -301,7 +361,7 @@ def _kernel_once(dtype, flat):
     slp, numba.config.SLP_VECTORIZE = numba.config.SLP_VECTORIZE, 1
     try:
         return compile_kernel(cache=True)(_retouch_rows)
-    except (OSError, RuntimeError):  # nowhere to keep compiled code
+    except Exception:  # nowhere to keep compiled code, or what is kept is damaged; other errors come again
         return compile_kernel()(_retouch_rows)
     finally:
         numba.config.SLP_VECTORIZE = slp
@@ -312,6 +372,7 @@ def _kernel(dtype, flat):
         return _kernel_once(dtype, flat)
 
 
+# ruff: noqa: B023  (the function inside the kernel's loop is inlined where it stands)
 def _retouch_rows(
     photo, out, first, table, node, row_cell, row_fraction, column_cell, column_fraction, matrix, ramps,
     depth_bias, depth_top, half, low, high,
@@ -327,7 +388,7 @@ def _retouch_rows(
     below = _u64(node)
     last_cell = np.int32(node // _LANES - 2)
     knots = ramps.shape[2]
-    row_table = np.empty(table.shape[1], np.float32)
+    cells = np.empty(table.shape[1], np.float32)
     red, green, blue = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
     y, depth = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
     cell = np.empty(_CHUNK, np.int32)
@@ -335,8 +396,8 @@ def _retouch_rows(
 
     for row in range(rows):
         top, fraction = row_cell[first + row], row_fraction[first + row]
-        for i in range(row_table.shape[0]):
-            row_table[i] = table[top, i] + fraction * (table[top + 1, i] - table[top, i])
+        for i in range(cells.shape[0]):  # the row's cells, (gw*D*16)
+            cells[i] = table[top, i] + fraction * (table[top + 1, i] - table[top, i])
 
         for start in range(0, width, _CHUNK):
             size = min(_CHUNK, width - start)
@@ -366,11 +427,10 @@ def _retouch_rows(
                     t0, t1, t2, t3 = ramps[c, 0, k], ramps[c, 0, k + 1], ramps[c, 0, k + 2], ramps[c, 0, k + 3]
                     s0, s1, s2, s3 = ramps[c, 1, k], ramps[c, 1, k + 1], ramps[c, 1, k + 2], ramps[c, 1, k + 3]
                     for i in range(size):
-                        r0, r1, r2, r3 = y[i] - t0, y[i] - t1, y[i] - t2, y[i] - t3
-                        r0 = r0 if r0 > _f32(0) else _f32(0)
-                        r1 = r1 if r1 > _f32(0) else _f32(0)
-                        r2 = r2 if r2 > _f32(0) else _f32(0)
-                        r3 = r3 if r3 > _f32(0) else _f32(0)
+                        r0 = y[i] if y[i] > t0 else t0
+                        r1 = y[i] if y[i] > t1 else t1
+                        r2 = y[i] if y[i] > t2 else t2
+                        r3 = y[i] if y[i] > t3 else t3
                         depth[i] += s0 * r0 + s1 * r1 + s2 * r2 + s3 * r3
             for i in range(size):
                 z = depth[i]
@@ -389,12 +449,44 @@ def _retouch_rows(
                 w2 = fx - w3
                 w1 = fz - w3
                 w0 = _f32(1) - fx - w1
-                a = _u64(np.uint32(cell[i]))
-                b = a + below
-                R, G, B = red[i], green[i], blue[i]
-                o0 = (
-                    (w0 * row_table[a] + w1 * row_table[a + _u64(16)] + w2 * row_table[b] + w3 * row_table[b + _u64(16)]) * R
-                    + (w0 * row_table[a + _u64(4)] + w1 * row_table[a + _u64(20)] + w2 * row_table[b + _u64(4)] + w3 * row_table[b + _u64(20)]) * G
-                    + (w0 * row_table[a + _u64(8)] + w1 * row_table[a + _u64(24)] + w2 * row_table[b + _u64(8)] + w3 * row_table[b + _u64(24)]) * B
-                    + (w0 * row_table[a + _u64(12)] + w1 * row_table[a + _u64(28)] + w2 * row_table[b + _u64(12)] + w3 * row_table[b + _u64(28)])
-                )
+                here = _u64(np.uint32(cell[i]))
+                beside = here + below
+                r, g, b = red[i], green[i], blue[i]
+
+                def at(k):
+                    k = _u64(k)
+                    return (
+                        w0 * cells[here + k]
+                        + w1 * cells[here + k + _u64(16)]
+                        + w2 * cells[beside + k]
+                        + w3 * cells[beside + k + _u64(16)]
+                    )
+
+                o0 = at(0) * r + at(4) * g + at(8) * b + at(12)
+                o1 = at(1) * r + at(5) * g + at(9) * b + at(13)
+                o2 = at(2) * r + at(6) * g + at(10) * b + at(14)
+                o3 = at(3) * r + at(7) * g + at(11) * b + at(15)
+                k = _u64(3) * _u64(i)
+                retouched[k], retouched[k + _u64(1)], retouched[k + _u64(2)] = o0, o1, o2
+                retouched[k + _u64(3)] = o3
+
+            if out.ndim == 2:
+                result = out[row, 3 * start : 3 * (start + size)]
+                for i in range(3 * size):
+                    value = retouched[i] + half
+                    value = low if value < low else value
+                    value = high if value > high else value
+                    if out.itemsize < 4:  # float -> int32 -> uint8 is vectorised, the direct way is not
+                        result[i] = np.int32(value)
+                    else:
+                        result[i] = value
+            else:
+                for c in range(3):
+                    for i in range(size):
+                        value = retouched[_u64(3) * _u64(i) + _u64(c)] + half
+                        value = low if value < low else value
+                        value = high if value > high else value
+                        if out.itemsize < 4:
+                            out[row, start + i, c] = np.int32(value)
+                        else:
+                            out[row, start + i, c] = value

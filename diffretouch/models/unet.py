@@ -97,8 +97,7 @@ def unet_thumbnail(photo, unet_config, resample="area"):
     Args:
         resample: "area" averages (antialiased); "nearest" takes every n-th pixel, as released weights expect.
     """
-    fold = round(((unet_config.in_channels - LATENT_CHANNELS) / 3) ** 0.5)
-    size = fold * unet_config.sample_size
+    fold, size = thumbnail_fold_and_size(unet_config)
     if resample == "nearest":
         thumbnail = F.interpolate(photo, (size, size), mode="nearest")
     elif resample == "area":
@@ -108,8 +107,14 @@ def unet_thumbnail(photo, unet_config, resample="area"):
     return F.pixel_unshuffle(thumbnail, fold) * 2 - 1
 
 
+def thumbnail_fold_and_size(unet_config):
+    """How many thumbnail pixels lie along the side of one latent pixel, and along the side of the whole thumbnail."""
+    fold = round(((unet_config.in_channels - LATENT_CHANNELS) / 3) ** 0.5)
+    return fold, fold * unet_config.sample_size
+
+
 def denoise(unet, latents, thumbnail, timesteps, tokens):
-    """One call of the UNet: noisy latents (B,4,h,w) -> model output for the scheduler and affine latent, each (B,4,h,w)."""
+    """One call of the UNet: noisy latents (B,4,h,w) -> the scheduler's model output and affine latent, like them."""
     x = torch.cat([latents, thumbnail], 1).to(unet.dtype)
     out = unet(x, timesteps, encoder_hidden_states=tokens.to(unet.dtype)).sample
     return out.chunk(2, 1)

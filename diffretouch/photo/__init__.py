@@ -1,0 +1,300 @@
+"""Photo files in and out (JPEG, PNG, TIFF, WebP, AVIF; HEIC and RAW in): nothing is lost on the way in silence."""
+
+import os
+import re
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from diffretouch import __version__
+
+from . import decoders, encoders, icc, metadata
+
+
+class PhotoError(ValueError):
+    """A photo file cannot be read: one sentence with its path and the reason."""
+
+
+@dataclass(eq=False)
+class Photo:
+    """A photo and what its file carried.
+
+    Attributes:
+        pixels: (H,W,3) float32, sRGB in [0,1], upright. Colours outside the sRGB gamut and the values of float files
+            may leave [0,1]; `save_photo` brings them back into the file's own profile.
+        alpha: (H,W) float32 in [0,1], or None. The pixels are not multiplied by it.
+        bit_depth: 8, 16 (also for 10 to 14 bits) or 32 (float).
+        grey: the file had one channel; `pixels` repeats it three times.
+        format: "JPEG", "PNG", "TIFF", "WebP", "AVIF", "HEIC" or "RAW": what the file is, whatever its suffix says.
+        exif: EXIF block (a TIFF header and directories), of an upright photo and without thumbnail, or None.
+        icc_profile: the profile that `save_photo` converts back to; None means sRGB.
+        xmp, iptc: XMP packet and IPTC-IIM records, or None.
+        text: text chunks of a PNG, comment of a JPEG.
+        dpi: horizontal and vertical, or None.
+        jpeg: quantisation tables, subsampling and progression of a JPEG as Pillow's `save` takes them, or None.
+        notes: sentences on what was changed or not carried.
+    """
+
+    pixels: np.ndarray = field(repr=False)
+    alpha: np.ndarray | None = field(default=None, repr=False)
+    bit_depth: int = 8
+    grey: bool = False
+    path: Path | None = None
+    format: str | None = None
+    exif: bytes | None = field(default=None, repr=False)
+    icc_profile: bytes | None = field(default=None, repr=False)
+    xmp: bytes | None = field(default=None, repr=False)
+    iptc: bytes | None = field(default=None, repr=False)
+    text: dict[str, str] = field(default_factory=dict, repr=False)
+    dpi: tuple[float, float] | None = None
+    jpeg: dict | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def description(self):
+        """What `save_photo` wrote into the file as `description`, or None."""
+        return metadata.xmp_description(self.xmp)
+
+    def note(self, sentence):
+        self.notes += (sentence,)
+
+
+def load_photo(path, *, max_pixels=300_000_000):
+    """Read a photo file.
+
+    The photo is turned upright, its colours are converted to sRGB by its ICC profile (in float, not clipped), and what
+    stands beside the pixels is kept for `save_photo`. `notes` says what was changed or not carried: of several frames
+    the first is used, grey becomes RGB, CMYK is converted for good.
+
+    Args:
+        path (`str` or `os.PathLike`): JPEG, PNG, TIFF, WebP, AVIF; HEIC with the extra `heic`, RAW with `raw`.
+        max_pixels (`int`): larger files are refused before they are decoded.
+
+    Raises:
+        PhotoError: the file cannot be read, or not without guessing: it is missing, broken, too large, of another
+            kind, has values that are not finite, or a high dynamic range.
+    """
+    if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
+        raise ValueError(f"`max_pixels` must be a whole number of at least 1, got {max_pixels!r}.")
+    photo = Photo(pixels=np.empty((0, 0, 3), np.float32), path=Path(path))
+    try:
+        samples, peak, colours = decoders.read(photo, max_pixels)
+        photo.bit_depth, photo.grey = {1: 8, 2: 16, 4: 32}[samples.dtype.itemsize], colours == 1
+        samples = _turn(samples, _clean_metadata(photo))
+        if photo.bit_depth == 32 and not np.isfinite(samples).all():
+            raise ValueError("it holds values that are not finite (NaN or infinite)")
+        if samples.shape[2] > colours:
+            photo.alpha = np.divide(samples[..., colours], peak, dtype=np.float32)
+        photo.pixels = _to_srgb(photo, np.divide(samples[..., :colours], peak, dtype=np.float32))
+    except MemoryError as error:
+        raise PhotoError(f"{str(path)!r} cannot be read: there is not enough memory for it.") from error
+    except Exception as error:  # decoders raise whatever they like on broken files
+        kind = f" as {photo.format}" if photo.format else ""
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise PhotoError(f"{str(path)!r} cannot be read{kind}: {reason.rstrip('.')}.") from error
+    return photo
+
+
+_TURNS = {2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1], 5: lambda a: a.swapaxes(0, 1),
+          6: lambda a: np.rot90(a, -1), 7: lambda a: a[::-1, ::-1].swapaxes(0, 1), 8: np.rot90}  # fmt: skip
+
+
+def _turn(samples, orientation):
+    """The samples upright, from how the EXIF says that they lie."""
+    return np.ascontiguousarray(_TURNS[orientation](samples)) if orientation in _TURNS else samples
+
+
+def _clean_metadata(photo):
+    """Leaves out what is damaged or will no longer be true (orientation, thumbnails) -> the orientation, 1 to 8."""
+    orientation = 1
+    if photo.exif:
+        try:
+            exif = metadata.parse_exif(photo.exif)
+            orientation = exif.orientation
+            exif.reset_orientation()
+            photo.exif = exif.tobytes() if exif.image or exif.photo or exif.gps else None
+            if exif.damaged:
+                photo.note(f"{exif.damaged} damaged EXIF entries were not carried.")
+            if exif.is_adobe_rgb and not photo.icc_profile:
+                photo.icc_profile = icc.adobe_rgb_profile()
+                photo.note("It has no profile, but its EXIF says Adobe RGB: read and saved as that.")
+        except ValueError:
+            photo.exif = None
+            photo.note("Its EXIF is damaged and was not carried.")
+    if orientation == 0:
+        orientation = 1
+        photo.note("Its orientation is not one of 1 to 8: it was not turned.")
+    if photo.xmp:
+        try:
+            photo.xmp = metadata.xmp_without_thumbnail(photo.xmp)
+            photo.xmp = metadata.xmp_upright(photo.xmp) if orientation > 1 else photo.xmp
+        except ValueError:
+            photo.xmp = None
+            photo.note("Its XMP is damaged and was not carried.")
+    if photo.iptc and not photo.iptc.startswith(b"\x1c"):
+        photo.iptc = None
+        photo.note("Its IPTC is damaged and was not carried.")
+    return orientation
+
+
+def _to_srgb(photo, pixels):
+    """(H,W,1|3|4) in the file's colours -> (H,W,3) sRGB; keeps the profile only where it leads back."""
+    profile, photo.icc_profile = photo.icc_profile, None
+    channels = pixels.shape[2]
+    if channels == 1:
+        photo.note("Grey became RGB; JPEG, PNG and TIFF are saved as grey again if it stays neutral.")
+    if profile:
+        try:
+            if channels == 1 and icc.profile_channels(profile) == 3:
+                pixels, channels = np.repeat(pixels, 3, 2), 3
+            if channels == 3 and icc.is_srgb(profile):
+                photo.icc_profile = None if photo.grey else profile
+                return pixels
+            converted = icc.to_srgb(pixels, profile)
+            if channels < 4 and icc.can_write(profile):
+                photo.icc_profile = profile
+            else:
+                kind = "CMYK" if channels == 4 else "a profile that only leads one way"
+                photo.note(f"Converted from {kind}; it is saved as sRGB.")
+            if photo.bit_depth == 32 and (pixels.min() < 0 or pixels.max() > 1) and icc.is_bounded(profile):
+                photo.note("Its profile knows no values outside [0,1]: they were clipped.")
+            return converted
+        except ValueError as error:
+            photo.note(f"Its ICC profile was not used ({error}); its colours are taken as they are.")
+    if channels == 4:
+        photo.note("CMYK without a usable profile was converted by the plain formula; it is saved as sRGB.")
+        return (1 - pixels[..., :3]) * (1 - pixels[..., 3:])
+    return np.repeat(pixels, 3, 2) if channels == 1 else pixels
+
+
+def save_photo(photo, path, *, like=None, overwrite=False, bit_depth=None, quality=None, dither=False, background=None,
+               keep_profile=True, keep_metadata=True, description=None):  # fmt: skip
+    """Write a photo file, whole or not at all.
+
+    Values are rounded; those outside [0,1] of the file's colours end at 0 and 1 (float TIFF keeps them). A grey photo
+    that stayed neutral is written as grey again. What the format cannot hold is named in a warning.
+
+    Args:
+        photo (`Photo` or array): an array is (H,W,3) sRGB: floats in [0,1], uint8 or uint16. So is a PIL image in RGB.
+        path (`str` or `os.PathLike`): ends in .jpg, .png, .tif, .webp or .avif.
+        like (`Photo`, *optional*): whose alpha, bit depth, profile, metadata and JPEG settings are used; by default
+            those of `photo` itself.
+        overwrite (`bool`): replace an existing file.
+        bit_depth (8, 16 or 32, *optional*): by default that of `like` (without: 16 for uint16, else 8). TIFF holds all
+            three (32 is float), PNG 8 and 16, the others 8.
+        quality (1 to 100, *optional*): of JPEG (default: tables and subsampling of the source JPEG, else 95 and
+            4:4:4), WebP (default 90; 100 is lossless) and AVIF (default 90).
+        dither (`bool`): noise of one level before rounding, against banding; always the same noise.
+        background (three numbers in [0,1], *optional*): sRGB colour to lay transparent parts on. JPEG has no alpha and
+            needs it.
+        keep_profile (`bool`): convert back into the colours of the source file; False writes sRGB.
+        keep_metadata (`bool`): carry EXIF, XMP, IPTC, text and dpi, and name diffretouch in the EXIF tag Software.
+        description (`str`, *optional*): what was done; goes into XMP and comes back as `load_photo(path).description`.
+
+    Raises:
+        ValueError: an argument does not fit the photo, the format or the file that is there.
+        OSError: the file cannot be written. Nothing is left behind.
+    """
+    path = Path(path)
+    kind = encoders.SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        raise ValueError(f"`path` must end in {', '.join(encoders.SUFFIXES)}, got {str(path)!r}.")
+    if not overwrite and os.path.lexists(path):
+        raise ValueError(f"`overwrite` is False and {str(path)!r} exists.")
+    pixels, source = _pixels_and_source(photo, like)
+    bit_depth = source.bit_depth if bit_depth is None else bit_depth
+    if bit_depth not in encoders.DEPTHS[kind]:
+        depths = " or ".join(map(str, encoders.DEPTHS[kind]))
+        raise ValueError(f"`bit_depth` must be {depths} for {kind}, got {bit_depth!r}: name it, or save as PNG (8, "
+                         "16) or TIFF (8, 16, 32).")  # fmt: skip
+    longest = encoders.LONGEST_SIDE.get(kind)
+    if longest and max(pixels.shape[:2]) > longest:
+        raise ValueError(f"`path`: {kind} holds at most {longest} pixels a side, got {pixels.shape[:2]}.")
+    if quality is not None and kind in ("PNG", "TIFF"):
+        raise ValueError(f"`quality` is for JPEG, WebP and AVIF, got {quality!r} for {kind}, which is lossless.")
+    if quality is not None and (isinstance(quality, bool) or quality not in range(1, 101)):
+        raise ValueError(f"`quality` must be a whole number from 1 to 100, got {quality!r}.")
+
+    alpha = source.alpha
+    if alpha is not None and alpha.shape != pixels.shape[:2]:
+        raise ValueError(f"`photo` must be as large as the alpha of its source {alpha.shape}, got {pixels.shape[:2]}.")
+    if background is not None:
+        pixels, alpha = _on_background(pixels, alpha, background), None
+    if alpha is not None and kind == "JPEG":
+        if alpha.min() < 1:
+            raise ValueError("`background` must name a colour, such as (1, 1, 1), because JPEG cannot hold the "
+                             "photo's alpha. PNG, TIFF, WebP and AVIF can.")  # fmt: skip
+        alpha = None
+    values, profile = _to_file_colours(pixels, source, kind, bit_depth, keep_profile)
+    if alpha is not None:
+        values = np.concatenate([values, alpha[..., None]], 2)
+    codes = encoders.quantise(values, bit_depth, dither)
+    carried = _carried(source if keep_metadata else None, pixels.shape, profile, description)
+    with encoders.new_file(path, overwrite) as file:
+        lost = encoders.write(kind, file, codes, carried, quality=quality, jpeg=source.jpeg)
+    if lost:
+        warnings.warn(f"{str(path)!r}: {kind} could not hold {', '.join(lost)}.", stacklevel=2)
+
+
+def _pixels_and_source(photo, like):
+    """-> pixels (H,W,3) float32, and the photo whose metadata is used."""
+    if like is not None and not isinstance(like, Photo):
+        raise TypeError(f"`like` must be a Photo, got {type(like).__name__}.")
+    pixels = np.asarray(photo.pixels if isinstance(photo, Photo) else photo)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ValueError(f"`photo` must be (H,W,3), got {pixels.shape}.")
+    if pixels.dtype.kind != "f" and pixels.dtype not in (np.uint8, np.uint16):
+        raise TypeError(f"`photo` must hold floats, uint8 or uint16, got {pixels.dtype}.")
+    source = like or photo
+    if not isinstance(source, Photo):
+        source = Photo(pixels, bit_depth=16 if pixels.dtype == np.uint16 else 8)
+    if pixels.dtype.kind == "u":
+        return np.divide(pixels, np.iinfo(pixels.dtype).max, dtype=np.float32), source
+    if not np.isfinite(pixels).all():
+        raise ValueError("`photo` must be finite, got NaN or infinite values.")
+    return pixels.astype(np.float32, copy=False), source
+
+
+def _on_background(pixels, alpha, background):
+    colour = np.asarray(background, np.float32)
+    if colour.shape != (3,) or not ((colour >= 0) & (colour <= 1)).all():
+        raise ValueError(f"`background` must be three numbers in [0,1], got {background!r}.")
+    return pixels if alpha is None else pixels * alpha[..., None] + colour * (1 - alpha[..., None])
+
+
+def _to_file_colours(pixels, source, kind, bit_depth, keep_profile):
+    """-> values (H,W,1 or 3) in the colours of the file to be, and the profile to embed (None for untagged grey)."""
+    profile = source.icc_profile if keep_profile else None
+    channels = icc.profile_channels(profile) if profile else 3
+    half_level = 0.5 / (2 ** min(bit_depth, 16) - 1)
+    grey = source.grey and kind in ("JPEG", "PNG", "TIFF") and np.ptp(pixels, axis=2).max() < half_level
+    if grey and (profile is None or channels == 1):
+        return icc.from_srgb(pixels, profile) if profile else pixels[..., 1:2], profile
+    if profile is None or channels == 1:
+        return pixels, icc.srgb_profile()
+    return pixels if icc.is_srgb(profile) else icc.from_srgb(pixels, profile), profile
+
+
+_NOT_XML = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def _carried(source, shape, profile, description):
+    """What a writer puts beside the pixels; nothing of the source if that is None."""
+    carried = {"exif": None, "icc_profile": profile, "xmp": None, "iptc": None, "text": {}, "dpi": None}
+    if source:
+        carried |= {name: getattr(source, name) for name in ("xmp", "iptc", "text", "dpi")}
+        exif = metadata.parse_exif(source.exif) if source.exif else metadata.Exif()
+        exif.put(exif.image, metadata.SOFTWARE, f"diffretouch {__version__}")
+        for tag, side in ((metadata.WIDTH, shape[1]), (metadata.HEIGHT, shape[0])):
+            if tag in exif.photo:
+                exif.put(exif.photo, tag, side)
+        if source.icc_profile not in (None, profile):
+            exif.say_srgb()
+        carried["exif"] = exif
+    if description is not None:
+        if not isinstance(description, str) or _NOT_XML.search(description):
+            raise ValueError(f"`description` must be text that XML can hold, got {description!r}.")
+        carried["xmp"] = metadata.xmp_describe(carried["xmp"], description)
+    return carried

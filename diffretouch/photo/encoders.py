@@ -1,0 +1,217 @@
+"""From code values to photo files: one writer per format, rounding, and the file that appears at once or not at all.
+
+A writer takes an open binary file, codes (H,W,C) of uint8, uint16 or float32, and a dict `carried` with `exif`
+(`metadata.Exif` or None), `icc_profile`, `xmp`, `iptc`, `text` and `dpi`. It returns what the format could not hold.
+"""
+
+import io
+import os
+import secrets
+import shutil
+import struct
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from . import metadata
+
+SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF",
+            ".webp": "WebP", ".avif": "AVIF"}  # fmt: skip
+DEPTHS = {"JPEG": (8,), "PNG": (8, 16), "TIFF": (8, 16, 32), "WebP": (8,), "AVIF": (8,)}
+LONGEST_SIDE = {"JPEG": 65500, "WebP": 16383, "AVIF": 65536}
+
+_JPEG_SEGMENT = 65533  # bytes that one segment of a JPEG holds
+_STRIP = 1 << 20  # values that are rounded at a time
+
+
+def quantise(values, bit_depth, dither=False):
+    """Values (H,W,C) -> codes: rounded and held in [0,1] for 8 and 16 bits, untouched float32 for 32.
+
+    `dither` adds triangular noise of one level before rounding, always the same; black and white stay clean.
+    """
+    if bit_depth == 32:
+        return np.asarray(values, np.float32)
+    peak = 2**bit_depth - 1
+    codes = np.empty(values.shape, np.uint8 if bit_depth == 8 else np.uint16)
+    random = np.random.default_rng(0)
+    rows = max(1, _STRIP // (values.shape[1] * values.shape[2]))
+    for start in range(0, len(values), rows):
+        strip = values[start : start + rows] * np.float32(peak)
+        if dither:
+            noise = random.random(strip.shape, np.float32) - random.random(strip.shape, np.float32)
+            strip += np.where((strip > 0) & (strip < peak), noise, 0)
+        codes[start : start + rows] = np.rint(strip.clip(0, peak))
+    return codes
+
+
+@contextmanager
+def new_file(path, overwrite=False):
+    """An open binary file that gets its name `path` when it is complete; an error leaves nothing behind.
+
+    Raises:
+        ValueError: `path` exists and `overwrite` is False.
+        OSError: the file cannot be written.
+    """
+    path = Path(os.path.realpath(path)) if overwrite else Path(path)  # a link stays a link
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "x+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if overwrite:
+            if path.exists():
+                shutil.copymode(path, temporary)
+            os.replace(temporary, path)
+        else:
+            _name_if_free(temporary, path)
+    except OSError as error:
+        if not error.errno:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # not the temporary file's name
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _name_if_free(temporary, path):
+    try:
+        os.link(temporary, path)  # unlike a rename it fails if another process was faster
+    except FileExistsError:
+        raise ValueError(f"`overwrite` is False and {str(path)!r} exists.") from None
+    except OSError:  # a file system without links
+        if os.path.lexists(path):
+            raise ValueError(f"`overwrite` is False and {str(path)!r} exists.") from None
+        os.replace(temporary, path)
+
+
+def write(kind, file, codes, carried, *, quality=None, jpeg=None):
+    """Write a file of the format `kind`. `jpeg`: settings of a source JPEG. -> names of what could not be held."""
+    lost = []
+    if kind == "JPEG":
+        _jpeg(file, codes, carried, quality, jpeg, lost)
+    elif kind == "PNG":
+        _png(file, codes, carried)
+    elif kind == "TIFF":
+        _tiff(file, codes, carried, lost)
+    else:
+        _webp_or_avif(kind, file, codes, carried, quality, lost)
+    return lost
+
+
+def _jpeg(file, codes, carried, quality, jpeg, lost):
+    from PIL import Image
+
+    exif, xmp, iptc = carried["exif"], carried["xmp"], carried["iptc"]
+    options = dict(jpeg) if jpeg and quality is None else {"quality": quality or 95, "subsampling": 0}
+    if jpeg and quality is not None:
+        options["subsampling"] = jpeg["subsampling"]
+    block = b"Exif\0\0" + exif.tobytes() if exif else b""
+    if len(block) > _JPEG_SEGMENT and exif.photo.pop(metadata.MAKER_NOTE, None):
+        lost.append("the maker note")
+        block = b"Exif\0\0" + exif.tobytes()
+    if len(block) > _JPEG_SEGMENT:
+        lost.append(f"EXIF of {len(block)} bytes")
+        block = b""
+    if xmp and len(xmp) > _JPEG_SEGMENT - 29:
+        lost.append(f"XMP of {len(xmp)} bytes")
+        xmp = None
+    segment = metadata.iptc_segment(iptc) if iptc and len(iptc) <= _JPEG_SEGMENT - 28 else b""
+    if iptc and not segment:
+        lost.append(f"IPTC of {len(iptc)} bytes")
+    text = dict(carried["text"])
+    comment = text.pop("Comment", "").encode()[:_JPEG_SEGMENT]
+    _lose_text(text, lost)
+    image = Image.fromarray(codes.squeeze(2) if codes.shape[2] == 1 else codes)
+    options |= {"exif": block, "xmp": xmp, "icc_profile": carried["icc_profile"], "extra": segment, "comment": comment,
+                "dpi": carried["dpi"] or (0, 0)}  # fmt: skip
+    try:
+        encoded = io.BytesIO()
+        image.save(encoded, "JPEG", **options)
+    except OSError:  # Pillow's buffer for a progressive file is too small for noise
+        if not options.pop("progressive", False):
+            raise
+        lost.append("the progressive order of this photo")
+        encoded = io.BytesIO()
+        image.save(encoded, "JPEG", **options)
+    file.write(encoded.getbuffer())
+
+
+def _webp_or_avif(kind, file, codes, carried, quality, lost):
+    from PIL import Image
+
+    exif = carried["exif"]
+    options = {"quality": quality or 90}
+    if kind == "WebP":
+        options |= {"lossless": quality == 100, "exact": True}
+    elif exif:
+        exif.image.pop(metadata.ORIENTATION, None)  # AVIF says it in its container, and Pillow would write EXIF anew
+    if carried["iptc"]:
+        lost.append("IPTC")
+    _lose_text(carried["text"], lost)
+    encoded = io.BytesIO()
+    Image.fromarray(codes).save(
+        encoded, kind, exif=b"Exif\0\0" + exif.tobytes() if exif else b"", xmp=carried["xmp"] or b"",
+        icc_profile=carried["icc_profile"] or b"", **options)  # fmt: skip
+    file.write(encoded.getbuffer())
+
+
+def _png(file, codes, carried):
+    from imagecodecs import png_encode
+
+    encoded = png_encode(codes.squeeze(2) if codes.shape[2] == 1 else codes)
+    chunks = []
+    if carried["icc_profile"]:
+        chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(carried["icc_profile"])))
+    if carried["dpi"]:
+        chunks.append((b"pHYs", struct.pack(">LLB", *(round(value / 0.0254) for value in carried["dpi"]), 1)))
+    if carried["exif"]:
+        chunks.append((b"eXIf", carried["exif"].tobytes()))
+    if carried["iptc"]:
+        profile = zlib.compress(metadata.iptc_text(carried["iptc"]).encode())
+        chunks.append((b"zTXt", b"Raw profile type iptc\0\0" + profile))
+    texts = {key: text.encode("utf-8") for key, text in carried["text"].items()}
+    if carried["xmp"]:
+        texts["XML:com.adobe.xmp"] = carried["xmp"]
+    for key, text in texts.items():
+        chunks.append((b"iTXt", key.encode("latin-1", "replace") + b"\0\0\0\0\0" + text))
+    header = 33  # signature and IHDR
+    file.write(encoded[:header])
+    for name, data in chunks:
+        file.write(struct.pack(">L", len(data)) + name + data + struct.pack(">L", zlib.crc32(name + data)))
+    file.write(memoryview(encoded)[header:])
+
+
+def _tiff(file, codes, carried, lost):
+    import tifffile
+
+    exif = carried["exif"] or metadata.Exif()
+    big = codes.nbytes > 2**32 - 2**26
+    channels = codes.shape[2]
+    fixed = exif.start(file, big)
+    file.write(bytes(-file.tell() % 16))
+    base = file.tell()
+    with tifffile.TiffWriter(file, bigtiff=big, byteorder=exif.order) as tiff:
+        tiff.write(
+            codes.squeeze(2) if channels == 1 else codes,
+            photometric="minisblack" if channels < 3 else "rgb",
+            planarconfig="contig" if channels > 1 else None,
+            extrasamples=["unassalpha"] if channels in (2, 4) else None,
+            compression="adobe_deflate",
+            predictor=True,
+            resolution=carried["dpi"],
+            resolutionunit="inch" if carried["dpi"] else None,
+            iccprofile=carried["icc_profile"],
+            metadata=None,
+            software=False,
+        )
+    tags = {tag: (kind, carried[name]) for tag, kind, name in ((metadata.XMP, 1, "xmp"), (metadata.IPTC, 7, "iptc"))
+            if carried[name]}  # fmt: skip
+    metadata.join_tiff(file, base, exif, tags, fixed)
+    _lose_text(carried["text"], lost)
+
+
+def _lose_text(text, lost):
+    if text:
+        lost.append(f"text ({', '.join(text)})")

@@ -1,0 +1,180 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from diffretouch import AffineGridHead, apply_affine, identity_grid, slice_grid
+
+GOLDEN = Path(__file__).parents[2] / "shared/golden/diffretouch/set_a"
+golden = pytest.mark.skipif(not GOLDEN.exists(), reason="needs the golden numbers")
+
+
+def rand(*shape, dtype=torch.float32, seed=0):
+    return torch.rand(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def released_head():
+    """The reduced released head of the golden set, its keys renamed by hand."""
+    tensors = load_file(GOLDEN / "tiny_official.safetensors")
+    head = AffineGridHead(pixel_range=(-1.0, 1.0))
+    names = {
+        "splat1": "coefficients.splat1.0",
+        "splat2": "coefficients.splat2.0",
+        "prediction1": "coefficients.pred1.0",
+        "prediction2": "coefficients.pred2.0",
+        "guide_curve.matrix": "guide.M",
+        "guide_curve.matrix_bias": "guide.M_bias",
+        "guide_curve.thresholds": "guide.thresholds",
+        "guide_curve.slopes": "guide.slopes",
+        "guide_curve.bias": "guide.bias",
+    }
+    state = {}
+    for own, weight in head.state_dict().items():
+        stem, _, leaf = own.rpartition(".")
+        released = names[own] if own in names else f"{names[stem]}.{leaf}"
+        state[own] = tensors[f"hdrdecoder.{released}"].float().reshape(weight.shape)
+    head.load_state_dict(state)
+    return head
+
+
+def relative(value, expected):
+    return float((value - torch.from_numpy(expected)).abs().max() / np.abs(expected).max())
+
+
+@golden
+@pytest.mark.parametrize("name", ["reg", "odd"])
+@torch.no_grad()
+def test_released_numbers(name):
+    numbers = np.load(GOLDEN / f"single_{name}.npz")
+    photo = torch.from_numpy(numbers["image_u8"]).permute(0, 3, 1, 2) / 255
+    head = released_head()
+    grid = head(torch.from_numpy(numbers["unet_out"])[:, 4:])
+    guide = head.guide(photo)
+    coefficients = slice_grid(grid, guide)
+    assert relative(grid, numbers["grid"]) < 1e-5
+    assert relative(guide, numbers["guide"]) < 1e-5
+    if "sliced" in numbers:
+        assert relative(coefficients, numbers["sliced"]) < 1e-5
+    assert relative(apply_affine(coefficients, photo * 2 - 1), numbers["applied"]) < 1e-5
+    assert relative(head.apply(grid, photo) * 2 - 1, numbers["applied"]) < 1e-5
+
+
+def test_released_head_has_13693_parameters():
+    assert sum(p.numel() for p in AffineGridHead(pixel_range=(-1.0, 1.0)).parameters()) == 13_693
+
+
+def slice_by_hand(grid, guide):
+    """Trilinear interpolation in numpy, pixel by pixel: an independent statement of `slice_grid`."""
+    grid, guide = grid.numpy(), guide.numpy()
+    batch, _, height, width = guide.shape
+    out = np.zeros((batch, grid.shape[1], height, width))
+    unit = lambda i, n: 0.5 if n == 1 else i / (n - 1)  # noqa: E731
+    for b in range(batch):
+        for i in range(height):
+            for j in range(width):
+                corners = [(0, 1.0, ())]
+                for u, n in zip((guide[b, 0, i, j], unit(i, height), unit(j, width)), grid.shape[2:], strict=True):
+                    position = min(max(u * n - 0.5, 0), n - 1)
+                    low = min(int(position), max(n - 2, 0))
+                    ends = [(low, 1 - (position - low)), (min(low + 1, n - 1), position - low)]
+                    corners = [(0, w * v, (*at, k)) for _, w, at in corners for k, v in ends]
+                out[b, :, i, j] = sum(w * grid[(b, slice(None), *at)] for _, w, at in corners)
+    return torch.from_numpy(out)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (7, 5), (16, 33)])
+@pytest.mark.parametrize("cells", [(8, 16, 16), (1, 1, 1), (3, 2, 5)])
+def test_slice_is_trilinear(size, cells):
+    grid, guide = rand(2, 12, *cells, dtype=torch.float64), rand(2, 1, *size, dtype=torch.float64, seed=1)
+    torch.testing.assert_close(slice_grid(grid, guide), slice_by_hand(grid, guide))
+
+
+def test_gradients():
+    grid = rand(2, 12, 2, 3, 2, dtype=torch.float64).requires_grad_()
+    # Away from the corners of the guide's tents, where the derivative jumps
+    guide = (0.3 + 0.1 * rand(2, 1, 3, 4, dtype=torch.float64, seed=1)).requires_grad_()
+    image = rand(2, 3, 3, 4, dtype=torch.float64, seed=2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda *x: apply_affine(slice_grid(*x[:2]), x[2]), (grid, guide, image))
+
+
+def test_half_precision_stays_float32_inside():
+    grid, guide, photo = rand(1, 12, 8, 16, 16), rand(1, 1, 3, 6000, seed=1), rand(1, 3, 3, 6000, seed=2)
+    expected = apply_affine(slice_grid(grid, guide), photo)
+    head = AffineGridHead(residual=True)
+    expected_by_head = head.apply_reference(grid, photo)
+    with torch.autocast("cpu", torch.bfloat16):
+        coefficients = slice_grid(grid, guide)
+        result = apply_affine(coefficients, photo)
+        by_head = head.apply_reference(grid, photo)
+    assert coefficients.dtype == result.dtype == by_head.dtype == torch.float32
+    torch.testing.assert_close(result, expected)
+    torch.testing.assert_close(by_head, expected_by_head)
+
+
+@pytest.mark.parametrize("pixel_range", [(-1.0, 1.0), (0.0, 1.0)])
+def test_identity_and_strength(pixel_range):
+    head, photo = AffineGridHead(pixel_range=pixel_range), rand(2, 3, 33, 17)
+    identity = identity_grid(2)
+    assert identity.shape == (2, 12, 8, 16, 16)
+    torch.testing.assert_close(head.apply(identity, photo), photo, atol=1e-6, rtol=0)
+    grid = rand(2, 12, 8, 16, 16, seed=1)
+    half = head.apply(torch.lerp(identity, grid, 0.5), photo)
+    torch.testing.assert_close(half, 0.5 * photo + 0.5 * head.apply(grid, photo), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("strides, latent, cells", [((2, 2), 64, 16), ((2, 1), 32, 16), ((2, 2), 40, 10)])
+@pytest.mark.parametrize("depth", [4, 8])
+def test_grid_shape_follows_the_config(strides, latent, cells, depth):
+    head = AffineGridHead(splat_strides=strides, depth=depth, residual=True)
+    grid = head(torch.randn(2, 4, latent, latent))
+    assert grid.shape == (2, 12, depth, cells, cells)
+    torch.testing.assert_close(grid, identity_grid(2, depth, cells, cells))  # residual heads start as the identity
+
+
+def test_new_guide_separates_the_dark_tones():
+    ramp = torch.linspace(0, 1, 100).expand(1, 3, 1, 100)
+    assert AffineGridHead().guide(ramp)[0, 0, 0].diff().min() > 0
+    # the released range has the dark half of the tones in one cell at initialisation
+    assert AffineGridHead(pixel_range=(-1.0, 1.0)).guide(ramp)[0, 0, 0, :50].abs().max() < 1e-6
+
+
+def test_save_and_load(tmp_path):
+    head = AffineGridHead(depth=4, splat_strides=(2, 1), pixel_range=(-1.0, 1.0))
+    head.save_pretrained(tmp_path)
+    loaded = AffineGridHead.from_pretrained(tmp_path, use_safetensors=True)
+    assert loaded.config.depth == 4 and tuple(loaded.config.pixel_range) == (-1.0, 1.0)
+    latent, photo = torch.randn(1, 4, 32, 32), rand(1, 3, 5, 6)
+    torch.testing.assert_close(loaded.apply(loaded(latent), photo), head.apply(head(latent), photo))
+
+
+def test_trains_through_apply():
+    head, photo = AffineGridHead(splat_strides=(2, 1), residual=True), rand(2, 3, 24, 24)
+    head.apply(head(torch.randn(2, 4, 32, 32)), photo).square().mean().backward()
+    # prediction2 starts at zero, so only it and what the guide reads can have a gradient at first
+    assert head.prediction2.weight.grad.abs().sum() > 0
+
+
+def test_half_precision_weights_guide_in_float32():
+    photo = rand(1, 3, 40, 40)
+    head = AffineGridHead()
+    guide = head.guide(photo)
+    torch.testing.assert_close(head.half().guide(photo), guide)
+
+
+@pytest.mark.parametrize(
+    "call, name",
+    [
+        (lambda: slice_grid(rand(1, 11, 8, 4, 4), rand(1, 1, 5, 5)), "`grid`"),
+        (lambda: slice_grid(rand(12, 8, 4, 4), rand(1, 1, 5, 5)), "`grid`"),
+        (lambda: slice_grid(rand(1, 12, 8, 4, 4), rand(2, 1, 5, 5)), "`guide`"),
+        (lambda: slice_grid(rand(1, 12, 8, 4, 4), rand(1, 3, 5, 5)), "`guide`"),
+        (lambda: apply_affine(rand(1, 11, 5, 5), rand(1, 3, 5, 5)), "`coefficients`"),
+        (lambda: apply_affine(rand(1, 12, 5, 5), rand(1, 3, 5, 6)), "`image`"),
+        (lambda: apply_affine(rand(1, 12, 5, 5), rand(1, 5, 5, 3)), "`image`"),
+    ],
+)
+def test_refuses(call, name):
+    with pytest.raises(ValueError, match=name):
+        call()

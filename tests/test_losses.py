@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler
+
+from diffretouch.attributes import ATTRIBUTE_SCALES, attribute_coordinates, measure_attributes
+from diffretouch.losses import attribute_loss, contrastive_loss, latent_loss, latent_target, pixel_loss
+
+
+def photo(seed=0, batch=2, dtype=torch.float64):
+    return 0.2 + 0.6 * torch.rand(batch, 3, 12, 10, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_latent_target_inverts_to_the_latents(kind):
+    """A sampler that is handed the target as the model's output must find the clean latents."""
+    scheduler = DDIMScheduler(prediction_type=kind, clip_sample=False)
+    scheduler.set_timesteps(10)
+    latents, noise, t = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), scheduler.timesteps[3]
+    noisy = scheduler.add_noise(latents, noise, t)
+    target = latent_target(scheduler, latents, noise, t.expand(2))
+    torch.testing.assert_close(scheduler.step(target, t, noisy).pred_original_sample, latents, atol=1e-4, rtol=0)
+
+
+def test_latent_target_refuses():
+    with pytest.raises(ValueError, match="`prediction_type`"):
+        latent_target(DDPMScheduler(prediction_type="flow"), None, None, None)
+
+
+def test_pixel_and_latent_loss():
+    a, b = photo(0), photo(1)
+    expected = ((a - b) ** 2).mean().float()
+    torch.testing.assert_close(latent_loss(a, b), expected)
+    torch.testing.assert_close(pixel_loss(a, b), expected)
+    torch.testing.assert_close(pixel_loss(a, b, 0.5), expected + 0.5 * (a - b).abs().mean().float())
+
+
+def test_attribute_loss():
+    image = photo(dtype=torch.float32)
+    assert attribute_loss(image, image) < 1e-6
+    losses = [attribute_loss(image**gamma, image) for gamma in (1.05, 1.2, 1.6)]
+    assert losses[0] < losses[1] < losses[2]
+    dull = (image**1.5).requires_grad_()
+    attribute_loss(dull, image).backward()
+    assert dull.grad.isfinite().all()
+    # a step down the gradient makes the photo brighter again
+    assert measure_attributes(dull - 10 * dull.grad)[:, 3].mean() > measure_attributes(dull)[:, 3].mean()
+
+
+def test_contrastive_loss_is_the_papers():
+    anchor, positive, negative = photo(0), photo(1), photo(2) ** 1.4
+    c, tau = torch.tensor([[0.5, 0, -1, 0.2], [0, 0, 0, 1]], dtype=torch.float64), 0.1
+    scores = [
+        (attribute_coordinates(measure_attributes(x.float())).double() / torch.tensor(ATTRIBUTE_SCALES)).numpy()
+        for x in (anchor, positive, negative)
+    ]
+    expected = 0
+    for b in range(2):
+        for i in range(4):
+            if c[b, i] != 0:
+                near = np.exp(-abs(scores[0][b, i] - scores[1][b, i]) / tau)
+                far = np.exp(-abs(scores[0][b, i] - scores[2][b, i]) / tau)
+                expected += -np.log(near / (near + far)) / 2
+    value = contrastive_loss(anchor, positive, negative, c, tau=tau)
+    np.testing.assert_allclose(value.item(), expected, rtol=1e-4)
+
+
+def test_contrastive_loss_wants_minus_c_to_differ():
+    image, c = photo(dtype=torch.float32), torch.tensor([[0, 0, 0, 0.5]] * 2)
+    same = contrastive_loss(image, image, image, c)
+    torch.testing.assert_close(same, torch.tensor(2.0).log())
+    assert contrastive_loss(image, image, image**1.5, c) < 0.1 * same
+    assert contrastive_loss(image, image**1.5, image, c) > same
+    assert contrastive_loss(image, image, image**1.5, torch.zeros(2, 4)) == 0

@@ -1,0 +1,402 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    UNet2DConditionModel,
+)
+from PIL import Image
+
+from diffretouch import AffineGridHead, DiffRetouchPipeline, identity_grid
+from diffretouch.pipelines.pipeline_diffretouch import as_photos, spaced_timesteps
+
+SCHEDULE = Path(__file__).parents[2] / "shared/golden/diffretouch/schedule.json"
+PHOTOS = Path(__file__).parent / "photos"
+
+
+def tiny_pipeline(tokens=8, fold=1, scheduler=None, **config):
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4 + 3 * fold**2,
+        out_channels=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        norm_num_groups=4,
+        attention_head_dim=2,
+        cross_attention_dim=tokens,
+    )
+    head = AffineGridHead(splat_strides=(2, 1), depth=4, residual=True)
+    torch.nn.init.normal_(head.prediction2.weight, std=0.05)
+    scheduler = scheduler or DDIMScheduler(clip_sample=False)
+    pipe = DiffRetouchPipeline(unet, head, scheduler, default_steps=2, **config)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return tiny_pipeline()
+
+
+def photo(height=20, width=30, batch=1, seed=0):
+    return 0.2 + 0.6 * torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_every_form_of_a_photo_gives_the_same(pipe):
+    pixels = (photo()[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1) / 255
+    expected = pipe(tensor, generator=seeded(), output_type="pt").images
+    forms = [
+        pixels,
+        pixels[None],
+        pixels.astype(np.uint16) * 257,
+        pixels.astype(np.float32) / 255,
+        pixels.astype(np.float64) / 255,
+        np.ascontiguousarray(pixels[::-1])[::-1],
+        Image.fromarray(pixels),
+        [Image.fromarray(pixels)],
+        tensor[None],
+    ]
+    for form in forms:
+        out = pipe(form, generator=seeded(), output_type="pt")
+        torch.testing.assert_close(out.images, expected, atol=2e-5, rtol=0)
+    as_np = pipe(pixels, generator=seeded(), output_type="np").images
+    np.testing.assert_allclose(as_np, expected.permute(0, 2, 3, 1).numpy(), atol=2e-5)
+    as_pil = pipe(pixels, generator=seeded()).images
+    assert np.abs(np.asarray(as_pil[0]).astype(int) - np.round(as_np[0] * 255)).max() <= 1
+
+
+def test_output(pipe):
+    out = pipe(photo(batch=2), [0.1, 0, 0, 0], num_samples=3, generator=seeded())
+    assert len(out.images) == 6 and out.images[0].size == (30, 20)
+    assert out.grids.shape == (6, 12, 4, 4, 4) and out.c.shape == (6, 4)
+    images, grids, c = pipe(photo(), generator=seeded(), return_dict=False, output_type="np")
+    assert images.shape == (1, 20, 30, 3) and 0 <= images.min() and images.max() <= 1
+    mixed = pipe([photo(4, 9), photo(1, 1), photo(300, 7)], generator=seeded(), output_type="pt").images
+    assert [tuple(i.shape) for i in mixed] == [(3, 4, 9), (3, 1, 1), (3, 300, 7)]
+
+
+def test_seeds_and_batches(pipe):
+    one = lambda s, image=None: pipe.predict_grid(photo() if image is None else image, generator=seeded(s))  # noqa: E731
+    assert torch.equal(one(1), one(1))
+    assert not torch.equal(one(1), one(2))
+    both = pipe.predict_grid(photo(batch=1), num_samples=2, generator=[seeded(1), seeded(2)])
+    torch.testing.assert_close(both, torch.cat([one(1), one(2)]))
+    two = photo(batch=2)
+    batch = pipe.predict_grid(two, generator=[seeded(1), seeded(2)])
+    torch.testing.assert_close(batch, torch.cat([one(1, two[:1]), one(2, two[1:])]))
+
+
+def test_noise_of_stochastic_schedulers_is_seeded_too():
+    pipe = tiny_pipeline(scheduler=DDPMScheduler(clip_sample=False))
+    image = photo()
+    assert torch.equal(pipe.predict_grid(image, generator=seeded(3)), pipe.predict_grid(image, generator=seeded(3)))
+    both = pipe.predict_grid(image, num_samples=2, generator=[seeded(1), seeded(2)])
+    torch.testing.assert_close(both[1:], pipe.predict_grid(image, generator=seeded(2)))
+
+
+def test_one_photo_many_c(pipe):
+    c = torch.tensor([[0.0, 0, 0, -1], [0, 0, 0, 1]])
+    latents = torch.randn(1, 4, 8, 8)
+    grids = pipe.predict_grid(photo(), c, latents=latents.expand(2, -1, -1, -1))
+    for row, grid in zip(c, grids, strict=True):
+        torch.testing.assert_close(pipe.predict_grid(photo(), row, latents=latents)[0], grid)
+
+
+@pytest.mark.parametrize("tokens, fold", [(4, 1), (8, 1), (8, 2)])
+def test_c_steers(tokens, fold):
+    pipe = tiny_pipeline(tokens, fold)
+    base = pipe.predict_grid(photo(), generator=seeded())
+    for i in range(4):
+        moved = pipe.predict_grid(photo(), [float(i == j) for j in range(4)], generator=seeded())
+        assert (moved - base).abs().max() > 1e-6
+
+
+def test_strength_is_an_exact_lerp(pipe):
+    image = photo()
+    full = pipe(image, generator=seeded(), output_type="pt").images
+    assert (full - image).abs().max() > 0.01
+    for strength in (0, 0.25, 1):
+        out = pipe(image, strength=strength, generator=seeded(), output_type="pt").images
+        torch.testing.assert_close(out, torch.lerp(image, full, float(strength)), atol=2e-6, rtol=0)
+    pixels = (image[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    assert np.array_equal(np.asarray(pipe(pixels, strength=0).images[0]), pixels)
+
+
+def test_apply_grid_returns_what_it_was_given(pipe, tmp_path):
+    image = photo()
+    grid = pipe.predict_grid(image, generator=seeded())
+    expected = pipe(image, generator=seeded(), output_type="pt").images
+    applied = pipe.apply_grid(image, grid)
+    assert applied.shape == image.shape
+    torch.testing.assert_close(applied.clamp(0, 1), expected)
+    pixels = (image[0].permute(1, 2, 0).numpy() * 65535).round().astype(np.uint16)
+    result = pipe.apply_grid(pixels, grid[0])
+    assert result.dtype == np.uint16 and result.shape == pixels.shape
+    assert np.abs(result / 65535 - expected[0].permute(1, 2, 0).numpy()).max() < 2e-5
+    assert isinstance(pipe.apply_grid(Image.fromarray(np.uint8(pixels // 257)), grid), Image.Image)
+    on_disk = np.memmap(tmp_path / "photo", np.uint16, "w+", shape=pixels.shape)
+    pipe.apply_grid(pixels, grid, out=on_disk)
+    assert np.array_equal(on_disk, result)
+    wide = np.linspace(-0.2, 1.2, 30, dtype=np.float32).reshape(1, 10, 3)
+    np.testing.assert_allclose(pipe.apply_grid(wide, identity_grid()), wide, atol=1e-5)  # floats are not clipped
+
+
+@pytest.mark.parametrize("thumbnail", ["area", "nearest"])
+def test_thumbnail_of_a_huge_photo(thumbnail):
+    pipe = tiny_pipeline(thumbnail=thumbnail)
+    small = np.random.default_rng(0).integers(40, 200, (41, 60, 3)).astype(np.uint8)
+    huge = np.asarray(Image.fromarray(small).resize((6000, 4100), Image.Resampling.BICUBIC))
+    tensor = torch.from_numpy(huge.copy()).permute(2, 0, 1) / 255
+    # skipping pixels beforehand must not show; "nearest" picks the same pixels to the letter
+    tolerance = 0 if thumbnail == "nearest" else 0.02
+    assert (pipe._thumbnail(huge) - pipe._thumbnail(tensor)).abs().max() <= tolerance
+
+
+@pytest.mark.parametrize("kind", [DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, DDIMScheduler])
+@pytest.mark.parametrize("timestep_range", [None, (200, 999)])
+def test_any_scheduler(kind, timestep_range):
+    pipe = tiny_pipeline(scheduler=kind(), timestep_range=timestep_range)
+    seen = []
+    grids = pipe(
+        photo(), num_inference_steps=5, generator=seeded(), callback_on_step_end=lambda p, i, t, k: seen.append(int(t))
+    ).grids
+    assert grids.isfinite().all() and len(seen) == 5
+    if timestep_range and kind is DDPMScheduler:
+        assert seen == [999, 799, 600, 400, 200]
+
+
+@pytest.mark.skipif(not SCHEDULE.exists(), reason="needs the golden numbers")
+def test_released_timesteps():
+    expected = json.loads(SCHEDULE.read_text())["timesteps_by_steps"]
+    for steps, timesteps in expected.items():
+        assert spaced_timesteps(int(steps)) == timesteps
+    assert spaced_timesteps(1) == [999]
+    with pytest.raises(ValueError, match="at most 800"):
+        spaced_timesteps(801)
+
+
+def test_grid_head_runs_once_and_on_the_last_call(pipe):
+    calls, outputs = [], []
+    hooks = [
+        pipe.grid_head.register_forward_hook(lambda module, inputs, output: calls.append(inputs[0])),
+        pipe.unet.register_forward_hook(lambda module, inputs, output: outputs.append(output.sample[:, 4:])),
+    ]
+    pipe.predict_grid(photo(), num_inference_steps=4, generator=seeded())
+    for hook in hooks:
+        hook.remove()
+    assert len(outputs) == 4 and len(calls) == 1 and torch.equal(calls[0], outputs[-1])
+
+
+def test_callback(pipe):
+    steps = []
+
+    def callback(pipeline, step, timestep, tensors):
+        steps.append((step, int(timestep), tensors["latents"].shape))
+        return {"latents": torch.zeros_like(tensors["latents"])} if step == 0 else None
+
+    changed = pipe(photo(), num_inference_steps=3, generator=seeded(), callback_on_step_end=callback).grids
+    assert [s[0] for s in steps] == [0, 1, 2] and steps[0][2] == (1, 4, 8, 8)
+    assert not torch.equal(changed, pipe.predict_grid(photo(), num_inference_steps=3, generator=seeded()))
+
+    def broken(*_):
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        pipe(photo(), callback_on_step_end=broken)
+    pipe(photo())
+
+
+def test_order_and_signs_are_those_of_the_weights():
+    released = ("colorfulness", "brightness", "contrast", "temperature")
+    pipe = tiny_pipeline(4, attribute_order=released, attribute_signs=(1, 1, 1, -1))
+    seen = []
+    hook = pipe.unet.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["encoder_hidden_states"]), with_kwargs=True
+    )
+    pipe.predict_grid(photo(), [0.1, 0.2, 0.3, 0.4])
+    hook.remove()
+    torch.testing.assert_close(seen[0], torch.tensor([[[0.1, 0.4, 0.2, -0.3]]]))
+
+
+def test_attributes_of_its_own_result(pipe):
+    image = photo(64, 64)
+    assert pipe.attributes_of(image, image).shape == (4,)
+    own = pipe(image, generator=seeded(0), output_type="pt").images
+    torch.testing.assert_close(pipe.attributes_of(image, own, generator=seeded(0)), torch.zeros(4), atol=1e-4, rtol=0)
+
+
+def test_save_and_load(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    assert index["grid_head"] == ["diffretouch.models.affine_grid", "AffineGridHead"]
+    loaded = DiffRetouchPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    assert all(loaded.config[name] == pipe.config[name] for name in pipe.config if not name.startswith("_"))
+    assert torch.equal(
+        loaded.predict_grid(photo(), generator=seeded()), pipe.predict_grid(photo(), generator=seeded())
+    )
+
+
+def test_half_precision_weights(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    half = DiffRetouchPipeline.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    half.set_progress_bar_config(disable=True)
+    out = half(photo(), generator=seeded(), output_type="pt")
+    assert out.images.dtype == torch.float32
+    assert (out.images - pipe(photo(), generator=seeded(), output_type="pt").images).abs().max() < 0.05
+
+
+def _truncate(folder):
+    weights = next(folder.glob("unet/*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+
+def _as_pickle(folder):
+    weights = next(folder.glob("unet/*.safetensors"))
+    torch.save(tiny_pipeline().unet.state_dict(), weights.with_suffix(".bin"))
+    weights.unlink()
+
+
+def _other_library(folder):
+    index = json.loads((folder / "model_index.json").read_text())
+    index["grid_head"] = ["subprocess", "Popen"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _truncate,
+        _as_pickle,
+        _other_library,
+        lambda folder: next(folder.glob("unet/*.safetensors")).write_bytes(b""),
+        lambda folder: next(folder.glob("grid_head/*.safetensors")).unlink(),
+        lambda folder: (folder / "model_index.json").unlink(),
+        lambda folder: (folder / "model_index.json").write_text("{"),
+    ],
+)
+def test_broken_models_end_in_one_sentence(pipe, tmp_path, damage):
+    pipe.save_pretrained(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(ValueError, match="`name`") as caught:
+        DiffRetouchPipeline.from_pretrained(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_checkpoint_file_points_to_the_converter(tmp_path):
+    (tmp_path / "adobe.ckpt").write_bytes(b"x")
+    with pytest.raises(ValueError, match="diffretouch convert"):
+        DiffRetouchPipeline.from_pretrained(tmp_path / "adobe.ckpt")
+
+
+@pytest.mark.parametrize("name, error", [("no-such-owner/no-such-model", OSError), ("not a/valid id!", ValueError)])
+def test_unknown_hub_id_offline(name, error, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(error, match="`name`") as caught:
+        DiffRetouchPipeline.from_pretrained(name)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "image, error",
+    [
+        (None, TypeError),
+        ("photo.jpg", TypeError),
+        ([], ValueError),
+        (np.zeros((3, 8, 9), np.uint8), ValueError),  # CHW array
+        (np.zeros((8, 9, 4), np.uint8), ValueError),
+        (np.zeros((8, 9), np.uint8), ValueError),
+        (np.zeros((0, 9, 3), np.uint8), ValueError),
+        (np.zeros((8, 9, 3), np.int16), TypeError),
+        (np.zeros((8, 9, 3), bool), TypeError),
+        (np.zeros((8, 9, 3), complex), TypeError),
+        (np.full((8, 9, 3), np.nan, np.float32), ValueError),
+        (np.full((8, 9, 3), 200.0), ValueError),
+        (torch.zeros(8, 9, 3), ValueError),  # HWC tensor
+        (torch.zeros(3, 8, 9, dtype=torch.uint8), TypeError),
+        (torch.full((3, 8, 9), float("inf")), ValueError),
+        (torch.full((3, 8, 9), -1.0), ValueError),
+        (torch.zeros(0, 3, 8, 9), ValueError),
+        (Image.new("RGBA", (8, 9)), ValueError),
+        (Image.new("LA", (8, 9)), ValueError),
+        (Image.new("I;16", (8, 9)), ValueError),
+        (Image.new("F", (8, 9)), ValueError),
+    ],
+)
+def test_bad_images(pipe, image, error):
+    with pytest.raises(error, match="`image`"):
+        pipe(image)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK", "RGB"])
+def test_other_modes_become_rgb(mode):
+    assert as_photos(Image.new(mode, (8, 9)))[0].shape == (9, 8, 3)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"strength": -0.1}, "`strength`"),
+        ({"strength": 2.1}, "`strength`"),
+        ({"strength": float("nan")}, "`strength`"),
+        ({"strength": "1"}, "`strength`"),
+        ({"num_inference_steps": 0}, "`num_inference_steps`"),
+        ({"num_inference_steps": 2.5}, "`num_inference_steps`"),
+        ({"num_inference_steps": 1001}, "`num_inference_steps`"),
+        ({"num_samples": 0}, "`num_samples`"),
+        ({"output_type": "jpeg"}, "`output_type`"),
+        ({"latents": torch.zeros(1, 4, 9, 8)}, "`latents`"),
+        ({"generator": [torch.Generator()] * 2}, "`generator`"),
+        ({"c": [0, 0, 0]}, "`c`"),
+        ({"c": {"exposure": 1}}, "`c`"),
+        ({"callback_on_step_end_tensor_inputs": ["noise"]}, "`callback_on_step_end_tensor_inputs`"),
+    ],
+)
+def test_bad_arguments(pipe, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        pipe(photo(), **arguments)
+
+
+def test_c_must_match_the_photos(pipe):
+    with pytest.raises(ValueError, match="1 or 2 rows"):
+        pipe(photo(batch=2), torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("config", [{"attribute_order": ("brightness",) * 4}, {"attribute_signs": (1, 1, 1, 0)}])
+def test_bad_config(config):
+    with pytest.raises(ValueError, match="`attribute_"):
+        tiny_pipeline(**config)
+
+
+def test_broken_weights_are_told(pipe):
+    broken = tiny_pipeline()
+    torch.nn.init.constant_(broken.unet.conv_out.weight, float("nan"))
+    with pytest.raises(ValueError, match="not finite"):
+        broken(photo())
+
+
+def test_bundled_model_retouches_a_photo():
+    pipe = DiffRetouchPipeline.from_pretrained("small")
+    pipe.set_progress_bar_config(disable=True)
+    with Image.open(PHOTOS / "gb82_dog-lossless.jpg") as image:
+        dull = Image.fromarray((np.asarray(image.convert("RGB")) * 0.5 + 20).astype(np.uint8))
+    darker, plain, brighter = (
+        np.asarray(pipe(dull, {"brightness": b}, generator=seeded()).images[0]).mean() for b in (-1, 0, 1)
+    )
+    assert darker + 20 < plain < brighter - 20
+    assert plain > np.asarray(dull).mean() + 5
+    assert sum(p.numel() for p in pipe.unet.parameters()) < 20e6

@@ -1,0 +1,127 @@
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from diffretouch import build_retouch_unet
+from diffretouch.models.unet import FULL_UNET, SMALL_UNET, attribute_tokens, denoise, unet_thumbnail
+
+TINY = dict(
+    sample_size=8,
+    block_out_channels=(8, 16),
+    layers_per_block=1,
+    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    norm_num_groups=4,
+    attention_head_dim=2,
+    use_linear_projection=True,
+)
+
+
+def tiny_base():
+    torch.manual_seed(0)
+    return UNet2DConditionModel(**TINY, cross_attention_dim=24)
+
+
+def tiny(**config):
+    torch.manual_seed(0)
+    return UNet2DConditionModel(**{**TINY, "in_channels": 7, "out_channels": 8, "cross_attention_dim": 4, **config})
+
+
+def test_parameters():
+    with torch.device("meta"):
+        full, small = UNet2DConditionModel(**FULL_UNET), UNet2DConditionModel(**SMALL_UNET)
+    assert sum(p.numel() for p in full.parameters()) == 840_471_688
+    assert sum(p.numel() for p in small.parameters()) == 5_315_336
+
+
+@pytest.mark.parametrize("cross_attention_dim", [4, 8])
+def test_surgery_keeps_what_was_learned(cross_attention_dim):
+    base = tiny_base()
+    unet = build_retouch_unet(base, cross_attention_dim=cross_attention_dim)
+    own, kept = unet.state_dict(), base.state_dict()
+    assert own.keys() == kept.keys()
+    fresh = [name for name in own if own[name].shape != kept[name].shape]
+    assert {name for name in fresh if "conv" not in name} == {
+        name for name in own if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
+    }
+    assert {name for name in fresh if "conv" in name} == {"conv_in.weight", "conv_out.weight", "conv_out.bias"}
+    for name in own.keys() - set(fresh):
+        assert torch.equal(own[name], kept[name]), name
+    assert torch.equal(own["conv_in.weight"][:, :4], kept["conv_in.weight"])
+    assert not own["conv_in.weight"][:, 4:].any()
+    assert torch.equal(own["conv_out.weight"][:4], kept["conv_out.weight"])
+    assert torch.equal(own["conv_out.bias"][:4], kept["conv_out.bias"])
+    for name in fresh:  # initialised: finite, of a layer's usual size, not constant
+        assert own[name].isfinite().all() and own[name].abs().max() < 2, name
+    for name in set(fresh) - {"conv_in.weight", "conv_out.bias"}:
+        assert own[name].std() > 1e-3, name
+
+
+def test_surgery_starts_as_the_base_does():
+    """With zero weights on the thumbnail and attention to text put back, the noise prediction is the base's own."""
+    base = tiny_base()
+    unet = build_retouch_unet(base, cross_attention_dim=4)
+    latents, thumbnail = torch.randn(2, 4, 8, 8), torch.randn(2, 3, 8, 8)
+    for model in (base, unet):
+        for name, parameter in model.named_parameters():
+            if "attn2.to_out" in name:
+                torch.nn.init.zeros_(parameter)
+    with torch.no_grad():
+        expected = base(latents, 500, torch.zeros(2, 1, 24)).sample
+        noise, affine = denoise(unet, latents, thumbnail, 500, torch.zeros(2, 1, 4))
+    torch.testing.assert_close(noise, expected)
+    assert affine.shape == (2, 4, 8, 8) and affine.std() > 0
+
+
+@pytest.mark.parametrize("config", [{"in_channels": 9}, {"out_channels": 8}])
+def test_surgery_refuses_other_unets(config):
+    base = UNet2DConditionModel(**{**TINY, "cross_attention_dim": 24, **config})
+    with pytest.raises(ValueError, match="`base`"):
+        build_retouch_unet(base)
+
+
+def test_tokens():
+    c = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0, 0, 0, -1]])
+    assert torch.equal(attribute_tokens(c, 4), c[:, None])
+    four = attribute_tokens(c, 8)
+    assert four.shape == (2, 4, 8)
+    assert torch.equal(four[..., :4], torch.eye(4).expand(2, 4, 4))
+    assert torch.equal(four[..., 4:], torch.diag_embed(c))
+    with pytest.raises(ValueError, match="`cross_attention_dim`"):
+        attribute_tokens(c, 1024)
+
+
+@pytest.mark.parametrize("width", [4, 8])
+@torch.no_grad()
+def test_c_changes_the_output(width):
+    unet = tiny(cross_attention_dim=width)
+    latents, thumbnail = torch.randn(1, 4, 8, 8), torch.randn(1, 3, 8, 8)
+    run = lambda c: denoise(unet, latents, thumbnail, 500, attribute_tokens(torch.tensor([c]), width))  # noqa: E731
+    base = run([0.0, 0, 0, 0])[1]
+    for i in range(4):
+        assert (run([float(i == j) for j in range(4)])[1] - base).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_four_tokens_are_weighed_by_place_one_is_not():
+    """Softmax over a single key is 1: with one token, cross-attention adds the same vector everywhere."""
+    for width, varies in ((4, False), (8, True)):
+        attention = tiny(cross_attention_dim=width).down_blocks[0].attentions[0].transformer_blocks[0].attn2
+        places = 5 * torch.randn(1, 64, 8)
+        added = attention(places, attribute_tokens(torch.rand(1, 4), width))
+        assert (added.std(1).max() > 1e-3) == varies
+
+
+def test_thumbnail():
+    photo = torch.rand(2, 3, 37, 53)
+    released = unet_thumbnail(photo, tiny().config, "nearest")
+    rows, columns = torch.arange(8) * 37 // 8, torch.arange(8) * 53 // 8  # src = floor(i * H / h)
+    torch.testing.assert_close(released, photo[:, :, rows][..., columns] * 2 - 1)
+    folded = unet_thumbnail(photo, tiny(in_channels=16).config)
+    assert folded.shape == (2, 12, 8, 8)
+    unfolded = torch.nn.functional.pixel_shuffle(folded, 2)
+    torch.testing.assert_close(unfolded.mean((2, 3)) / 2 + 0.5, photo.mean((2, 3)), atol=5e-3, rtol=0)
+    for side in ((1, 1), (1, 4000), (3000, 2)):
+        assert unet_thumbnail(torch.rand(1, 3, *side), tiny().config).shape == (1, 3, 8, 8)
+    with pytest.raises(ValueError, match="`resample`"):
+        unet_thumbnail(photo, tiny().config, "bicubic")

@@ -1,0 +1,358 @@
+"""The authors' released checkpoints -> this library's pipelines: strict about every weight, executing nothing."""
+
+import os
+import re
+import tempfile
+import warnings
+import zipfile
+from pathlib import Path
+
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from diffretouch.models.affine_grid import AffineGridHead
+from diffretouch.models.unet import FULL_UNET
+from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+# The released configuration of the full-size UNet, in its own keywords.
+RELEASED_UNET = dict(
+    image_size=32,  # read nowhere: latents are 64x64
+    in_channels=7,
+    out_channels=8,
+    model_channels=320,
+    channel_mult=(1, 2, 4, 4),
+    num_res_blocks=2,
+    attention_resolutions=(4, 2, 1),
+    num_head_channels=64,
+    use_spatial_transformer=True,
+    use_linear_in_transformer=True,
+    transformer_depth=1,
+    context_dim=4,
+    legacy=False,  # changes nothing where num_head_channels is given
+    use_checkpoint=False,  # about training
+    use_fp16=False,
+)
+
+# Released state dicts also hold the noise schedule, which the scheduler computes, and a VAE, which no retouch needs.
+_SCHEDULE = {
+    *("betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod"),
+    *("log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod"),
+    *("posterior_variance", "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2"),
+}
+_VAE = "first_stage_model."
+
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+
+_HEAD = {
+    "splat1": "hdrdecoder.coefficients.splat1.0",
+    "splat2": "hdrdecoder.coefficients.splat2.0",
+    "prediction1": "hdrdecoder.coefficients.pred1.0",
+    "prediction2": "hdrdecoder.coefficients.pred2.0",
+    "guide_curve.matrix": "hdrdecoder.guide.M",
+    "guide_curve.matrix_bias": "hdrdecoder.guide.M_bias",
+    "guide_curve.thresholds": "hdrdecoder.guide.thresholds",
+    "guide_curve.slopes": "hdrdecoder.guide.slopes",
+    "guide_curve.bias": "hdrdecoder.guide.bias",
+}
+_HEAD_LEADING = {"guide_curve.thresholds": (1, 1), "guide_curve.slopes": (1, 1, 1)}  # broadcast axes there
+
+
+def convert_diffretouch(
+    path, output_dir, *, unet_config=None, dtype="float32", flip_temperature=False, overwrite=False
+):  # fmt: skip
+    """Turn a released DiffRetouch checkpoint into a folder for `DiffRetouchPipeline.from_pretrained`.
+
+    The file is memory-mapped, so that of the 10.4 GB of a released checkpoint only the UNet and the grid head are read
+    (3.4 GB); optimizer moments and the VAE are left out. The folder appears only when it is complete.
+
+    Args:
+        path: the released Lightning checkpoint, or a plain state dict with the released names (.ckpt, .pt, .pth,
+            .safetensors). The content decides, not the suffix.
+        output_dir: folder for the pipeline; made if it does not exist.
+        unet_config (`dict`, *optional*): what differs from the full-size UNet, either in the released keywords (see
+            `RELEASED_UNET`) or in those of `UNet2DConditionModel`. The number of attention heads cannot be told from
+            the weights: it must be right here.
+        dtype (`str`): "float32", "float16" or "bfloat16", how the weights are stored. They are loaded as float32,
+            unless `from_pretrained` is given a `dtype`.
+        flip_temperature (`bool`): record that the temperature of these weights runs the other way (+ is cooler), so
+            that + is warmer in public. Which way the released weights run is not documented.
+        overwrite (`bool`): replace the model that `output_dir` holds; other files in it stay.
+
+    Returns:
+        `pathlib.Path`: `output_dir`.
+
+    Raises:
+        ValueError: `path` is no file, cannot be read without executing code, or does not hold exactly the released
+            weights in the shapes of `unet_config`; a weight is not finite in `dtype`; `output_dir` is not empty.
+        OSError: a file cannot be read or written.
+    """
+    path, output_dir = Path(path), Path(output_dir)
+    dtype_name = str(dtype).removeprefix("torch.")
+    if dtype_name not in DTYPES:
+        raise ValueError(f"`dtype` must be {', '.join(DTYPES)}, got {dtype!r}.")
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ValueError(f"`output_dir` must be a folder, got the file {output_dir}.")
+    if not overwrite and output_dir.is_dir() and any(output_dir.iterdir()):
+        raise ValueError(f"`output_dir` must be empty unless `overwrite` is given, got {output_dir}.")
+
+    # 1. The networks, without memory for their weights
+    with torch.device("meta"):
+        unet = _build_unet(unet_config)
+        head = AffineGridHead(pixel_range=(-1.0, 1.0))
+    scheduler = DDPMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        variance_type="fixed_small",
+        clip_sample=False,
+        prediction_type="epsilon",
+    )
+
+    # 2. The released weights: all of them, and nothing that is not known
+    state = load_state_dict(path)
+    unet_keys, head_keys = unet_keymap(unet), head_keymap(head)
+    shapes = {unet_keys[name]: weight.shape for name, weight in unet.state_dict().items()}
+    for name, weight in head.state_dict().items():
+        shapes[head_keys[name]] = (*_HEAD_LEADING.get(name, ()), *weight.shape)
+    _check_weights(path, state, shapes)
+    betas = state.get("betas")
+    if betas is not None and (betas.shape != (1000,) or not torch.allclose(betas.float(), scheduler.betas, atol=1e-6)):
+        warnings.warn(
+            f"`path`: {path} was trained with another noise schedule (`betas`) than the released one, which the "
+            "converted model will use.",
+            stacklevel=2,
+        )
+
+    # 3. Into the networks
+    for network, keys in ((unet, unet_keys), (head, head_keys)):
+        network.load_state_dict(_own_weights(path, state, network, keys, dtype_name), assign=True)
+    pipe = DiffRetouchPipeline(
+        unet,
+        head,
+        scheduler,
+        attribute_order=("colorfulness", "brightness", "contrast", "temperature"),
+        attribute_signs=(1, 1, 1, -1 if flip_temperature else 1),
+        thumbnail="nearest",
+        timestep_range=(200, 999),
+        default_steps=20,
+    )
+    _save(pipe, output_dir)
+    return output_dir
+
+
+def load_state_dict(path):
+    """The tensors of a checkpoint file by name, on the CPU, memory-mapped where the format allows it.
+
+    Args:
+        path (`pathlib.Path`): a Lightning checkpoint, a `torch.save`d state dict or safetensors.
+
+    Raises:
+        ValueError: no file, damaged, not a state dict, or a pickle that asks for more than tensors.
+    """
+    if not path.is_file():
+        what = "the folder" if path.is_dir() else "what is no file:"
+        raise ValueError(f"`path` must be a checkpoint file, got {what} {path}.")
+    with open(path, "rb") as file:
+        start = file.read(9)
+    if not start:
+        raise ValueError(f"`path`: {path} is empty.")
+    mapped = zipfile.is_zipfile(path)  # older pickles and re-compressed archives are read into memory
+    try:
+        if start[8:] == b"{":  # safetensors: the header's length, then the header in JSON
+            return load_file(path)
+        if mapped:
+            with zipfile.ZipFile(path) as archive:
+                mapped = all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+        # Lightning 1.x writes this class as a key of its callbacks; an empty one stands in for it.
+        stand_in = (type("ModelCheckpoint", (), {}), "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint")
+        with torch.serialization.safe_globals([stand_in]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch on pickles of other kinds, which then fail
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files fail in every possible way, OSError among them
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        if refused:
+            reason = f"asks for the Python object {refused[1]}; only tensors are loaded, nothing that could run code"
+        else:
+            reason = "is damaged, truncated or no PyTorch or safetensors checkpoint"
+        raise ValueError(f"`path`: {path} {reason}.") from error
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else checkpoint
+    if not isinstance(state, dict) or not state:
+        raise ValueError(f"`path`: {path} holds no state dict, but {_describe(state)}.")
+    for name, weight in state.items():
+        if not isinstance(name, str) or not torch.is_tensor(weight):
+            raise ValueError(f"`path`: {path} holds no state dict: {name!r} is {_describe(weight)}, not a tensor.")
+    return state
+
+
+def unet_keymap(unet):
+    """Name in diffusers -> released name, for every weight of a `UNet2DConditionModel`.
+
+    The released blocks are numbered through: `conv_in`, then for each level its layers and its downsampler; upwards,
+    each level has one layer more, and its upsampler belongs to the last one.
+    """
+    layers = unet.config.layers_per_block
+    if not isinstance(layers, int):
+        raise ValueError(f"`unet_config`: layers_per_block must be one number for all levels, got {layers}.")
+    outer = {
+        "time_embedding.linear_1": "time_embed.0",
+        "time_embedding.linear_2": "time_embed.2",
+        "conv_in": "input_blocks.0.0",
+        "conv_norm_out": "out.0",
+        "conv_out": "out.2",
+    }
+    keymap = {}
+    for name in unet.state_dict():
+        match name.split("."):
+            case ["down_blocks", block, "downsamplers", "0", "conv", leaf]:
+                own = f"input_blocks.{(int(block) + 1) * (layers + 1)}.0.op.{leaf}"
+            case ["down_blocks", block, kind, layer, *rest]:
+                own = f"input_blocks.{int(block) * (layers + 1) + int(layer) + 1}.{_layer_key(kind, rest)}"
+            case ["mid_block", "resnets", layer, *rest]:
+                own = f"middle_block.{2 * int(layer)}.{_layer_key('resnets', rest)[2:]}"
+            case ["mid_block", "attentions", "0", *rest]:
+                own = f"middle_block.1.{'.'.join(rest)}"
+            case ["up_blocks", block, "upsamplers", "0", "conv", leaf]:
+                place = 2 if hasattr(unet.up_blocks[int(block)], "attentions") else 1  # behind resnet and attention
+                own = f"output_blocks.{int(block) * (layers + 1) + layers}.{place}.conv.{leaf}"
+            case ["up_blocks", block, kind, layer, *rest]:
+                own = f"output_blocks.{int(block) * (layers + 1) + int(layer)}.{_layer_key(kind, rest)}"
+            case [*module, leaf] if ".".join(module) in outer:
+                own = f"{outer['.'.join(module)]}.{leaf}"
+            case _:
+                raise ValueError(f"`unet_config`: the released form of the UNet has no {name}.")
+        keymap[name] = f"model.diffusion_model.{own}"
+    return keymap
+
+
+def _layer_key(kind, rest):
+    """A resnet comes first in its layer, with other names inside; a transformer second, with the same ones."""
+    if kind == "attentions":
+        return f"1.{'.'.join(rest)}"
+    return f"0.{_RESNET[rest[0]]}.{rest[1]}"
+
+
+def head_keymap(head):
+    """Name in `AffineGridHead` -> released name."""
+    keymap = {}
+    for name in head.state_dict():
+        module, _, leaf = name.rpartition(".")
+        keymap[name] = _HEAD.get(name) or f"{_HEAD[module]}.{leaf}"
+    return keymap
+
+
+def _build_unet(config):
+    config = {} if config is None else config
+    if not isinstance(config, dict):
+        raise TypeError(f"`unet_config` must be a dict or None, got {type(config).__name__}.")
+    try:
+        if config.keys() <= RELEASED_UNET.keys():
+            config = _from_released_config(config)
+        return UNet2DConditionModel(**{**FULL_UNET, **config})
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, ZeroDivisionError, RuntimeError) as error:
+        raise ValueError(f"`unet_config` does not describe a UNet: {' '.join(str(error).split())}") from error
+
+
+def _from_released_config(config):
+    """Keywords of the released configuration files -> those of `UNet2DConditionModel`."""
+    config = {**RELEASED_UNET, **config}
+    if not config["use_spatial_transformer"]:
+        raise ValueError("use_spatial_transformer must be True")
+    channels = tuple(config["model_channels"] * factor for factor in config["channel_mult"])
+    attention = [2**level in config["attention_resolutions"] for level in range(len(channels))]
+    return dict(
+        in_channels=config["in_channels"],
+        out_channels=config["out_channels"],
+        block_out_channels=channels,
+        down_block_types=tuple("CrossAttnDownBlock2D" if has else "DownBlock2D" for has in attention),
+        up_block_types=tuple("CrossAttnUpBlock2D" if has else "UpBlock2D" for has in reversed(attention)),
+        layers_per_block=config["num_res_blocks"],
+        attention_head_dim=tuple(width // config["num_head_channels"] for width in channels),  # the number of heads
+        cross_attention_dim=config["context_dim"],
+        use_linear_projection=config["use_linear_in_transformer"],
+        transformer_layers_per_block=config["transformer_depth"],
+    )
+
+
+def _check_weights(path, state, shapes):
+    """Raise unless `state` holds exactly the released weights (name -> shape), beside schedule and VAE."""
+    if not any(name.startswith(("model.diffusion_model.", "hdrdecoder.")) for name in state):
+        raise ValueError(f"`path`: {path} is no released DiffRetouch checkpoint, it holds {_some(list(state))}.")
+    if not any(name.startswith("hdrdecoder.") for name in state):
+        kind = "a Stable Diffusion checkpoint" if any(n.startswith("cond_stage_model.") for n in state) else "a UNet"
+        raise ValueError(f"`path`: {path} is {kind}, not a released DiffRetouch checkpoint: it has no hdrdecoder.*.")
+    fits = {name: _fits(state[name], shape) for name, shape in shapes.items() if name in state}
+    problems = {
+        "missing": [name for name in shapes if name not in state],
+        "of another shape or type": [
+            f"{name} {_describe(state[name])} instead of {tuple(shapes[name])}" for name in fits if not fits[name]
+        ],
+        "unknown": [n for n in state if n not in shapes and n not in _SCHEDULE and not n.startswith(_VAE)],
+    }
+    found = [f"{len(names)} {kind}: {_some(names)}" for kind, names in problems.items() if names]
+    if found:
+        raise ValueError(
+            f"`path`: {path} does not fit the UNet of `unet_config` and the grid head; {'; '.join(found)}."
+        )
+
+
+def _fits(weight, shape):
+    return weight.shape == tuple(shape) and weight.is_floating_point() and weight.layout == torch.strided
+
+
+def _own_weights(path, state, network, keymap, dtype_name):
+    """The network's state dict in `dtype_name`; what need not be changed stays mapped to the file."""
+    weights, storages = {}, set()
+    for name, meta in network.state_dict().items():
+        weight = state.pop(keymap[name]).to(DTYPES[dtype_name]).reshape(meta.shape).contiguous()
+        if not weight.isfinite().all():
+            raise ValueError(f"`path`: {keymap[name]} in {path} is not finite in {dtype_name}.")
+        storage = weight.untyped_storage().data_ptr()
+        weights[name] = weight.clone() if storage in storages else weight  # safetensors takes no shared memory
+        storages.add(storage)
+    return weights
+
+
+def _save(pipe, output_dir):
+    """Save beside or, where it exists, inside `output_dir`, then move into place: a failure leaves it as it was."""
+    exists = output_dir.is_dir()
+    output_dir = output_dir.resolve()
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    place = output_dir if exists else output_dir.parent
+    with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}-", dir=place) as temporary:
+        new, old = Path(temporary, "new"), Path(temporary, "old")
+        try:
+            pipe.save_pretrained(new)
+        except SafetensorError as error:  # a full disk, for one
+            raise OSError(f"`output_dir`: {output_dir} cannot be written: {error}") from error
+        if not exists:
+            os.rename(new, output_dir)
+            return
+        old.mkdir()
+        parts = sorted(os.listdir(new), key=lambda name: name != "model_index.json")
+        for part in parts:  # model_index.json goes first and comes last: a folder without it is no model
+            if os.path.lexists(output_dir / part):
+                os.rename(output_dir / part, old / part)
+        for part in reversed(parts):
+            os.rename(new / part, output_dir / part)
+
+
+def _some(names, most=3):
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _describe(value):
+    return f"{tuple(value.shape)} {value.dtype}" if torch.is_tensor(value) else type(value).__name__
