@@ -23,7 +23,6 @@ from diffretouch.attributes import (
 from diffretouch.models.affine_grid import AffineGridHead, identity_grid  # noqa: F401 (resolved by from_pretrained)
 from diffretouch.models.unet import (
     LATENT_CHANNELS,
-    attribute_tokens,
     denoise,
     thumbnail_fold_and_size,
     unet_thumbnail,
@@ -220,8 +219,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         c = as_attributes(c, batch_size=len(photos) if len(photos) > 1 else None)  # (B,4)
         c = c.repeat_interleave(num_samples, 0)  # (N,4)
         order = [ATTRIBUTES.index(name) for name in self.config.attribute_order]
-        own_c = c[:, order] * c.new_tensor(self.config.attribute_signs)
-        tokens = attribute_tokens(own_c, config.cross_attention_dim).to(device)
+        own_c = (c[:, order] * c.new_tensor(self.config.attribute_signs)).to(device)
 
         # 2. Thumbnails: all that the UNet sees of the photos
         thumbnails = [self._thumbnail(photo) for photo in photos]
@@ -246,7 +244,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         with self.progress_bar(total=len(timesteps)) as bar:
             for i, t in enumerate(timesteps):
                 x = self.scheduler.scale_model_input(latents, t)
-                noise, affine_latent = denoise(self.unet, x, thumbnail, t, tokens)
+                noise, affine_latent = denoise(self.unet, x, thumbnail, t, own_c)
                 latents = self.scheduler.step(noise.float(), t, latents, **extra).prev_sample  # (N,4,h,w)
                 if callback is not None:
                     tensors = {}

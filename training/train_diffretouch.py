@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from diffretouch.data.unpaired import UnpairedPhotos
 from diffretouch.losses import attribute_loss, contrastive_loss, latent_loss, latent_target, pixel_loss
 from diffretouch.models.affine_grid import AffineGridHead
-from diffretouch.models.unet import SMALL_UNET, attribute_tokens, build_retouch_unet, denoise, unet_thumbnail
+from diffretouch.models.unet import SMALL_UNET, build_retouch_unet, denoise, unet_thumbnail
 from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
 
 logger = get_logger(__name__)
@@ -57,7 +57,7 @@ def parse_args(argv=None):
     add("--train_batch_size", type=int, default=16)
     add("--gradient_accumulation_steps", type=int, default=1)
     add("--gradient_checkpointing", action="store_true")
-    add("--max_train_steps", type=int, default=4500)
+    add("--max_train_steps", type=int, default=3600)
     add("--learning_rate", type=float, default=1e-3)
     add("--lr_scheduler", default="cosine")
     add("--lr_warmup_steps", type=int, default=200)
@@ -71,7 +71,7 @@ def parse_args(argv=None):
     add("--contrastive_fraction", type=float, default=0.125, help="share of each batch that pays for its two branches")
     add("--contrastive_tau", type=float, default=0.1)
     add("--first_timestep_fraction", type=float, default=0.35, help="share of samples at the noisiest timestep")
-    add("--ema_decay", type=float, default=0.999)
+    add("--ema_decay", type=float, default=0.998)
     add("--mixed_precision", choices=["no", "fp16", "bf16"], default="no")
     add("--dataloader_num_workers", type=int, default=1)
     add("--checkpointing_steps", type=int, default=500)
@@ -91,8 +91,7 @@ class RetouchModel(torch.nn.Module):
     def forward(self, latents, photo, timesteps, c, stride=1):
         """-> model output for the scheduler (B,4,h,w) and every n-th pixel of the retouched photo, not clamped."""
         thumbnail = unet_thumbnail(photo, self.unet.config)
-        tokens = attribute_tokens(c, self.unet.config.cross_attention_dim)
-        output, affine_latent = denoise(self.unet, latents, thumbnail, timesteps, tokens)
+        output, affine_latent = denoise(self.unet, latents, thumbnail, timesteps, c)
         photo = photo[..., ::stride, ::stride]
         return output, self.grid_head.apply_reference(self.grid_head(affine_latent), photo)
 

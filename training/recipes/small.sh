@@ -9,4 +9,4 @@ accelerate launch --cpu --num_processes 1 -m diffretouch.training.train_autoenco
   --train_data_dir "$photos" --output_dir "$output/autoencoder" --max_train_steps 1500 --mixed_precision bf16
 accelerate launch --cpu --num_processes 1 -m diffretouch.training.train_diffretouch \
   --train_data_dir "$photos" --exclude "$here/small_validation.txt" --vae "$output/autoencoder" \
-  --output_dir "$output/small" --max_train_steps 4500 --pixel_stride 2 --mixed_precision bf16 --seed 0
+  --output_dir "$output/small" --max_train_steps 3600 --pixel_stride 2 --mixed_precision bf16 --seed 0
