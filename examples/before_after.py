@@ -1,6 +1,6 @@
 """A photo beside its retouch, at half the width of a page each.
 
-    python examples/before_after.py examples/photo.jpg before_after.jpg
+python examples/before_after.py examples/photo.jpg before_after.jpg
 """
 
 import sys

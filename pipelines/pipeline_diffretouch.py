@@ -3,6 +3,7 @@
 import inspect
 import math
 import os
+import warnings
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -27,6 +28,7 @@ from diffretouch.models.unet import (
     thumbnail_fold_and_size,
     unet_thumbnail,
 )
+from diffretouch.pixels import as_float, as_output, as_photos, as_tensor, check_strength
 
 logger = logging.get_logger(__name__)
 
@@ -194,8 +196,8 @@ class DiffRetouchPipeline(DiffusionPipeline):
         for n, grid in enumerate(grids):
             photo = photos[n // repeats]
             if output_type != "pil" and isinstance(photo, np.ndarray):
-                photo = _as_float(photo)  # nothing is rounded on the way to "np" and "pt"
-            images.append(_as_output(self._apply(photo, grid[None], strength), output_type))
+                photo = as_float(photo)  # nothing is rounded on the way to "np" and "pt"
+            images.append(as_output(self._apply(photo, grid[None], strength), output_type))
 
         # 4. One array where the sizes allow it
         if output_type != "pil" and len({i.shape for i in images}) == 1:
@@ -267,7 +269,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
             _, size = thumbnail_fold_and_size(self.unet.config)
             rows, columns = (np.arange(size) * side // size for side in photo.shape[:2])
             photo = photo[rows[:, None], columns]
-        return unet_thumbnail(_as_tensor(photo), self.unet.config, self.config.thumbnail)
+        return unet_thumbnail(as_tensor(photo), self.unet.config, self.config.thumbnail)
 
     def _set_timesteps(self, steps, device):
         span = self.config.timestep_range
@@ -298,13 +300,11 @@ class DiffRetouchPipeline(DiffusionPipeline):
             rounded and limited to their range; floats are not limited.
         """
         check_strength(strength)
-        photos = as_photos(image)
-        if len(photos) != 1:
-            raise ValueError(f"`image` must be one photo, got {len(photos)}.")
+        photo = _one_photo("image", image)
         grid = grid[None] if grid.ndim == 4 else grid
         if grid.ndim != 5 or grid.shape[:2] != (1, 12):
             raise ValueError(f"`grid` must have shape (1,12,D,gh,gw), got {tuple(grid.shape)}.")
-        result = self._apply(photos[0], grid, strength, out)
+        result = self._apply(photo, grid, strength, out)
         if isinstance(image, PIL.Image.Image):
             return PIL.Image.fromarray(result)
         return result if getattr(image, "ndim", 3) == 3 else result[None]
@@ -320,7 +320,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def attributes_of(
-        self, image, reference, *, iterations=4, limit=1.0, num_inference_steps=None, generator=None
+        self, image, reference, *, iterations=6, limit=1.5, num_inference_steps=None, generator=None
     ):  # fmt: skip
         """The c with which the retouched `image` has the attributes of `reference`.
 
@@ -332,22 +332,25 @@ class DiffRetouchPipeline(DiffusionPipeline):
             image: one photo, in any form that `__call__` takes.
             reference: one photo, of any size.
             iterations (`int`): how often the model is run.
-            limit (`float`): c stays in [-limit, limit].
+            limit (`float`): c stays in [-limit, limit], at most 3.
             num_inference_steps, generator: as in `__call__`; every run uses the same noise.
 
         Returns:
             `torch.Tensor`: (4,) in the order of `ATTRIBUTES`.
         """
         _check_count("iterations", iterations, 100)
-        (photo,), (reference,) = as_photos(image), as_photos(reference)
-        photo = _preview(_as_tensor(photo))
-        wanted = measure_attributes(_as_tensor(reference).clamp(0, 1))
+        if not 0 < limit <= 3:
+            raise ValueError(f"`limit` must lie in (0, 3], got {limit!r}.")
+        photo = _preview(as_tensor(_one_photo("image", image)))
+        wanted = measure_attributes(as_tensor(_one_photo("reference", reference)).clamp(0, 1))
         state = (generator or torch.Generator().manual_seed(0)).get_state()
         c, best = torch.zeros(4), (math.inf, None)
         for _ in range(iterations):
             noise = torch.Generator().manual_seed(0)
             noise.set_state(state)  # the same noise each time: only c moves
-            grid = self.predict_grid(photo, c, num_inference_steps=num_inference_steps, generator=noise)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # about extrapolation, which `limit` allows
+                grid = self.predict_grid(photo, c, num_inference_steps=num_inference_steps, generator=noise)
             result = self.grid_head.apply(grid, photo.to(grid.device)).clamp(0, 1)
             missing = attribute_labels(
                 wanted[:, None], measure_attributes(result).cpu(), scales=self.config.attribute_scales, limit=3.0
@@ -378,10 +381,11 @@ def _download(name, arguments):
         ) from error
 
 
-def check_strength(strength):
-    """Raise unless `strength` is a number in [0, 2]."""
-    if isinstance(strength, bool) or not isinstance(strength, (int, float, np.number)) or not 0 <= strength <= 2:
-        raise ValueError(f"`strength` must be a number in [0, 2] (0: the photo, 1: the retouch), got {strength!r}.")
+def _one_photo(name, image):
+    photos = as_photos(image)
+    if len(photos) != 1:
+        raise ValueError(f"`{name}` must be one photo, got {len(photos)}.")
+    return photos[0]
 
 
 def _check_count(name, value, most):
@@ -407,98 +411,9 @@ def spaced_timesteps(steps, first=200, last=999):
     return timesteps[::-1]
 
 
-def as_photos(image):
-    """What a caller gave as `image` -> list of photos: (H,W,3) uint8/uint16/float32 arrays or (3,H,W) float tensors.
-
-    Raises:
-        TypeError: not an image, or a dtype other than uint8, uint16 or floating point.
-        ValueError: wrong shape, no pixels, not finite, floats that are not in [0,1], transparency, 16-bit PIL modes.
-    """
-    if isinstance(image, (list, tuple)):
-        if not image:
-            raise ValueError("`image` must be at least one photo, got an empty list.")
-        photos = []
-        for item in image:
-            photos.extend(as_photos(item))
-        return photos
-    if isinstance(image, PIL.Image.Image):
-        if image.has_transparency_data:
-            raise ValueError(
-                f"`image` must have no transparency, got mode {image.mode}: convert it to RGB, or let load_photo and "
-                "save_photo carry the alpha channel."
-            )
-        if image.mode not in ("RGB", "L", "P", "1", "CMYK", "YCbCr", "HSV", "LAB"):
-            raise ValueError(f"`image` must be an 8-bit PIL image, got mode {image.mode}: read it with load_photo.")
-        return [np.asarray(image.convert("RGB"))]
-    if isinstance(image, np.ndarray):
-        return _check_array(image)
-    if torch.is_tensor(image):
-        return _check_tensor(image)
-    raise TypeError(f"`image` must be a PIL image, an array, a tensor or a list of these, got {type(image).__name__}.")
-
-
-def _check_array(image):
-    if image.ndim not in (3, 4) or image.shape[-1] != 3 or 0 in image.shape:
-        raise ValueError(f"`image` arrays must have shape (H,W,3) or (B,H,W,3), got {image.shape}.")
-    if image.dtype not in (np.uint8, np.uint16):
-        if not np.issubdtype(image.dtype, np.floating):
-            raise TypeError(f"`image` arrays must be uint8, uint16 or floating point, got {image.dtype}.")
-        for rows in np.array_split(image, max(image.size // 2**24, 1)):  # in pieces: it may be memory-mapped
-            if rows.size:
-                _check_range(float(rows.min()), float(rows.max()))
-        image = image if image.dtype == np.float32 else image.astype(np.float32)
-    return list(image) if image.ndim == 4 else [image]
-
-
-def _check_tensor(image):
-    if not image.is_floating_point():
-        raise TypeError(f"`image` tensors must be floating point in [0,1], got {image.dtype}.")
-    if image.ndim not in (3, 4) or image.shape[-3] != 3 or 0 in image.shape:
-        raise ValueError(f"`image` tensors must have shape (3,H,W) or (B,3,H,W), got {tuple(image.shape)}.")
-    _check_range(image.min().item(), image.max().item())
-    return list(image) if image.ndim == 4 else [image]
-
-
-def _check_range(low, high):
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError("`image` must be finite, got NaN or infinite pixels.")
-    # Wide-gamut colours and sharpening leave [0,1] a little; 0..255 or -1..1 is another range altogether.
-    if low < -0.5 or high > 2:
-        raise ValueError(f"`image` floats must be in [0,1], got values from {low:g} to {high:g}.")
-
-
-def _as_float(array):
-    return array if array.dtype == np.float32 else array.astype(np.float32) / np.iinfo(array.dtype).max
-
-
-def _as_tensor(photo):
-    """Array or tensor photo -> (1,3,H,W) float32 in [0,1]."""
-    if torch.is_tensor(photo):
-        return photo[None].float()
-    # An area-averaged thumbnail needs no more than this: skip pixels of huge photos before converting to float.
-    stride = max(min(photo.shape[:2]) // 2048, 1)
-    return torch.from_numpy(_as_float(np.ascontiguousarray(photo[::stride, ::stride]))).permute(2, 0, 1)[None]
-
-
 def _preview(photo, size=256):
     ratio = size / max(photo.shape[-2:])
     if ratio >= 1:
         return photo
     shape = [max(round(side * ratio), 1) for side in photo.shape[-2:]]
     return torch.nn.functional.interpolate(photo, shape, mode="bilinear", antialias=True)
-
-
-def _as_output(result, output_type):
-    """(H,W,3) array or (3,H,W) float tensor -> PIL image, (H,W,3) float32 array or (3,H,W) tensor, in [0,1]."""
-    if output_type == "pil":
-        if torch.is_tensor(result):
-            result = result.permute(1, 2, 0).cpu().numpy()
-        if result.dtype == np.uint16:
-            result = _as_float(result)
-        if result.dtype != np.uint8:
-            result = np.round(np.clip(result, 0, 1) * 255).astype(np.uint8)
-        return PIL.Image.fromarray(result)
-    if output_type == "pt":
-        result = result if torch.is_tensor(result) else torch.from_numpy(result).permute(2, 0, 1)
-        return result.clamp(0, 1)
-    return np.clip(result.permute(1, 2, 0).cpu().numpy() if torch.is_tensor(result) else result, 0, 1)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from diffretouch import cli
 
-from .test_pipeline_diffretouch import tiny_pipeline
+from .tiny import tiny_pipeline
 
 ROOT = Path(__file__).parents[1]
 PHOTO = Path(__file__).parent / "photos" / "gb82_dog-lossless.jpg"

@@ -470,7 +470,7 @@ def test_one_call_equals_the_released_model(set_a, name):
     photo = want["image_u8"].permute(0, 3, 1, 2).float() / 255
     thumbnail = unet_thumbnail(photo, set_a.unet.config, set_a.config.thumbnail)
     with torch.no_grad():
-        out = torch.cat(denoise(set_a.unet, want["latent"], thumbnail, want["timestep"], want["c"][:, None]), 1)
+        out = torch.cat(denoise(set_a.unet, want["latent"], thumbnail, want["timestep"], want["c"]), 1)
         grid = set_a.grid_head(out[:, 4:])
         applied = set_a.grid_head.apply_reference(grid, photo)
     assert_close(thumbnail, want["image_64"], 1e-6)

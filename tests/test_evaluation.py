@@ -7,7 +7,7 @@ from PIL import Image
 
 from diffretouch.evaluation import evaluate_pairs, pair_names, report_table
 
-from .test_pipeline_diffretouch import tiny_pipeline
+from .tiny import tiny_pipeline
 
 
 @pytest.fixture

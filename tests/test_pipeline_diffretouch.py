@@ -9,37 +9,16 @@ from diffusers import (
     DDPMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
-    UNet2DConditionModel,
 )
 from PIL import Image
 
-from diffretouch import AffineGridHead, DiffRetouchPipeline, identity_grid
-from diffretouch.pipelines.pipeline_diffretouch import as_photos, spaced_timesteps
+from diffretouch import DiffRetouchPipeline, identity_grid
+from diffretouch.pipelines.pipeline_diffretouch import spaced_timesteps
+
+from .tiny import tiny_pipeline
 
 SCHEDULE = Path(__file__).parents[2] / "shared/golden/diffretouch/schedule.json"
 PHOTOS = Path(__file__).parent / "photos"
-
-
-def tiny_pipeline(tokens=8, fold=1, scheduler=None, **config):
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        in_channels=4 + 3 * fold**2,
-        out_channels=8,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        norm_num_groups=4,
-        attention_head_dim=2,
-        cross_attention_dim=tokens,
-    )
-    head = AffineGridHead(splat_strides=(2, 1), depth=4, residual=True)
-    torch.nn.init.normal_(head.prediction2.weight, std=0.05)
-    scheduler = scheduler or DDIMScheduler(clip_sample=False)
-    pipe = DiffRetouchPipeline(unet, head, scheduler, default_steps=2, **config)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +216,10 @@ def test_attributes_of_its_own_result(pipe):
     assert pipe.attributes_of(image, image).shape == (4,)
     own = pipe(image, generator=seeded(0), output_type="pt").images
     torch.testing.assert_close(pipe.attributes_of(image, own, generator=seeded(0)), torch.zeros(4), atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="`reference` must be one photo, got 2"):
+        pipe.attributes_of(image, photo(batch=2))
+    with pytest.raises(ValueError, match="`limit`"):
+        pipe.attributes_of(image, image, limit=4)
 
 
 def test_save_and_load(pipe, tmp_path):
@@ -309,42 +292,6 @@ def test_unknown_hub_id_offline(name, error, monkeypatch):
     with pytest.raises(error, match="`name`") as caught:
         DiffRetouchPipeline.from_pretrained(name)
     assert len(str(caught.value).splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    "image, error",
-    [
-        (None, TypeError),
-        ("photo.jpg", TypeError),
-        ([], ValueError),
-        (np.zeros((3, 8, 9), np.uint8), ValueError),  # CHW array
-        (np.zeros((8, 9, 4), np.uint8), ValueError),
-        (np.zeros((8, 9), np.uint8), ValueError),
-        (np.zeros((0, 9, 3), np.uint8), ValueError),
-        (np.zeros((8, 9, 3), np.int16), TypeError),
-        (np.zeros((8, 9, 3), bool), TypeError),
-        (np.zeros((8, 9, 3), complex), TypeError),
-        (np.full((8, 9, 3), np.nan, np.float32), ValueError),
-        (np.full((8, 9, 3), 200.0), ValueError),
-        (torch.zeros(8, 9, 3), ValueError),  # HWC tensor
-        (torch.zeros(3, 8, 9, dtype=torch.uint8), TypeError),
-        (torch.full((3, 8, 9), float("inf")), ValueError),
-        (torch.full((3, 8, 9), -1.0), ValueError),
-        (torch.zeros(0, 3, 8, 9), ValueError),
-        (Image.new("RGBA", (8, 9)), ValueError),
-        (Image.new("LA", (8, 9)), ValueError),
-        (Image.new("I;16", (8, 9)), ValueError),
-        (Image.new("F", (8, 9)), ValueError),
-    ],
-)
-def test_bad_images(pipe, image, error):
-    with pytest.raises(error, match="`image`"):
-        pipe(image)
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK", "RGB"])
-def test_other_modes_become_rgb(mode):
-    assert as_photos(Image.new(mode, (8, 9)))[0].shape == (9, 8, 3)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import torch
 from diffretouch import ATTRIBUTES
 from diffretouch.sweep import sweep
 
-from .test_pipeline_diffretouch import tiny_pipeline
+from .tiny import tiny_pipeline
 
 
 def test_sheet():

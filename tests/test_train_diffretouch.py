@@ -19,19 +19,10 @@ from diffretouch.metrics import psnr
 from diffretouch.training import train_diffretouch
 from diffretouch.training.train_autoencoder import SMALL_AUTOENCODER
 
+from .tiny import TINY_UNET
+
 PHOTOS = Path(__file__).parent / "photos"
-TINY_UNET = dict(
-    sample_size=8,
-    in_channels=16,
-    out_channels=8,
-    block_out_channels=(8, 16),
-    layers_per_block=1,
-    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-    norm_num_groups=4,
-    attention_head_dim=2,
-    cross_attention_dim=8,
-)
+TINY_UNET = {**TINY_UNET, "in_channels": 16, "cross_attention_dim": 8}
 
 
 @pytest.fixture(scope="module")

@@ -5,26 +5,12 @@ from diffusers import UNet2DConditionModel
 from diffretouch import build_retouch_unet
 from diffretouch.models.unet import FULL_UNET, SMALL_UNET, attribute_tokens, denoise, unet_thumbnail
 
-TINY = dict(
-    sample_size=8,
-    block_out_channels=(8, 16),
-    layers_per_block=1,
-    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    norm_num_groups=4,
-    attention_head_dim=2,
-    use_linear_projection=True,
-)
+from .tiny import tiny_unet
 
 
-def tiny_base():
-    torch.manual_seed(0)
-    return UNet2DConditionModel(**TINY, cross_attention_dim=24)
-
-
-def tiny(**config):
-    torch.manual_seed(0)
-    return UNet2DConditionModel(**{**TINY, "in_channels": 7, "out_channels": 8, "cross_attention_dim": 4, **config})
+def tiny_base(**config):
+    """A Stable Diffusion UNet, but tiny: 4 channels in and out, text tokens."""
+    return tiny_unet(**{"in_channels": 4, "out_channels": 4, "cross_attention_dim": 24, **config})
 
 
 def test_parameters():
@@ -75,7 +61,7 @@ def test_surgery_starts_as_the_base_does():
 
 @pytest.mark.parametrize("config", [{"in_channels": 9}, {"out_channels": 8}])
 def test_surgery_refuses_other_unets(config):
-    base = UNet2DConditionModel(**{**TINY, "cross_attention_dim": 24, **config})
+    base = tiny_base(**config)
     with pytest.raises(ValueError, match="`base`"):
         build_retouch_unet(base)
 
@@ -95,7 +81,7 @@ def test_tokens():
 @pytest.mark.parametrize("width", [4, 8])
 @torch.no_grad()
 def test_c_changes_the_output(width):
-    unet = tiny(cross_attention_dim=width)
+    unet = tiny_unet(cross_attention_dim=width)
     latents, thumbnail = torch.randn(1, 4, 8, 8), torch.randn(1, 3, 8, 8)
     run = lambda c: denoise(unet, latents, thumbnail, 500, torch.tensor([c]))  # noqa: E731
     base = run([0.0, 0, 0, 0])[1]
@@ -107,7 +93,7 @@ def test_c_changes_the_output(width):
 def test_four_tokens_are_weighed_by_place_one_is_not():
     """Softmax over a single key is 1: with one token, cross-attention adds the same vector everywhere."""
     for width, varies in ((4, False), (8, True)):
-        attention = tiny(cross_attention_dim=width).down_blocks[0].attentions[0].transformer_blocks[0].attn2
+        attention = tiny_unet(cross_attention_dim=width).down_blocks[0].attentions[0].transformer_blocks[0].attn2
         places = 5 * torch.randn(1, 64, 8)
         added = attention(places, attribute_tokens(torch.rand(1, 4), width))
         assert (added.std(1).max() > 1e-3) == varies
@@ -115,14 +101,14 @@ def test_four_tokens_are_weighed_by_place_one_is_not():
 
 def test_thumbnail():
     photo = torch.rand(2, 3, 37, 53)
-    released = unet_thumbnail(photo, tiny().config, "nearest")
+    released = unet_thumbnail(photo, tiny_unet().config, "nearest")
     rows, columns = torch.arange(8) * 37 // 8, torch.arange(8) * 53 // 8  # src = floor(i * H / h)
     torch.testing.assert_close(released, photo[:, :, rows][..., columns] * 2 - 1)
-    folded = unet_thumbnail(photo, tiny(in_channels=16).config)
+    folded = unet_thumbnail(photo, tiny_unet(in_channels=16).config)
     assert folded.shape == (2, 12, 8, 8)
     unfolded = torch.nn.functional.pixel_shuffle(folded, 2)
     torch.testing.assert_close(unfolded.mean((2, 3)) / 2 + 0.5, photo.mean((2, 3)), atol=5e-3, rtol=0)
     for side in ((1, 1), (1, 4000), (3000, 2)):
-        assert unet_thumbnail(torch.rand(1, 3, *side), tiny().config).shape == (1, 3, 8, 8)
+        assert unet_thumbnail(torch.rand(1, 3, *side), tiny_unet().config).shape == (1, 3, 8, 8)
     with pytest.raises(ValueError, match="`resample`"):
-        unet_thumbnail(photo, tiny().config, "bicubic")
+        unet_thumbnail(photo, tiny_unet().config, "bicubic")

@@ -5,8 +5,13 @@ import torch.nn as nn
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from einops import rearrange
 
 from .slice_apply import slice_apply
+
+
+def _full_precision(tensor):
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
 def _corner_coordinates(size, device, dtype):
@@ -33,7 +38,7 @@ def slice_grid(grid, guide):
         raise ValueError(f"`grid` must have shape (B,12,D,gh,gw), got {tuple(grid.shape)}.")
     if guide.ndim != 4 or guide.shape[1] != 1 or guide.shape[0] != grid.shape[0]:
         raise ValueError(f"`guide` must have shape ({grid.shape[0]},1,H,W), got {tuple(guide.shape)}.")
-    dtype = torch.float64 if grid.dtype == torch.float64 else torch.float32
+    dtype = _full_precision(grid)
     with torch.autocast(grid.device.type, enabled=False):
         grid, guide = grid.to(dtype), guide.to(dtype)
         batch, _, height, width = guide.shape
@@ -58,9 +63,9 @@ def apply_affine(coefficients, image):
     if image.ndim != 4 or image.shape[1] != 3 or image.shape[2:] != coefficients.shape[2:]:
         raise ValueError(f"`image` must have shape (B,3,{coefficients.shape[2]},{coefficients.shape[3]}), "
                          f"got {tuple(image.shape)}.")  # fmt: skip
-    dtype = torch.float64 if coefficients.dtype == torch.float64 else torch.float32
+    dtype = _full_precision(coefficients)
     with torch.autocast(image.device.type, enabled=False):
-        matrix = coefficients.to(dtype).unflatten(1, (3, 4))
+        matrix = rearrange(coefficients.to(dtype), "b (out rgb1) h w -> b out rgb1 h w", out=3)
         return (matrix[:, :, :3] * image.to(dtype)[:, None]).sum(2) + matrix[:, :, 3]
 
 
@@ -139,8 +144,7 @@ class AffineGridHead(ModelMixin, ConfigMixin):
         x = F.relu(self.splat1(affine_latent))
         x = F.relu(self.splat2(x))
         x = self.prediction2(self.prediction1(x))
-        grid = x.float().unflatten(1, (12, self.config.depth)) if x.dtype != torch.float64 else x.unflatten(
-            1, (12, self.config.depth))  # fmt: skip
+        grid = rearrange(x.to(_full_precision(x)), "b (k depth) h w -> b k depth h w", depth=self.config.depth)
         if self.config.residual:
             grid = grid + identity_grid(1, device=grid.device, dtype=grid.dtype)[:, :, :1, :1, :1]
         return grid
@@ -150,7 +154,7 @@ class AffineGridHead(ModelMixin, ConfigMixin):
         with torch.autocast(photo.device.type, enabled=False):
             low, high = self.config.pixel_range
             curve = self.guide_curve
-            dtype = torch.float64 if photo.dtype == torch.float64 else torch.float32
+            dtype = _full_precision(photo)
             if curve.matrix.dtype != dtype:  # weights loaded in half precision still guide in float32
                 parameters = {name: value.to(dtype) for name, value in curve.named_parameters()}
                 return torch.func.functional_call(curve, parameters, (photo.to(dtype) * (high - low) + low,))

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffretouch.pixels import as_float, as_output, as_photos, as_tensor, check_strength
+
+
+def test_lists_and_batches_become_single_photos():
+    photos = as_photos([Image.new("RGB", (4, 5)), np.zeros((2, 6, 7, 3), np.uint8), torch.zeros(3, 8, 9)])
+    assert [tuple(photo.shape) for photo in photos] == [(5, 4, 3), (6, 7, 3), (6, 7, 3), (3, 8, 9)]
+
+
+def test_arrays_are_not_copied():
+    for array in (np.zeros((5, 6, 3), np.uint8), np.zeros((5, 6, 3), np.uint16), np.zeros((5, 6, 3), np.float32)):
+        assert np.shares_memory(as_photos(array)[0], array)
+
+
+@pytest.mark.parametrize(
+    "image, error",
+    [
+        (None, TypeError),
+        ("photo.jpg", TypeError),
+        ([], ValueError),
+        (np.zeros((3, 8, 9), np.uint8), ValueError),  # CHW array
+        (np.zeros((8, 9, 4), np.uint8), ValueError),
+        (np.zeros((8, 9), np.uint8), ValueError),
+        (np.zeros((0, 9, 3), np.uint8), ValueError),
+        (np.zeros((8, 9, 3), np.int16), TypeError),
+        (np.zeros((8, 9, 3), bool), TypeError),
+        (np.zeros((8, 9, 3), complex), TypeError),
+        (np.full((8, 9, 3), np.nan, np.float32), ValueError),
+        (np.full((8, 9, 3), 200.0), ValueError),
+        (torch.zeros(8, 9, 3), ValueError),  # HWC tensor
+        (torch.zeros(3, 8, 9, dtype=torch.uint8), TypeError),
+        (torch.full((3, 8, 9), float("inf")), ValueError),
+        (torch.full((3, 8, 9), -1.0), ValueError),
+        (torch.zeros(0, 3, 8, 9), ValueError),
+        (Image.new("RGBA", (8, 9)), ValueError),
+        (Image.new("LA", (8, 9)), ValueError),
+        (Image.new("I;16", (8, 9)), ValueError),
+        (Image.new("F", (8, 9)), ValueError),
+    ],
+)
+def test_bad_images(image, error):
+    with pytest.raises(error, match="`image`"):
+        as_photos(image)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK", "RGB"])
+def test_other_modes_become_rgb(mode):
+    assert as_photos(Image.new(mode, (8, 9)))[0].shape == (9, 8, 3)
+
+
+@pytest.mark.parametrize("strength", [-0.1, 2.1, float("nan"), "1", True, None])
+def test_bad_strength(strength):
+    with pytest.raises(ValueError, match="`strength`"):
+        check_strength(strength)
+
+
+def test_scales():
+    for dtype, top in ((np.uint8, 255), (np.uint16, 65535)):
+        array = np.full((2, 3, 3), top, dtype)
+        assert as_float(array).max() == 1 and as_tensor(array).shape == (1, 3, 2, 3) and as_tensor(array).min() == 1
+
+
+def test_output_rounds_and_limits():
+    result = np.float32([[[-0.1, 0.4999 / 255, 0.5001 / 255], [1.2, 1.0, 254.4999 / 255]]])
+    assert np.asarray(as_output(result, "pil")).tolist() == [[[0, 0, 1], [255, 255, 254]]]
+    np.testing.assert_array_equal(as_output(result, "np"), result.clip(0, 1))
+    assert as_output(torch.from_numpy(result).permute(2, 0, 1), "np").shape == (1, 2, 3)
+    assert as_output(result, "pt").shape == (3, 1, 2)
+    sixteen = np.full((1, 1, 3), 32896, np.uint16)
+    assert np.asarray(as_output(sixteen, "pil")).tolist() == [[[128, 128, 128]]]

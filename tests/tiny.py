@@ -1,0 +1,34 @@
+"""Tiny real components for the tests."""
+
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+
+from diffretouch import AffineGridHead, DiffRetouchPipeline
+
+TINY_UNET = dict(
+    sample_size=8,
+    in_channels=7,
+    out_channels=8,
+    block_out_channels=(8, 16),
+    layers_per_block=1,
+    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    norm_num_groups=4,
+    attention_head_dim=2,
+    cross_attention_dim=4,
+    use_linear_projection=True,
+)
+
+
+def tiny_unet(**config):
+    torch.manual_seed(0)
+    return UNet2DConditionModel(**{**TINY_UNET, **config})
+
+
+def tiny_pipeline(tokens=8, fold=1, scheduler=None, **config):
+    unet = tiny_unet(in_channels=4 + 3 * fold**2, cross_attention_dim=tokens)
+    head = AffineGridHead(splat_strides=(2, 1), depth=4, residual=True)
+    torch.nn.init.normal_(head.prediction2.weight, std=0.05)
+    pipe = DiffRetouchPipeline(unet, head, scheduler or DDIMScheduler(clip_sample=False), default_steps=2, **config)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
