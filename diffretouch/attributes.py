@@ -5,7 +5,8 @@ import warnings
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
+
+from diffretouch.pixels import shrink
 
 ATTRIBUTES = ("colorfulness", "contrast", "temperature", "brightness")
 
@@ -79,18 +80,8 @@ def measure_attributes(image):
     if image.dtype in (torch.float16, torch.bfloat16):
         image = image.float()
     with torch.autocast(image.device.type, enabled=False):
-        image = measurement_copy(image)
+        image = shrink(image, MEASURE_SIZE)
         return torch.stack([_colorfulness(image), _contrast(image), _temperature(image), _brightness(image)], 1)
-
-
-def measurement_copy(image):
-    """(B,3,H,W) -> the area-averaged copy, long side <= 128 px, that the attributes are measured on."""
-    height, width = image.shape[-2:]
-    if max(height, width) <= MEASURE_SIZE:
-        return image
-    ratio = MEASURE_SIZE / max(height, width)
-    size = max(round(height * ratio), 1), max(round(width * ratio), 1)
-    return F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
 
 
 def attribute_coordinates(scores):

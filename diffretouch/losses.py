@@ -39,17 +39,34 @@ def attribute_loss(retouched, target, scales=ATTRIBUTE_SCALES):
     return F.smooth_l1_loss(missing, missing.new_zeros(missing.shape), beta=0.5)
 
 
+def obedience_loss(own, opposite, c, scales=ATTRIBUTE_SCALES):
+    """Whether the outputs for c and for -c lie 2c apart in their attributes: mean smooth L1, in units of c. Ours.
+
+    Both come from the same photo, so how it should be finished cancels out, and what is left is whether the sliders
+    move what they name, as far as they say, and nothing else. It teaches them much faster than targets do.
+
+    Args:
+        own, opposite: (B,3,H,W) outputs for c and for -c, in [0,1].
+        c: (B,4) in the order of `ATTRIBUTES`.
+    """
+    scores = measure_attributes(own.float()), measure_attributes(opposite.float())
+    moved = attribute_labels(scores[1][:, None], scores[0], scales=scales, limit=8.0)[:, 0]
+    return F.smooth_l1_loss(moved, -2 * c, beta=0.5)
+
+
 def contrastive_loss(anchor, positive, negative, c, *, tau=0.1, scales=ATTRIBUTE_SCALES):
     """The contrastive loss of DiffRetouch, which makes the attributes obey c.
 
     L_cl = sum over attributes i with c_i != 0 of -log( e^(-|s-s+|/tau) / (e^(-|s-s+|/tau) + e^(-|s-s-|/tau)) )
          = softplus((|s_i - s_i+| - |s_i - s_i-|) / tau), mean over the batch,
 
-    with s the scores of the output for c, s+ for the same c and other noise, s- for -c. The paper does not say how
-    scores are normalised: here they are `attribute_coordinates` in units of c.
+    with s the scores of the anchor, s+ of an output for c, s- of the output for -c. In the paper's text the anchor is
+    the output for c under other noise, in its figure the target. Only the target says which way an attribute has to
+    move: with the output as anchor, a slider that runs backwards satisfies the loss as well. The paper does not say
+    how scores are normalised: here they are `attribute_coordinates` in units of c.
 
     Args:
-        anchor, positive, negative: (B,3,H,W) retouched photos in [0,1].
+        anchor, positive, negative: (B,3,H,W) photos in [0,1].
         c: (B,4) in the order of `ATTRIBUTES`.
     """
     s, s_positive, s_negative = (

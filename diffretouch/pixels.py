@@ -100,3 +100,13 @@ def check_strength(strength):
     """Raise unless `strength` is a number in [0, 2]."""
     if isinstance(strength, bool) or not isinstance(strength, (int, float, np.number)) or not 0 <= strength <= 2:
         raise ValueError(f"`strength` must be a number in [0, 2] (0: the photo, 1: the retouch), got {strength!r}.")
+
+
+def shrink(image, size):
+    """(B,3,H,W) -> an area-averaged copy with a long side of at most `size` pixels; a smaller photo as it is."""
+    height, width = image.shape[-2:]
+    ratio = size / max(height, width)
+    if ratio >= 1:
+        return image
+    shape = max(round(height * ratio), 1), max(round(width * ratio), 1)
+    return torch.nn.functional.interpolate(image, shape, mode="bilinear", antialias=True)

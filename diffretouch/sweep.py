@@ -5,6 +5,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from diffretouch.attributes import ATTRIBUTES
+from diffretouch.pixels import shrink
 
 
 def sweep(pipe, image, *, values=(-1.0, -0.5, 0.0, 0.5, 1.0), seed=0, num_inference_steps=None, cell=256):
@@ -23,10 +24,7 @@ def sweep(pipe, image, *, values=(-1.0, -0.5, 0.0, 0.5, 1.0), seed=0, num_infere
     c = torch.zeros(len(ATTRIBUTES), len(values), len(ATTRIBUTES))
     for i in range(len(ATTRIBUTES)):
         c[i, :, i] = torch.tensor(values)
-    ratio = min(cell / max(image.shape[:2]), 1)
-    size = [max(round(side * ratio), 1) for side in image.shape[:2]]
-    photo = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
-    photo = torch.nn.functional.interpolate(photo, size, mode="bilinear", antialias=True).clamp(0, 1)
+    photo = shrink(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None], cell).clamp(0, 1)
     latent_shape = (1, 4, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
     noise = torch.randn(latent_shape, generator=torch.Generator().manual_seed(seed))
     generators = [torch.Generator().manual_seed(seed) for _ in range(c[..., 0].numel())]

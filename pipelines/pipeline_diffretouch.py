@@ -1,5 +1,6 @@
 """DiffRetouch: controllable retouching with diffusion and affine bilateral grids (AAAI 2025, arXiv 2407.03757)."""
 
+import copy
 import inspect
 import math
 import os
@@ -28,7 +29,8 @@ from diffretouch.models.unet import (
     thumbnail_fold_and_size,
     unet_thumbnail,
 )
-from diffretouch.pixels import as_float, as_output, as_photos, as_tensor, check_strength
+from diffretouch.pixels import as_float, as_output, as_photos, as_tensor, check_strength, shrink
+from diffretouch.sliders import Sliders, screen_copy
 
 logger = logging.get_logger(__name__)
 
@@ -186,8 +188,9 @@ class DiffRetouchPipeline(DiffusionPipeline):
         photos = as_photos(image)
 
         # 2. Predict the grids from thumbnails
+        thumbnails, callback_inputs = self._thumbnails(photos), callback_on_step_end_tensor_inputs
         grids, c = self._predict_grids(
-            photos, c, steps, num_samples, generator, latents, callback_on_step_end, callback_on_step_end_tensor_inputs
+            thumbnails, c, steps, num_samples, generator, latents, callback_on_step_end, callback_inputs
         )  # (N,12,D,gh,gw), (N,4)
 
         # 3. Slice them against the photos at full resolution
@@ -212,21 +215,22 @@ class DiffRetouchPipeline(DiffusionPipeline):
         """The grids (N,12,D,gh,gw) alone: for other sizes of the same photo, a series, or a film. As `__call__`."""
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
         self.check_inputs(1.0, steps, num_samples, "pt", ())
-        return self._predict_grids(as_photos(image), c, steps, num_samples, generator, latents)[0]
+        thumbnails = self._thumbnails(as_photos(image))
+        return self._predict_grids(thumbnails, c, steps, num_samples, generator, latents)[0]
 
-    def _predict_grids(self, photos, c, steps, num_samples, generator, latents, callback=None, callback_inputs=()):
-        device, config = self._execution_device, self.unet.config
+    def _predict_grids(
+        self, thumbnails, c, steps, num_samples=1, generator=None, latents=None, callback=None, callback_inputs=()
+    ):
+        device, dtype, config = self._execution_device, self.unet.dtype, self.unet.config
 
         # 1. Attributes in the weights' order and sign
-        c = as_attributes(c, batch_size=len(photos) if len(photos) > 1 else None)  # (B,4)
+        c = as_attributes(c, batch_size=len(thumbnails) if len(thumbnails) > 1 else None)  # (B,4)
         c = c.repeat_interleave(num_samples, 0)  # (N,4)
         order = [ATTRIBUTES.index(name) for name in self.config.attribute_order]
         own_c = (c[:, order] * c.new_tensor(self.config.attribute_signs)).to(device)
 
-        # 2. Thumbnails: all that the UNet sees of the photos
-        thumbnails = [self._thumbnail(photo) for photo in photos]
-        thumbnail = torch.cat(thumbnails).to(device)  # (B,C,h,w)
-        thumbnail = thumbnail.repeat_interleave(len(c) // len(photos), 0)  # (N,C,h,w)
+        # 2. One thumbnail per result: all that the UNet sees of the photo
+        thumbnail = thumbnails.to(device).repeat_interleave(len(c) // len(thumbnails), 0)  # (N,C,h,w)
 
         # 3. Timesteps and start noise
         timesteps = self._set_timesteps(steps, device)
@@ -246,7 +250,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         with self.progress_bar(total=len(timesteps)) as bar:
             for i, t in enumerate(timesteps):
                 x = self.scheduler.scale_model_input(latents, t)
-                noise, affine_latent = denoise(self.unet, x, thumbnail, t, own_c)
+                noise, affine_latent = denoise(self.unet, x, thumbnail, t, own_c, dtype=dtype)
                 latents = self.scheduler.step(noise.float(), t, latents, **extra).prev_sample  # (N,4,h,w)
                 if callback is not None:
                     tensors = {}
@@ -262,6 +266,9 @@ class DiffRetouchPipeline(DiffusionPipeline):
                 "The model made a grid that is not finite: its weights are broken or overflow their dtype."
             )
         return grids, c
+
+    def _thumbnails(self, photos):
+        return torch.cat([self._thumbnail(photo) for photo in photos])  # (B,C,h,w)
 
     def _thumbnail(self, photo):
         if self.config.thumbnail == "nearest" and isinstance(photo, np.ndarray):
@@ -318,6 +325,71 @@ class DiffRetouchPipeline(DiffusionPipeline):
             return self.grid_head.apply(grid, photo) if out is None else self.grid_head.apply(grid, photo, out=out)
         return self.grid_head.apply(grid, photo[None].to(grid.device, torch.float32))[0]
 
+    def preview(
+        self, image, c=None, *, size=1024, strength=1.0, num_inference_steps=None, generator=None
+    ):  # fmt: skip
+        """The retouch of a screen-sized copy: the grid is that of the whole photo, only fewer pixels are retouched.
+
+        Args:
+            image: one photo, in any form that `__call__` takes.
+            c: one row of attributes, see `as_attributes`.
+            size (`int`): the most pixels along the long side; the copy is area-averaged, never enlarged.
+            strength, num_inference_steps, generator: as in `__call__`.
+
+        Returns:
+            `PIL.Image.Image`
+        """
+        check_strength(strength)
+        photo = _one_photo("image", image)
+        shown = screen_copy(photo, size)
+        grids = self.predict_grid(photo, c, num_inference_steps=num_inference_steps, generator=generator)
+        if len(grids) != 1:
+            raise ValueError(f"`c` must be one row, got {len(grids)}.")
+        return PIL.Image.fromarray(self.apply_grid(shown, grids, strength))
+
+    def sliders(self, image, *, size=1024, num_inference_steps=None, generator=None, background=False):
+        """The retouch of one photo at any c, at once: for sliders that follow the hand.
+
+        Samples 25 grids with one noise; what lies between is interpolated, see [`Sliders`]. The pipeline can be used
+        and its scheduler changed meanwhile.
+
+        Args:
+            image: one photo, in any form that `__call__` takes.
+            size (`int`, *optional*): the most pixels along the long side of what is shown, `None` for the photo's own.
+            num_inference_steps (`int`, *optional*): as in `__call__`.
+            generator (`torch.Generator`, *optional*): source of the noise. Its state is copied: it does not advance.
+            background (`bool`): return as soon as c = 0 is sampled, and sample the rest in a thread.
+
+        Returns:
+            [`Sliders`]
+
+        Example:
+            >>> sliders = pipe.sliders(image, generator=torch.Generator().manual_seed(0))
+            >>> sliders({"brightness": 0.4}).show()
+            >>> pipe.apply_grid(image, sliders.grid({"brightness": 0.4})).save("retouched.jpg")
+        """
+        steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
+        self.check_inputs(1.0, steps, 1, "pil", ())
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise TypeError(f"`generator` must be a torch.Generator or None, got {type(generator).__name__}.")
+        photo = _one_photo("image", image)
+        shown = screen_copy(photo, size)
+        thumbnails = self._thumbnails([photo])
+        generator = generator or torch.Generator().manual_seed(torch.seed())
+        device, state = generator.device, generator.get_state()
+        scheduler = copy.deepcopy(self.scheduler)
+
+        @torch.no_grad()
+        def sample(c):
+            # Schedulers keep the state of a run: every run has its own, so that runs in several threads do not mix.
+            sampler = copy.copy(self)
+            sampler.scheduler = copy.deepcopy(scheduler)
+            sampler.set_progress_bar_config(disable=True)
+            noise = [torch.Generator(device).set_state(state) for _ in c]
+            return sampler._predict_grids(thumbnails, c, steps, generator=noise)[0]
+
+        return Sliders(sample, self.grid_head, shown, background=background)
+
     @torch.no_grad()
     def attributes_of(
         self, image, reference, *, iterations=6, limit=1.5, num_inference_steps=None, generator=None
@@ -341,7 +413,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         _check_count("iterations", iterations, 100)
         if not 0 < limit <= 3:
             raise ValueError(f"`limit` must lie in (0, 3], got {limit!r}.")
-        photo = _preview(as_tensor(_one_photo("image", image)))
+        photo = shrink(as_tensor(_one_photo("image", image)), 256)
         wanted = measure_attributes(as_tensor(_one_photo("reference", reference)).clamp(0, 1))
         state = (generator or torch.Generator().manual_seed(0)).get_state()
         c, best = torch.zeros(4), (math.inf, None)
@@ -409,11 +481,3 @@ def spaced_timesteps(steps, first=200, last=999):
         timesteps.append(first + round(position))
         position += stride
     return timesteps[::-1]
-
-
-def _preview(photo, size=256):
-    ratio = size / max(photo.shape[-2:])
-    if ratio >= 1:
-        return photo
-    shape = [max(round(side * ratio), 1) for side in photo.shape[-2:]]
-    return torch.nn.functional.interpolate(photo, shape, mode="bilinear", antialias=True)

@@ -4,7 +4,14 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from diffretouch.attributes import ATTRIBUTE_SCALES, attribute_coordinates, measure_attributes
-from diffretouch.losses import attribute_loss, contrastive_loss, latent_loss, latent_target, pixel_loss
+from diffretouch.losses import (
+    attribute_loss,
+    contrastive_loss,
+    latent_loss,
+    latent_target,
+    obedience_loss,
+    pixel_loss,
+)
 
 
 def photo(seed=0, batch=2, dtype=torch.float64):
@@ -72,3 +79,19 @@ def test_contrastive_loss_wants_minus_c_to_differ():
     assert contrastive_loss(image, image, image**1.5, c) < 0.1 * same
     assert contrastive_loss(image, image**1.5, image, c) > same
     assert contrastive_loss(image, image, image**1.5, torch.zeros(2, 4)) == 0
+
+
+def test_obedience_loss_wants_the_right_distance():
+    image = 0.3 + 0.4 * photo(dtype=torch.float32)
+    score, step = measure_attributes(image)[:, 3], 0.4
+
+    def at(k):
+        """The photo at k steps of c in brightness, lifted evenly: colorfulness and contrast stay."""
+        wanted = (score.logit() + k * step * ATTRIBUTE_SCALES[3]).sigmoid()
+        return image + (wanted - score)[:, None, None, None]
+
+    c = torch.tensor([[0, 0, 0, step]] * 2)
+    right, none, wrong, farther_wrong = (obedience_loss(at(1), at(k), c) for k in (-1, 1, 2, 3))
+    assert right < 0.005 < none < wrong < farther_wrong
+    assert obedience_loss(at(1), at(-3), c) > right  # too far is wrong as well
+    assert obedience_loss(image, image, torch.zeros(2, 4)) < 1e-6

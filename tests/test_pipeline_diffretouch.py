@@ -286,6 +286,18 @@ def test_a_checkpoint_file_points_to_the_converter(tmp_path):
         DiffRetouchPipeline.from_pretrained(tmp_path / "adobe.ckpt")
 
 
+def test_hub_id_from_the_cache(pipe, tmp_path):
+    repository = tmp_path / "models--owner--retoucher"
+    pipe.save_pretrained(repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    loaded = DiffRetouchPipeline.from_pretrained("owner/retoucher", cache_dir=tmp_path, local_files_only=True)
+    loaded.set_progress_bar_config(disable=True)
+    assert torch.equal(*(p.predict_grid(photo(), generator=seeded()) for p in (loaded, pipe)))
+    with pytest.raises(OSError, match="`name`"):
+        DiffRetouchPipeline.from_pretrained("owner/other", cache_dir=tmp_path, local_files_only=True)
+
+
 @pytest.mark.parametrize("name, error", [("no-such-owner/no-such-model", OSError), ("not a/valid id!", ValueError)])
 def test_unknown_hub_id_offline(name, error, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

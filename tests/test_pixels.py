@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffretouch.pixels import as_float, as_output, as_photos, as_tensor, check_strength
+from diffretouch.pixels import as_float, as_output, as_photos, as_tensor, check_strength, shrink
 
 
 def test_lists_and_batches_become_single_photos():
@@ -72,3 +72,11 @@ def test_output_rounds_and_limits():
     assert as_output(result, "pt").shape == (3, 1, 2)
     sixteen = np.full((1, 1, 3), 32896, np.uint16)
     assert np.asarray(as_output(sixteen, "pil")).tolist() == [[[128, 128, 128]]]
+
+
+def test_shrink_averages():
+    image = torch.rand(2, 3, 300, 200)
+    small = shrink(image, 30)
+    assert small.shape == (2, 3, 30, 20) and shrink(image, 300) is image
+    torch.testing.assert_close(small.mean((2, 3)), image.mean((2, 3)), atol=2e-3, rtol=0)
+    assert shrink(torch.rand(1, 3, 1, 4000), 64).shape == (1, 3, 1, 64)

@@ -73,7 +73,7 @@ def test_trains_and_saves_a_pipeline(autoencoder, tmp_path, monkeypatch):
     train(monkeypatch, autoencoder, tmp_path / "out")
     rows = log(tmp_path / "out")
     assert [row["step"] for row in rows] == list(range(1, 7))
-    assert set(rows[0]) == {"step", "lr", "latent", "pixel", "attribute", "contrastive"}
+    assert set(rows[0]) == {"step", "lr", "latent", "pixel", "attribute", "contrastive", "obedience"}
     assert [p.name for p in train_diffretouch.checkpoints(tmp_path / "out")] == [f"checkpoint-{n}" for n in (2, 4, 6)]
     pipe = DiffRetouchPipeline.from_pretrained(tmp_path / "out")
     pipe.set_progress_bar_config(disable=True)
@@ -81,6 +81,22 @@ def test_trains_and_saves_a_pipeline(autoencoder, tmp_path, monkeypatch):
     # what is saved is the EMA, not the raw weights
     raw = load_file(tmp_path / "out" / "checkpoint-6" / "model.safetensors")["unet.conv_in.weight"]
     assert not torch.equal(pipe.unet.conv_in.weight, raw)
+
+
+@pytest.mark.parametrize(
+    "more, terms",
+    [
+        (("--contrastive_anchor", "output"), {"latent", "pixel", "attribute", "contrastive", "obedience"}),
+        (("--contrastive_weight", "0", "--obedience_weight", "0"), {"latent", "pixel", "attribute"}),
+        (
+            ("--branch_fraction", "1", "--pixel_stride", "3"),
+            {"latent", "pixel", "attribute", "contrastive", "obedience"},
+        ),
+    ],
+)
+def test_other_losses(autoencoder, tmp_path, monkeypatch, more, terms):
+    train(monkeypatch, autoencoder, tmp_path, "--max_train_steps", "2", *more)
+    assert set(log(tmp_path)[-1]) == {"step", "lr"} | terms
 
 
 @pytest.mark.parametrize("accumulation", ["1", "2"])
@@ -112,7 +128,9 @@ def launch(autoencoder, output_dir, *more):
     command = [sys.executable, "-c", program, json.dumps(TINY_UNET), *arguments(autoencoder, output_dir, *more)]
     root = Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
 
 
 def wait_for(condition, seconds=120):
@@ -137,9 +155,10 @@ def test_killed_training_comes_back_bit_exact(autoencoder, tmp_path):
 
 
 def test_sigterm_stops_with_a_checkpoint(autoencoder, tmp_path):
-    process = launch(autoencoder, tmp_path, "--max_train_steps", "100000", "--checkpointing_steps", "100000")
+    endless = ("--max_train_steps", "100000", "--checkpointing_steps", "100000", "--dataloader_num_workers", "2")
+    process = launch(autoencoder, tmp_path, *endless)
     wait_for(lambda: (tmp_path / "log.jsonl").exists() and len(log(tmp_path)) > 2 or process.poll() is not None)
-    process.terminate()
+    os.killpg(process.pid, signal.SIGTERM)  # as a terminal or a scheduler does: the data workers get it too
     process.communicate(timeout=120)
     assert process.returncode == 0
     (checkpoint,) = train_diffretouch.checkpoints(tmp_path)

@@ -24,7 +24,14 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from diffretouch.data.unpaired import UnpairedPhotos
-from diffretouch.losses import attribute_loss, contrastive_loss, latent_loss, latent_target, pixel_loss
+from diffretouch.losses import (
+    attribute_loss,
+    contrastive_loss,
+    latent_loss,
+    latent_target,
+    obedience_loss,
+    pixel_loss,
+)
 from diffretouch.models.affine_grid import AffineGridHead
 from diffretouch.models.unet import SMALL_UNET, build_retouch_unet, denoise, unet_thumbnail
 from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
@@ -66,11 +73,18 @@ def parse_args(argv=None):
     add("--latent_weight", type=float, default=1.0)
     add("--pixel_weight", type=float, default=8.0)
     add("--pixel_l1_weight", type=float, default=0.5)
-    add("--attribute_weight", type=float, default=0.5)
-    add("--contrastive_weight", type=float, default=0.1, help="1 in the paper, 0 leaves the contrastive loss out")
-    add("--contrastive_fraction", type=float, default=0.125, help="share of each batch that pays for its two branches")
+    add("--attribute_weight", type=float, default=0.2)
+    add("--obedience_weight", type=float, default=4.0)
+    add("--contrastive_weight", type=float, default=0.02, help="1 in the paper, 0 leaves the contrastive loss out")
+    add("--branch_fraction", type=float, default=0.5, help="share of each batch that is run again for the last two")
+    add(
+        "--contrastive_anchor",
+        choices=["target", "output"],
+        default="target",
+        help="whose scores the loss starts from; the output's leave the direction of an attribute open",
+    )
     add("--contrastive_tau", type=float, default=0.1)
-    add("--first_timestep_fraction", type=float, default=0.35, help="share of samples at the noisiest timestep")
+    add("--first_timestep_fraction", type=float, default=0.5, help="share of samples at the noisiest timestep")
     add("--ema_decay", type=float, default=0.998)
     add("--mixed_precision", choices=["no", "fp16", "bf16"], default="no")
     add("--dataloader_num_workers", type=int, default=1)
@@ -97,20 +111,23 @@ class RetouchModel(torch.nn.Module):
 
 
 def training_losses(model, scheduler, batch, latents, generator, args):
-    """The weighted losses of one batch, as a dict. The branches of the contrastive loss run in the same forward."""
+    """The weighted losses of one batch, as a dict. The branches of the last two run in the same forward."""
     photo, target, c = batch["input"], batch["target"][..., :: args.pixel_stride, :: args.pixel_stride], batch["c"]
     size, last = len(photo), scheduler.config.num_train_timesteps - 1
-    extra = min(math.ceil(size * args.contrastive_fraction), size) if args.contrastive_weight else 0
+    branches = args.contrastive_weight or args.obedience_weight
+    extra = min(math.ceil(size * args.branch_fraction), size) if branches else 0
     timesteps = torch.randint(0, last + 1, (size,), generator=generator)
     timesteps[torch.rand(size, generator=generator) < args.first_timestep_fraction] = last
     noise = torch.randn((size + extra, *latents.shape[1:]), generator=generator)
     timesteps, noise = timesteps.to(photo.device), noise.to(photo.device)
 
-    # The batch itself; its first photos again with other noise; and again with -c
+    # In one forward: the batch; its first photos again with -c; and, for an anchor on the output, with other noise
     some = slice(extra)
-    repeat = lambda x: torch.cat([x, x[some], x[some]])  # noqa: E731
-    all_noise = torch.cat([noise, noise[some]])
-    all_timesteps, all_c = repeat(timesteps), torch.cat([c, c[some], -c[some]])
+    more = 2 if args.contrastive_anchor == "output" else 1
+    repeat = lambda x: torch.cat([x] + [x[some]] * more)  # noqa: E731
+    all_c = torch.cat([c, -c[some], c[some]][: 1 + more])
+    all_noise = torch.cat([noise[:size], noise[some], noise[size:]][: 1 + more])
+    all_timesteps = repeat(timesteps)
     noisy = scheduler.add_noise(repeat(latents), all_noise, all_timesteps)
     output, retouched = model(noisy, repeat(photo), all_timesteps, all_c, args.pixel_stride)
 
@@ -121,10 +138,11 @@ def training_losses(model, scheduler, batch, latents, generator, args):
         "attribute": args.attribute_weight * attribute_loss(retouched[:size], target),
     }
     if extra:
-        branches = retouched[some], retouched[size : size + extra], retouched[size + extra :]
-        losses["contrastive"] = args.contrastive_weight * contrastive_loss(
-            *branches, c[some], tau=args.contrastive_tau
-        )
+        own, opposite = retouched[some], retouched[size : size + extra]
+        anchor, positive = (target[some], own) if more == 1 else (own, retouched[size + extra :])
+        contrast = contrastive_loss(anchor, positive, opposite, c[some], tau=args.contrastive_tau)
+        losses["contrastive"] = args.contrastive_weight * contrast
+        losses["obedience"] = args.obedience_weight * obedience_loss(own, opposite, c[some])
     return losses
 
 
@@ -165,6 +183,11 @@ def main(argv=None):
         resume(args.resume_from_checkpoint, output_dir, accelerator, ema) if args.resume_from_checkpoint else 0
     )
 
+    # Set before the workers start, which inherit it: a signal to the whole group must not kill them under a step
+    stopping = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.append(True))
+
     # 4. Data: sample k is the same whatever was read before, so a training goes on at any step
     exclude = Path(args.exclude).read_text().split("\n") if args.exclude else ()
     photos = UnpairedPhotos(args.train_data_dir, args.resolution, seed=args.seed, exclude=exclude)
@@ -178,9 +201,6 @@ def main(argv=None):
     loader = iter(accelerator.prepare(loader))
 
     # 5. The loop
-    stopping = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.append(True))
     bar = tqdm(range(first_step, args.max_train_steps), disable=not accelerator.is_local_main_process)
     log = open(output_dir / "log.jsonl", "a") if accelerator.is_main_process and mkdir(output_dir) else None
     for step in bar:

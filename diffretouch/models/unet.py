@@ -71,8 +71,7 @@ def build_retouch_unet(base, *, cross_attention_dim=4):
     return unet
 
 
-# c is small beside the UNet's features: with tokens of its own size, 500 steps of training left the sliders without
-# effect; with these, 200 steps were enough for most of it.
+# c is small beside the UNet's features: tokens of its own size are learned from late (training/README.md).
 _TOKEN_SCALE = 6.0
 
 
@@ -119,9 +118,12 @@ def thumbnail_fold_and_size(unet_config):
     return fold, fold * unet_config.sample_size
 
 
-def denoise(unet, latents, thumbnail, timesteps, c):
-    """One call of the UNet: noisy latents (B,4,h,w) -> the scheduler's model output and affine latent, like them."""
-    x = torch.cat([latents, thumbnail], 1).to(unet.dtype)
-    c = c.to(unet.device, unet.dtype)
+def denoise(unet, latents, thumbnail, timesteps, c, *, dtype=None):
+    """One call of the UNet: noisy latents (B,4,h,w) -> the scheduler's model output and affine latent, like them.
+
+    `dtype` is `unet.dtype`, for loops: to find it, diffusers walks over all modules, a tenth of a small UNet's time.
+    """
+    x = torch.cat([latents, thumbnail], 1).to(dtype or unet.dtype)
+    c = c.to(x)
     tokens = attribute_tokens(c, unet.config.cross_attention_dim)
     return unet(x, timesteps, encoder_hidden_states=tokens).sample.chunk(2, 1)
