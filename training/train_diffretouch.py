@@ -249,7 +249,7 @@ def save_pipeline(output_dir, model, ema, scheduler):
     """The EMA weights as a pipeline in `output_dir`, ready for `DiffRetouchPipeline.from_pretrained`."""
     ema.store(model.parameters())
     ema.copy_to(model.parameters())
-    DiffRetouchPipeline(model.unet, model.grid_head, scheduler, default_steps=4).save_pretrained(output_dir)
+    DiffRetouchPipeline(model.unet, model.grid_head, scheduler, default_steps=1).save_pretrained(output_dir)
     ema.restore(model.parameters())
 
 
