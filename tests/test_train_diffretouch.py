@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from diffretouch import AffineGridHead, DiffRetouchPipeline
@@ -19,7 +19,7 @@ from diffretouch.metrics import psnr
 from diffretouch.training import train_diffretouch
 from diffretouch.training.train_autoencoder import SMALL_AUTOENCODER
 
-from .tiny import TINY_UNET
+from .tiny import TINY_UNET, tiny_unet
 
 PHOTOS = Path(__file__).parent / "photos"
 TINY_UNET = {**TINY_UNET, "in_channels": 16, "cross_attention_dim": 8}
@@ -97,6 +97,18 @@ def test_trains_and_saves_a_pipeline(autoencoder, tmp_path, monkeypatch):
 def test_other_losses(autoencoder, tmp_path, monkeypatch, more, terms):
     train(monkeypatch, autoencoder, tmp_path, "--max_train_steps", "2", *more)
     assert set(log(tmp_path)[-1]) == {"step", "lr"} | terms
+
+
+def test_from_stable_diffusion(autoencoder, tmp_path, monkeypatch):
+    base = tiny_unet(in_channels=4, out_channels=4, cross_attention_dim=24)
+    base.save_pretrained(tmp_path / "base" / "unet")
+    DDPMScheduler(prediction_type="epsilon").save_pretrained(tmp_path / "base" / "scheduler")
+    more = ("--pretrained_model_name_or_path", str(tmp_path / "base"), "--learning_rate", "0")
+    train(monkeypatch, autoencoder, tmp_path / "out", "--max_train_steps", "2", *more)
+    pipe = DiffRetouchPipeline.from_pretrained(tmp_path / "out")
+    assert pipe.scheduler.config.prediction_type == "epsilon" and pipe.unet.config.in_channels == 7
+    assert torch.equal(pipe.unet.conv_in.weight[:, :4], base.conv_in.weight)
+    assert pipe(torch.rand(3, 40, 30), output_type="pt").images.shape == (1, 3, 40, 30)
 
 
 @pytest.mark.parametrize("accumulation", ["1", "2"])

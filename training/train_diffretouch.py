@@ -51,13 +51,19 @@ SCHEDULER = dict(
 )
 
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--train_data_dir", required=True, help="folder of finished photos, searched recursively")
     add("--exclude", help="text file with photo names to leave out, one a line")
     add("--vae", required=True, help="autoencoder that makes the latents: a directory or Hub id")
-    add("--pretrained_unet", help="Stable Diffusion UNet to widen (directory or Hub id); the small UNet without")
+    add(
+        "--pretrained_model_name_or_path",
+        help="Stable Diffusion to start from; without it, the small UNet from scratch",
+    )
     add("--output_dir", required=True)
     add("--resolution", type=int, default=128, help="side of the training crops: 4x (small) or 8x the latents'")
     add("--pixel_stride", type=int, default=1, help="pixel and attribute losses see every n-th row and column")
@@ -156,15 +162,17 @@ def main(argv=None):
 
     # 1. Models
     vae = AutoencoderKL.from_pretrained(args.vae, use_safetensors=True).requires_grad_(False).to(accelerator.device)
-    if args.pretrained_unet:
-        base = UNet2DConditionModel.from_pretrained(args.pretrained_unet, subfolder="unet", use_safetensors=True)
+    scheduler = DDIMScheduler(**SCHEDULER)
+    if args.pretrained_model_name_or_path:
+        name = args.pretrained_model_name_or_path
+        base = UNet2DConditionModel.from_pretrained(name, subfolder="unet", use_safetensors=True)
+        scheduler = DDIMScheduler.from_pretrained(name, subfolder="scheduler")  # what its UNet was trained to predict
         model = RetouchModel(build_retouch_unet(base), AffineGridHead(residual=True))
     else:
         head = AffineGridHead(splat_strides=(2, 1), residual=True)
         model = RetouchModel(UNet2DConditionModel(**SMALL_UNET), head)
     if args.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
-    scheduler = DDIMScheduler(**SCHEDULER)
     ema = EMAModel(model.parameters(), decay=args.ema_decay, use_ema_warmup=True, power=3 / 4)
 
     # 2. Optimizer and schedule
@@ -183,11 +191,6 @@ def main(argv=None):
         resume(args.resume_from_checkpoint, output_dir, accelerator, ema) if args.resume_from_checkpoint else 0
     )
 
-    # Set before the workers start, which inherit it: a signal to the whole group must not kill them under a step
-    stopping = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.append(True))
-
     # 4. Data: sample k is the same whatever was read before, so a training goes on at any step
     exclude = Path(args.exclude).read_text().split("\n") if args.exclude else ()
     photos = UnpairedPhotos(args.train_data_dir, args.resolution, seed=args.seed, exclude=exclude)
@@ -197,10 +200,14 @@ def main(argv=None):
         args.train_batch_size,
         sampler=range(first_step * per_step, args.max_train_steps * per_step),
         num_workers=args.dataloader_num_workers,
+        worker_init_fn=leave_signals_to_the_loop,
     )
     loader = iter(accelerator.prepare(loader))
 
     # 5. The loop
+    stopping = []
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda *_: stopping.append(True))
     bar = tqdm(range(first_step, args.max_train_steps), disable=not accelerator.is_local_main_process)
     log = open(output_dir / "log.jsonl", "a") if accelerator.is_main_process and mkdir(output_dir) else None
     for step in bar:
@@ -238,6 +245,12 @@ def main(argv=None):
         if stopping:
             break
     accelerator.end_training()
+
+
+def leave_signals_to_the_loop(worker):
+    """A signal to the whole process group must not take the data away under the last step."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def mkdir(path):
