@@ -518,6 +518,17 @@ assert numpy.array_equal(module.slice_apply(grid, photo, guide, backend="numba")
     _run(code, copy, HOME=nowhere, XDG_CACHE_HOME=nowhere, LOCALAPPDATA=nowhere, NUMBA_CACHE_DIR="")
 
 
+def test_compiled_code_is_kept_in_the_users_cache(tmp_path):
+    copy = tmp_path / "slice_apply.py"
+    copy.write_text(MODULE.read_text())
+    code = """
+assert numpy.array_equal(module.slice_apply(grid, photo, guide, backend="numba"), photo)
+"""
+    _run(code, copy, XDG_CACHE_HOME=str(tmp_path / "cache"), NUMBA_CACHE_DIR="")
+    kept = {path.parts[len(tmp_path.parts)] for path in tmp_path.rglob("*.nbi")}
+    assert kept == {"cache"}
+
+
 def test_without_numba(tmp_path):
     (tmp_path / "numba.py").write_text("raise ImportError('not here')")
     code = """

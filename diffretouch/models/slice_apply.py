@@ -7,6 +7,7 @@ rescaled.
 """
 
 import functools
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -336,6 +337,11 @@ def _strip_guide(planes, matrix, ramps, bias):
     return guide.nan_to_num_(0, posinf=1, neginf=0).clamp_(0, 1)
 
 
+def _cache_folder():
+    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or os.path.expanduser("~/.cache")
+    return os.path.join(base, "diffretouch")
+
+
 @functools.cache
 def _kernel_once(dtype, flat):
     import numba
@@ -359,12 +365,15 @@ def _kernel_once(dtype, flat):
     compile_kernel = functools.partial(numba.njit, signature, nogil=True, fastmath={"contract"})
     # Without this pass of LLVM the 4-wide sums below stay scalar, which halves the speed. It is off in numba.
     slp, numba.config.SLP_VECTORIZE = numba.config.SLP_VECTORIZE, 1
+    # Beside this file, what numba keeps would outlive an uninstall, and the folder left behind would hide a later
+    # editable install.
+    cache_folder, numba.config.CACHE_DIR = numba.config.CACHE_DIR, numba.config.CACHE_DIR or _cache_folder()
     try:
         return compile_kernel(cache=True)(_retouch_rows)
     except Exception:  # nowhere to keep compiled code, or what is kept is damaged; other errors come again
         return compile_kernel()(_retouch_rows)
     finally:
-        numba.config.SLP_VECTORIZE = slp
+        numba.config.SLP_VECTORIZE, numba.config.CACHE_DIR = slp, cache_folder
 
 
 def _kernel(dtype, flat):
