@@ -70,6 +70,16 @@ def _check_output(output, photo, overwrite, names):
             raise typer.BadParameter(f"{name} exists; --overwrite replaces it.", param_hint="--output")
 
 
+def _load_photo(path):
+    """The photo, with a word about what of its file is not carried. Before the model: a wrong file is told at once."""
+    from diffretouch.photo import load_photo
+
+    photo = load_photo(path)
+    for note in photo.notes:
+        _say(f"Note: {path}: {note}")
+    return photo
+
+
 def _depth_for(path, source):
     """The source's bit depth, or the deepest that the output format can hold, with a word about it."""
     from diffretouch.photo.encoders import DEPTHS, SUFFIXES
@@ -119,12 +129,10 @@ def retouch(
     outputs = numbered if samples > 1 else [output]
     _check_output(output, photo, overwrite, outputs)
 
-    from diffretouch.photo import load_photo, save_photo
+    from diffretouch.photo import save_photo
 
-    _colour(background)
-    source = load_photo(photo)  # before the model: a wrong file is told at once
-    for note in source.notes:
-        _say(f"Note: {photo}: {note}")
+    background, source = _colour(background), _load_photo(photo)
+    bit_depth = _depth_for(output, source)
     pipe = _load_pipeline(model, device)
     import torch
 
@@ -144,8 +152,8 @@ def retouch(
             like=source,
             overwrite=overwrite,
             quality=quality,
-            bit_depth=_depth_for(path, source),
-            background=_colour(background),
+            bit_depth=bit_depth,
+            background=background,
             description=json.dumps({**settings, "seed": seed + n}),
         )
         print(path)
@@ -169,9 +177,9 @@ def sweep(
     output = output or photo.with_name(f"{photo.stem}_sweep.png")
     _check_output(output, photo, overwrite, [output])
 
-    from diffretouch.photo import load_photo, save_photo
+    from diffretouch.photo import save_photo
 
-    source = load_photo(photo)
+    source = _load_photo(photo)
     pipe = _load_pipeline(model, device)
     import numpy as np
 
@@ -189,12 +197,10 @@ def measure(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ):
     """Measure the four attributes of photos."""
-    from diffretouch.photo import load_photo
-
     failed = False
     for number, path in enumerate(photos):
         try:
-            pixels = load_photo(path).pixels
+            pixels = _load_photo(path).pixels
         except (ValueError, OSError) as error:
             _say(f"Error: {error}")
             failed = True

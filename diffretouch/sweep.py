@@ -25,13 +25,10 @@ def sweep(pipe, image, *, values=(-1.0, -0.5, 0.0, 0.5, 1.0), seed=0, num_infere
     for i in range(len(ATTRIBUTES)):
         c[i, :, i] = torch.tensor(values)
     photo = shrink(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None], cell).clamp(0, 1)
-    latent_shape = (1, 4, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
-    noise = torch.randn(latent_shape, generator=torch.Generator().manual_seed(seed))
     generators = [torch.Generator().manual_seed(seed) for _ in range(c[..., 0].numel())]
     pictures = pipe(
         photo,
         c.flatten(0, 1),
-        latents=noise.expand(c[..., 0].numel(), -1, -1, -1),
         generator=generators,
         num_inference_steps=num_inference_steps,
     ).images

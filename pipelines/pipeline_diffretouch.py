@@ -308,6 +308,8 @@ class DiffRetouchPipeline(DiffusionPipeline):
         """
         check_strength(strength)
         photo = _one_photo("image", image)
+        if out is not None and torch.is_tensor(photo):
+            raise ValueError("`out` is for array input, got a tensor as `image`.")
         grid = grid[None] if grid.ndim == 4 else grid
         if grid.ndim != 5 or grid.shape[:2] != (1, 12):
             raise ValueError(f"`grid` must have shape (1,12,D,gh,gw), got {tuple(grid.shape)}.")
@@ -322,7 +324,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         identity = identity_grid(1, device=grid.device)[:, :, :1, :1, :1]
         grid = torch.lerp(identity.expand_as(grid), grid, float(strength))
         if isinstance(photo, np.ndarray):
-            return self.grid_head.apply(grid, photo) if out is None else self.grid_head.apply(grid, photo, out=out)
+            return self.grid_head.apply(grid, photo, out=out)
         return self.grid_head.apply(grid, photo[None].to(grid.device, torch.float32))[0]
 
     def preview(
@@ -415,11 +417,11 @@ class DiffRetouchPipeline(DiffusionPipeline):
             raise ValueError(f"`limit` must lie in (0, 3], got {limit!r}.")
         photo = shrink(as_tensor(_one_photo("image", image)), 256)
         wanted = measure_attributes(as_tensor(_one_photo("reference", reference)).clamp(0, 1))
-        state = (generator or torch.Generator().manual_seed(0)).get_state()
+        generator = generator or torch.Generator().manual_seed(0)
+        state = generator.get_state()
         c, best = torch.zeros(4), (math.inf, None)
         for _ in range(iterations):
-            noise = torch.Generator().manual_seed(0)
-            noise.set_state(state)  # the same noise each time: only c moves
+            noise = torch.Generator(generator.device).set_state(state)  # the same each time: only c moves
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # about extrapolation, which `limit` allows
                 grid = self.predict_grid(photo, c, num_inference_steps=num_inference_steps, generator=noise)

@@ -130,6 +130,8 @@ def test_apply_grid_returns_what_it_was_given(pipe, tmp_path):
     on_disk = np.memmap(tmp_path / "photo", np.uint16, "w+", shape=pixels.shape)
     pipe.apply_grid(pixels, grid, out=on_disk)
     assert np.array_equal(on_disk, result)
+    with pytest.raises(ValueError, match="`out`"):
+        pipe.apply_grid(image, grid, out=torch.empty_like(image))
     wide = np.linspace(-0.2, 1.2, 30, dtype=np.float32).reshape(1, 10, 3)
     np.testing.assert_allclose(pipe.apply_grid(wide, identity_grid()), wide, atol=1e-5)  # floats are not clipped
 

@@ -176,7 +176,8 @@ def test_refine_adds_points_and_comes_closer(pipe):
     assert len(sliders.points) == 25 + 4 * 16  # one round was good enough
 
 
-def test_background_answers_from_the_centre_at_once():
+def waiting_sliders():
+    """Sliders whose sampling in the background waits, behind the centre, for the event that comes with them."""
     go_on = threading.Event()
 
     def sample(c):
@@ -184,7 +185,11 @@ def test_background_answers_from_the_centre_at_once():
             assert go_on.wait(30)
         return linear_sample(c)
 
-    sliders = linear_sliders(sample, background=True)
+    return linear_sliders(sample, background=True), go_on
+
+
+def test_background_answers_from_the_centre_at_once():
+    sliders, go_on = waiting_sliders()
     assert torch.equal(sliders.grid([0.5, 0, 0, 0]), linear_sample(torch.zeros(1, 4)))
     with pytest.raises(TimeoutError):
         sliders.wait(0.01)
@@ -235,14 +240,7 @@ def test_failed_sampling_is_told(background):
 
 
 def test_close_ends_the_background_sampling():
-    go_on = threading.Event()
-
-    def sample(c):
-        if len(c) > 1:
-            assert go_on.wait(30)
-        return linear_sample(c)
-
-    sliders = linear_sliders(sample, background=True)
+    sliders, go_on = waiting_sliders()
     sliders.close()
     go_on.set()
     assert len(sliders.wait(30).points) < 25

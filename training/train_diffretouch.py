@@ -209,7 +209,10 @@ def main(argv=None):
     for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: stopping.append(True))
     bar = tqdm(range(first_step, args.max_train_steps), disable=not accelerator.is_local_main_process)
-    log = open(output_dir / "log.jsonl", "a") if accelerator.is_main_process and mkdir(output_dir) else None
+    log = None
+    if accelerator.is_main_process:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        log = open(output_dir / "log.jsonl", "a")
     for step in bar:
         for micro in range(args.gradient_accumulation_steps):
             batch = next(loader)
@@ -251,11 +254,6 @@ def leave_signals_to_the_loop(worker):
     """A signal to the whole process group must not take the data away under the last step."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-
-
-def mkdir(path):
-    path.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def save_pipeline(output_dir, model, ema, scheduler):
