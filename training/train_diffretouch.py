@@ -6,24 +6,17 @@ accelerate launch training/train_diffretouch.py --train_data_dir PHOTOS --vae AU
 import argparse
 import json
 import math
-import os
-import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.logging import get_logger
 from accelerate.utils import set_seed
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
-from diffretouch.data.unpaired import UnpairedPhotos
 from diffretouch.losses import (
     attribute_loss,
     contrastive_loss,
@@ -35,8 +28,8 @@ from diffretouch.losses import (
 from diffretouch.models.affine_grid import AffineGridHead
 from diffretouch.models.unet import SMALL_UNET, build_retouch_unet, denoise, unet_thumbnail
 from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
-
-logger = get_logger(__name__)
+from diffretouch.training.checkpoints import leave_signals_to_the_loop, resume, save_checkpoint, stop_signals
+from diffretouch.training.pairs import add_pair_arguments, training_pairs
 
 # Zero terminal SNR (Lin et al., WACV 2024): the first step of a sampler then sees pure noise, as in training, and the
 # brightness of the result does not lean towards that of the noise.
@@ -51,14 +44,10 @@ SCHEDULER = dict(
 )
 
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--train_data_dir", required=True, help="folder of finished photos, searched recursively")
-    add("--exclude", help="text file with photo names to leave out, one a line")
+    add_pair_arguments(parser)
     add("--vae", required=True, help="autoencoder that makes the latents: a directory or Hub id")
     add(
         "--pretrained_model_name_or_path",
@@ -192,8 +181,7 @@ def main(argv=None):
     )
 
     # 4. Data: sample k is the same whatever was read before, so a training goes on at any step
-    exclude = Path(args.exclude).read_text().split("\n") if args.exclude else ()
-    photos = UnpairedPhotos(args.train_data_dir, args.resolution, seed=args.seed, exclude=exclude)
+    photos = training_pairs(args, args.resolution)
     per_step = args.train_batch_size * accelerator.num_processes * args.gradient_accumulation_steps
     loader = torch.utils.data.DataLoader(
         photos,
@@ -205,9 +193,7 @@ def main(argv=None):
     loader = iter(accelerator.prepare(loader))
 
     # 5. The loop
-    stopping = []
-    for number in STOP_SIGNALS:
-        signal.signal(number, lambda *_: stopping.append(True))
+    stopping = stop_signals()
     bar = tqdm(range(first_step, args.max_train_steps), disable=not accelerator.is_local_main_process)
     log = None
     if accelerator.is_main_process:
@@ -250,62 +236,12 @@ def main(argv=None):
     accelerator.end_training()
 
 
-def leave_signals_to_the_loop(worker):
-    """A signal to the whole process group must not take the data away under the last step."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-
-
 def save_pipeline(output_dir, model, ema, scheduler):
     """The EMA weights as a pipeline in `output_dir`, ready for `DiffRetouchPipeline.from_pretrained`."""
     ema.store(model.parameters())
     ema.copy_to(model.parameters())
     DiffRetouchPipeline(model.unet, model.grid_head, scheduler, default_steps=1).save_pretrained(output_dir)
     ema.restore(model.parameters())
-
-
-def save_checkpoint(output_dir, step, accelerator, ema, limit):
-    """Write `checkpoint-<step>` aside, rename it when whole, then remove the oldest beyond `limit`."""
-    final, aside = output_dir / f"checkpoint-{step}", output_dir / f"checkpoint-{step}.tmp"
-    accelerator.save_state(str(aside))
-    if accelerator.is_main_process:
-        save_file(
-            {str(i): p.detach().cpu().contiguous() for i, p in enumerate(ema.shadow_params)}, aside / "ema.safetensors"
-        )
-        (aside / "step.json").write_text(json.dumps({"step": step, "ema_step": ema.optimization_step}))
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(aside, final)
-        for old in checkpoints(output_dir)[:-limit]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
-
-
-def checkpoints(output_dir):
-    """Whole checkpoints, oldest first."""
-    found = [p for p in output_dir.glob("checkpoint-*") if p.suffix != ".tmp"]
-    return sorted(found, key=lambda p: int(p.name.split("-")[1]))
-
-
-def resume(name, output_dir, accelerator, ema):
-    """Load the named checkpoint, or the latest that can be read; return the step to go on from."""
-    candidates = checkpoints(output_dir)[::-1] if name == "latest" else [Path(name)]
-    for path in candidates:
-        try:
-            state = json.loads((path / "step.json").read_text())
-            shadow = load_file(path / "ema.safetensors")
-            accelerator.load_state(str(path))
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            logger.warning(f"{path} cannot be read, trying the one before: {error}")
-            continue
-        ema.shadow_params = [shadow[str(i)].to(accelerator.device) for i in range(len(shadow))]
-        ema.optimization_step = state["ema_step"]
-        return state["step"]
-    if name == "latest" and not candidates:
-        return 0
-    raise SystemExit(
-        f"`--resume_from_checkpoint`: no checkpoint under {output_dir if name == 'latest' else name} can be read."
-    )
 
 
 if __name__ == "__main__":
