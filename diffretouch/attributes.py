@@ -132,6 +132,72 @@ def attribute_labels(scores, reference=None, *, scales=ATTRIBUTE_SCALES, limit=1
     return ((coordinates - centre) / coordinates.new_tensor(scales)).clamp(-limit, limit)
 
 
+def label_statistics(scores, knots=33):
+    """The spread of a data set's scores, from which `quantile_labels` makes labels: kept with the model, JSON-able.
+
+    Args:
+        scores (`torch.Tensor`): (N,4), `measure_attributes` of the data set's finished versions; N >= 2.
+        knots (`int`): how many quantiles are kept.
+
+    Returns:
+        `dict`: `count`, and `quantiles`: for each attribute by name, `knots` values of `attribute_coordinates`.
+    """
+    if not torch.is_tensor(scores) or scores.ndim != 2 or scores.shape[1] != len(ATTRIBUTES) or len(scores) < 2:
+        raise ValueError(f"`scores` must have shape (N,4) with N >= 2, got {_describe(scores)}.")
+    if not scores.isfinite().all():
+        raise ValueError("`scores` must be finite, got NaN or infinite values.")
+    levels = torch.linspace(0, 1, knots, dtype=torch.float64)
+    quantiles = torch.quantile(attribute_coordinates(scores.double()), levels, dim=0)  # (knots,4)
+    # Ties would make steps of no width: the least width is far below what can be seen.
+    quantiles = torch.cummax(quantiles + 1e-6 * torch.arange(knots)[:, None], 0).values
+    columns = zip(ATTRIBUTES, quantiles.unbind(1), strict=True)
+    return {"count": len(scores), "quantiles": {name: [round(v, 7) for v in q.tolist()] for name, q in columns}}
+
+
+def quantile_labels(scores, statistics, *, limit=1.0):
+    """Labels c by a photo's place in the whole data set: 2 q - 1, with q the quantile of its score.
+
+    The derivation of PerTouch, the successor of DiffRetouch: -1 is the least colourful photo of all, 0 the median.
+    Unlike those of `attribute_labels` they need no other version of the photo. Beyond the outermost quantiles they go
+    on in a straight line, so that gradients stay.
+
+    Args:
+        scores (`torch.Tensor`): (...,4), of `measure_attributes`.
+        statistics (`dict`): of `label_statistics`.
+        limit (`float`): labels are limited to [-limit, limit].
+
+    Returns:
+        `torch.Tensor`: (...,4), differentiable.
+    """
+    check_statistics(statistics)
+    labels = []
+    for name, x in zip(ATTRIBUTES, attribute_coordinates(scores).unbind(-1), strict=True):
+        knots = x.new_tensor(statistics["quantiles"][name])
+        last = len(knots) - 1
+        cell = torch.searchsorted(knots, x.detach().contiguous()).clamp(
+            1, last
+        )  # (...): between knots cell-1 and cell
+        low, high = knots[cell - 1], knots[cell]
+        inside = (cell - 1 + (x - low) / (high - low)) * (2 / last) - 1
+        # The outermost quantiles are single photos: the slope beyond them is that of the middle nine tenths.
+        edge = max(round(last / 20), 1)
+        slope = 2 * (1 - 2 * edge / last) / (knots[last - edge] - knots[edge])
+        below, above = -1 + (x - knots[0]) * slope, 1 + (x - knots[last]) * slope
+        labels.append(torch.where(x < knots[0], below, torch.where(x > knots[last], above, inside)))
+    return torch.stack(labels, -1).clamp(-limit, limit)
+
+
+def check_statistics(statistics):
+    """Raise unless `statistics` are those of `label_statistics`, e.g. as a model's config keeps them."""
+    quantiles = statistics.get("quantiles") if isinstance(statistics, Mapping) else None
+    if not isinstance(quantiles, Mapping) or set(quantiles) != set(ATTRIBUTES):
+        raise ValueError(f"`statistics` must hold the quantiles of {', '.join(ATTRIBUTES)}: see label_statistics.")
+    for name, knots in quantiles.items():
+        numbers = isinstance(knots, (list, tuple)) and all(isinstance(v, (int, float)) for v in knots)
+        if not numbers or len(knots) < 2 or not all(a < b for a, b in zip(knots, knots[1:], strict=False)):
+            raise ValueError(f"`statistics`: the quantiles of {name} must be at least two numbers that rise.")
+
+
 def as_attributes(c, batch_size=None):
     """Check what a caller gave as `c` and bring it into one form.
 

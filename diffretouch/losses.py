@@ -1,8 +1,15 @@
 """The losses that train a retouching UNet and its grid head."""
 
+import torch
 import torch.nn.functional as F
 
-from diffretouch.attributes import ATTRIBUTE_SCALES, attribute_coordinates, attribute_labels, measure_attributes
+from diffretouch.attributes import (
+    ATTRIBUTE_SCALES,
+    attribute_coordinates,
+    attribute_labels,
+    measure_attributes,
+    quantile_labels,
+)
 
 
 def latent_target(scheduler, latents, noise, timesteps):
@@ -17,29 +24,88 @@ def latent_target(scheduler, latents, noise, timesteps):
     raise ValueError(f'`prediction_type` must be "epsilon", "v_prediction" or "sample", got {kind!r}.')
 
 
-def latent_loss(prediction, target):
-    """||prediction - target||^2, mean: the first term of DiffRetouch's L_rec."""
-    return F.mse_loss(prediction.float(), target.float())
+def predicted_latents(scheduler, output, noisy, timesteps):
+    """The clean latents that a model output stands for: `latent_target` turned round.
+
+    At zero SNR the noise alone says nothing of them: "epsilon" needs a schedule that ends above it.
+    """
+    kind = scheduler.config.prediction_type
+    if kind == "sample":
+        return output
+    alpha = scheduler.alphas_cumprod.to(noisy.device, noisy.dtype)[timesteps][:, None, None, None]
+    if kind == "epsilon":
+        return (noisy - (1 - alpha).sqrt() * output) / alpha.sqrt()
+    if kind == "v_prediction":
+        return alpha.sqrt() * noisy - (1 - alpha).sqrt() * output
+    raise ValueError(f'`prediction_type` must be "epsilon", "v_prediction" or "sample", got {kind!r}.')
 
 
-def pixel_loss(retouched, target, l1_weight=0.0):
+def snr_weights(scheduler, timesteps, gamma):
+    """Min-SNR weights (B,) of the latent loss (Hang et al., ICCV 2023): min(SNR, gamma) for a prediction of x_0.
+
+    For the noise that is min(SNR, gamma) / SNR, for velocity min(SNR, gamma) / (SNR + 1). The noisiest timestep of a
+    schedule with zero terminal SNR weighs 0 for velocity and 1 for the noise.
+    """
+    if not gamma > 0:
+        raise ValueError(f"`gamma` must be above 0, got {gamma!r}.")
+    alpha = scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+    snr = alpha / (1 - alpha)
+    divisor = {"epsilon": snr.clamp(min=1e-12), "v_prediction": snr + 1, "sample": torch.ones_like(snr)}
+    kind = scheduler.config.prediction_type
+    return (snr.clamp(max=gamma).clamp(min=1e-12) if kind == "epsilon" else snr.clamp(max=gamma)) / divisor[kind]
+
+
+def latent_loss(prediction, target, weights=None):
+    """||prediction - target||^2, mean: the first term of DiffRetouch's L_rec.
+
+    `weights` (B,) weigh the samples, see `snr_weights`.
+    """
+    if weights is None:
+        return F.mse_loss(prediction.float(), target.float())
+    errors = (prediction.float() - target.float()).square().flatten(1).mean(1)
+    return (weights.to(errors) * errors).mean()
+
+
+def pixel_loss(retouched, target, l1_weight=0.0, weights=None):
     """||D_t - X_0||^2, mean, photos in [0,1]: the second term of DiffRetouch's L_rec.
 
     Its weight beta is 0.01 in the paper and 1 in the released code, there on [-1,1], which makes each value 4x ours.
-    `l1_weight` adds a mean absolute error, which an outlier pulls less.
+    `l1_weight` adds a mean absolute error, which an outlier pulls less. `weights` (B,1,H,W) weigh the pixels, e.g.
+    those of people more; they are not normalised.
     """
-    loss = F.mse_loss(retouched.float(), target.float())
-    return loss + l1_weight * F.l1_loss(retouched.float(), target.float()) if l1_weight else loss
+    difference = retouched.float() - target.float()
+    loss = difference.square() + l1_weight * difference.abs() if l1_weight else difference.square()
+    return (loss if weights is None else loss * weights.to(loss)).mean()
 
 
-def attribute_loss(retouched, target, scales=ATTRIBUTE_SCALES):
-    """How far the retouched photo's attributes lie from the target's, in units of c: mean smooth L1. Ours."""
-    wanted = measure_attributes(target.float())
-    missing = attribute_labels(measure_attributes(retouched.float())[:, None], wanted, scales=scales, limit=4.0)
+def grid_smoothness_loss(grid):
+    """Mean squared step between neighbouring cells of a grid (B,12,D,gh,gw), summed over its three directions. Ours.
+
+    A smooth grid makes no halos at its cells' borders; the UNet rarely needs to be told so.
+    """
+    steps = (grid.float().diff(dim=dim) for dim in (2, 3, 4) if grid.shape[dim] > 1)
+    return sum((step.square().mean() for step in steps), grid.new_zeros(()).float())
+
+
+def _moved(scores, reference, scales, statistics, limit):
+    """How far scores (B,4) lie from others (B,4), in units of c, by the kind of labels."""
+    if statistics is None:
+        return attribute_labels(scores[:, None], reference, scales=scales, limit=limit)[:, 0]
+    labels = (quantile_labels(x, statistics, limit=limit) for x in (scores, reference))
+    return next(labels) - next(labels)
+
+
+def attribute_loss(retouched, target, scales=ATTRIBUTE_SCALES, statistics=None):
+    """How far the retouched photo's attributes lie from the target's, in units of c: mean smooth L1. Ours.
+
+    `statistics` are those of quantile labels, see `quantile_labels`.
+    """
+    scores = measure_attributes(retouched.float()), measure_attributes(target.float())
+    missing = _moved(*scores, scales, statistics, 4.0)
     return F.smooth_l1_loss(missing, missing.new_zeros(missing.shape), beta=0.5)
 
 
-def obedience_loss(own, opposite, c, scales=ATTRIBUTE_SCALES):
+def obedience_loss(own, opposite, c, scales=ATTRIBUTE_SCALES, statistics=None):
     """Whether the outputs for c and for -c lie 2c apart in their attributes: mean smooth L1, in units of c. Ours.
 
     Both come from the same photo, so how it should be finished cancels out, and what is left is whether the sliders
@@ -48,10 +114,10 @@ def obedience_loss(own, opposite, c, scales=ATTRIBUTE_SCALES):
     Args:
         own, opposite: (B,3,H,W) outputs for c and for -c, in [0,1].
         c: (B,4) in the order of `ATTRIBUTES`.
+        statistics (*optional*): those of quantile labels, see `quantile_labels`.
     """
-    scores = measure_attributes(own.float()), measure_attributes(opposite.float())
-    moved = attribute_labels(scores[1][:, None], scores[0], scales=scales, limit=8.0)[:, 0]
-    return F.smooth_l1_loss(moved, -2 * c, beta=0.5)
+    scores = measure_attributes(opposite.float()), measure_attributes(own.float())
+    return F.smooth_l1_loss(_moved(*scores, scales, statistics, 8.0), -2 * c, beta=0.5)
 
 
 def contrastive_loss(anchor, positive, negative, c, *, tau=0.1, scales=ATTRIBUTE_SCALES):

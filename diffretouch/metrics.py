@@ -1,10 +1,21 @@
-"""How close a retouch comes to an expert's: PSNR and colour differences, on sRGB photos in [0,1]."""
+"""How close a retouch comes to an expert's, what it keeps, and how it obeys: measures on sRGB photos in [0,1]."""
+
+import math
+import os
 
 import torch
+from torch.nn.functional import conv2d
 
 # sRGB primaries to CIE XYZ (D65), IEC 61966-2-1; and the D65 white.
 _TO_XYZ = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 _WHITE = [0.95047, 1.0, 1.08883]
+_LUMA = [0.299, 0.587, 0.114]
+
+_STRIP = 2**18  # pixels measured at a time where a measure needs many copies of the photo
+
+
+class MetricUnavailable(RuntimeError):
+    """A metric cannot be computed here: the message says what it needs."""
 
 
 def srgb_to_lab(image):
@@ -22,6 +33,234 @@ def psnr(image, target):
     return -10 * (image - target).square().mean((1, 2, 3)).clamp(min=1e-12).log10()
 
 
+def ssim(image, target):
+    """Structural similarity (Wang et al. 2004), (B,): Gaussian window of 11 px and sigma 1.5, mean over RGB.
+
+    Whole windows only, as in the authors' code and in the field's tables. The window is applied along rows and
+    columns, five times faster on a CPU than torchmetrics' square one.
+
+    Raises:
+        ValueError: a side is shorter than the window.
+    """
+    if min(image.shape[-2:]) < 11:
+        raise ValueError(f"`image` must have sides of at least 11 px for SSIM, got {tuple(image.shape[-2:])}.")
+    window = torch.exp(-(torch.arange(-5.0, 6, dtype=image.dtype, device=image.device).square()) / (2 * 1.5**2))
+    window = window / window.sum()
+    height, width = image.shape[-2:]
+    rows, total = max(_STRIP // width, 1), 0.0
+    for top in range(0, height - 10, rows):  # in strips, each with the rows that its windows reach into
+        x, y = (photo[:, :, top : min(top + rows + 10, height)].flatten(0, 1)[:, None] for photo in (image, target))
+        moments = torch.cat([x, y, x * x, y * y, x * y], 1).flatten(0, 1)[:, None]  # (B*3*5,1,h,W)
+        moments = conv2d(conv2d(moments, window[None, None, :, None]), window[None, None, None])
+        mx, my, xx, yy, xy = moments.unflatten(0, (-1, 5)).squeeze(2).unbind(1)
+        c1, c2 = 0.01**2, 0.03**2
+        structure = (2 * (xy - mx * my) + c2) / (xx - mx * mx + yy - my * my + c2)
+        similarity = (2 * mx * my + c1) / (mx * mx + my * my + c1) * structure
+        total = total + similarity.double().sum((1, 2)).unflatten(0, (-1, 3)).sum(1)
+    return total / (3 * (height - 10) * (width - 10))
+
+
 def delta_e76(image, target):
-    """Mean CIE 1976 colour difference, (B,): the Euclidean distance in CIELAB."""
+    """Mean CIE 1976 colour difference, (B,): the Euclidean distance in CIELAB.
+
+    This is also the "L2 in Lab" of Yan et al. (2016) and of SA-AdjustNet's table 1.
+    """
     return (srgb_to_lab(image) - srgb_to_lab(target)).square().sum(1).sqrt().mean((1, 2))
+
+
+def delta_e2000(image, target):
+    """Mean CIEDE2000 colour difference, (B,). In strips: large photos need no more memory than small ones."""
+    rows = max(_STRIP // image.shape[-1], 1)
+    total = 0.0
+    for a, b in zip(image.split(rows, 2), target.split(rows, 2), strict=True):
+        total = total + lab_delta_e2000(srgb_to_lab(a.double()), srgb_to_lab(b.double())).sum((1, 2))
+    return total / (image.shape[-2] * image.shape[-1])
+
+
+def lab_delta_e2000(lab, other):
+    """CIEDE2000 (Sharma, Wu and Dalal 2005) of CIELAB colours (B,3,...) -> (B,...)."""
+    (l1, a1, b1), (l2, a2, b2) = lab.unbind(1), other.unbind(1)
+    mean_chroma = (torch.hypot(a1, b1) + torch.hypot(a2, b2)) / 2
+    a1, a2 = (a * (1.5 - 0.5 * _chroma_weight(mean_chroma)) for a in (a1, a2))
+    c1, c2 = torch.hypot(a1, b1), torch.hypot(a2, b2)
+    h1, h2 = torch.atan2(b1, a1) % (2 * math.pi), torch.atan2(b2, a2) % (2 * math.pi)
+    grey = (c1 * c2) == 0
+
+    # Differences; hues turn the short way, and grey has none
+    turn = h2 - h1
+    far = turn.abs() > math.pi
+    turn = torch.where(far, turn - 2 * math.pi * turn.sign(), turn)
+    turn = torch.where(grey, 0, turn)
+    dl, dc, dh = l2 - l1, c2 - c1, 2 * (c1 * c2).sqrt() * torch.sin(turn / 2)
+
+    # Weights at the means
+    lightness, chroma, hue = (l1 + l2) / 2, (c1 + c2) / 2, (h1 + h2) / 2
+    hue = torch.where(far, torch.where(h1 + h2 < 2 * math.pi, hue + math.pi, hue - math.pi), hue)
+    hue = torch.where(grey, h1 + h2, hue)
+    cos = lambda k, degrees: torch.cos(k * hue + math.radians(degrees))  # noqa: E731
+    t = 1 - 0.17 * cos(1, -30) + 0.24 * cos(2, 0) + 0.32 * cos(3, 6) - 0.20 * cos(4, -63)
+    offset = (lightness - 50).square()
+    sl, sc, sh = 1 + 0.015 * offset / (20 + offset).sqrt(), 1 + 0.045 * chroma, 1 + 0.015 * chroma * t
+    rotation = math.radians(60) * torch.exp(-(((torch.rad2deg(hue) - 275) / 25).square()))
+    rt = -torch.sin(rotation) * 2 * _chroma_weight(chroma)
+    dl, dc, dh = dl / sl, dc / sc, dh / sh
+    return (dl.square() + dc.square() + dh.square() + rt * dc * dh).clamp(min=0).sqrt()
+
+
+def _chroma_weight(chroma):
+    return (chroma**7 / (chroma**7 + 25.0**7)).sqrt()
+
+
+def csrnet_lab_l2(image, target, *, wrapped=True):
+    """The "L2 error in Lab" of the released CSRNet script, (B,), to compare with its table: no CIELAB distance.
+
+    The script takes the distance of 8-bit Lab values (L scaled to 0..255, a and b + 128), and its arrays stay uint8:
+    differences and their squares wrap around at 256, so that a difference of 16 counts as 0 and no pixel as more than
+    27.7. `wrapped=False` is the same distance without that bug. OpenCV's integer tables differ from the rounded CIELAB
+    used here by one level in a tenth of the values.
+    """
+    a, b = (_lab_8bit(x) for x in (image, target))
+    return byte_distance(a, b, wrapped=wrapped).mean((1, 2))
+
+
+def _lab_8bit(image):
+    lab = srgb_to_lab(image.double())
+    lab = torch.stack([lab[:, 0] * 2.55, lab[:, 1] + 128, lab[:, 2] + 128], 1)
+    return lab.round().clamp(0, 255)
+
+
+def byte_distance(a, b, *, wrapped):
+    """Euclidean distance of byte triples (B,3,...) -> (B,...), in bytes that wrap around or as real numbers."""
+    difference = (a - b).double()
+    squares = (difference % 256).square() % 256 if wrapped else difference.square()
+    return squares.sum(1).sqrt()
+
+
+def clipped_share(image):
+    """Share of the pixels with a channel at 0 or 1 (within half a level of 8 bits), (B,) in [0,1]."""
+    return ((image < 0.5 / 255) | (image > 254.5 / 255)).any(1).double().mean((1, 2))
+
+
+def gradient_correlation(image, source):
+    """How much of the photo's structure a retouch keeps, (B,) in [-1,1]: correlation of both luma gradients.
+
+    1 for every retouch that scales and shifts all tones alike; lost, invented or blurred detail lowers it. Of two
+    photos without any gradient it is 1, of one without it 0.
+    """
+    a, b = (_luma_gradient(x) for x in (image, source))
+    norms = a.norm(dim=1) * b.norm(dim=1)
+    flat = (a.norm(dim=1) == 0) & (b.norm(dim=1) == 0)
+    return torch.where(flat, 1.0, (a * b).sum(1) / norms.clamp(min=1e-30))
+
+
+def _luma_gradient(image):
+    luma = torch.einsum("j,bjhw->bhw", image.new_tensor(_LUMA), image).double()
+    gradient = torch.cat([luma.diff(dim=1).flatten(1), luma.diff(dim=2).flatten(1)], 1)
+    return gradient if gradient.shape[1] else gradient.new_zeros(len(image), 1)
+
+
+def sample_diversity(images):
+    """Mean CIE 1976 difference between all pairs of several retouches (S,3,H,W) of one photo: a number.
+
+    Raises:
+        ValueError: fewer than two.
+    """
+    if len(images) < 2:
+        raise ValueError(f"`images` must hold at least two retouches, got {len(images)}.")
+    first, second = torch.triu_indices(len(images), len(images), 1)
+    return delta_e76(images[first], images[second]).mean()
+
+
+def spearman(x, y):
+    """Spearman's rank correlation along the last axis, (...,n) each -> (...), ties by their mean rank.
+
+    NaN where one side is constant: there is no order to compare.
+    """
+    x, y = (_ranks(v.double()) for v in torch.broadcast_tensors(x, y))
+    x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
+    return (x * y).sum(-1) / (x.square().sum(-1) * y.square().sum(-1)).sqrt()
+
+
+def _ranks(x):
+    below = (x[..., None, :] < x[..., :, None]).sum(-1)
+    equal = (x[..., None, :] == x[..., :, None]).sum(-1)
+    return below + (equal + 1).double() / 2
+
+
+def frechet_distance(a, b):
+    """Fréchet distance between the Gaussians of two sets of features (n,d) and (m,d): a number, the FID's formula.
+
+    The square of the 2-Wasserstein distance: `|mean difference|^2 + tr(A + B - 2 (A B)^(1/2))`.
+
+    Raises:
+        ValueError: a set has fewer than two rows.
+    """
+    a, b = a.double(), b.double()
+    if min(len(a), len(b)) < 2:
+        raise ValueError(f"`a` and `b` must have at least two rows each, got {len(a)} and {len(b)}.")
+    covariances = [torch.cov(x.T).reshape(x.shape[1], x.shape[1]) for x in (a, b)]
+    # tr (A B)^(1/2) from the symmetric A^(1/2) B A^(1/2), whose eigenvalues are the same
+    values, vectors = torch.linalg.eigh(covariances[0])
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ covariances[1] @ root).clamp(min=0).sqrt().sum()
+    distance = (a.mean(0) - b.mean(0)).square().sum() + sum(c.trace() for c in covariances) - 2 * cross
+    return distance.clamp(min=0)
+
+
+def lpips_metric(weights=None):
+    """LPIPS (Zhang et al. 2018), version 0.1 on AlexNet, as a function (image, target) -> (B,). Downloads nothing.
+
+    Args:
+        weights (*optional*): a file for [`diffretouch.perceptual.Lpips`]; without it the package lpips is looked for.
+
+    Raises:
+        ValueError: `weights` cannot be read.
+        MetricUnavailable: there are no weights, or lpips cannot be imported.
+    """
+    if weights is not None:
+        from diffretouch.perceptual import Lpips
+
+        return torch.no_grad()(Lpips(weights).eval())
+    try:
+        import lpips
+    except Exception as error:  # beside a CPU build of torch, torchvision fails in its own ways
+        raise MetricUnavailable(f"needs a weights file or the package lpips ({_first_line(error)})") from error
+    backbone = os.path.join(torch.hub.get_dir(), "checkpoints", "alexnet-owt-7be5be79.pth")
+    if not os.path.isfile(backbone):
+        raise MetricUnavailable(f"needs the weights of its backbone as {backbone}")
+    model = lpips.LPIPS(net="alex", verbose=False).eval()
+
+    @torch.no_grad()
+    def measure(image, target):
+        return model(image.float(), target.float(), normalize=True).flatten()
+
+    return measure
+
+
+def inception_features():
+    """The features of the FID as clean-fid makes them, as a function (1,3,H,W) -> (2048,). Downloads nothing.
+
+    Raises:
+        MetricUnavailable: clean-fid is not installed or cannot be imported, or the Inception weights are not there.
+    """
+    try:
+        from cleanfid.inception_torchscript import InceptionV3W
+        from cleanfid.resize import build_resizer
+    except Exception as error:
+        raise MetricUnavailable(f"needs the package clean-fid and its weights ({_first_line(error)})") from error
+    folder = os.path.join(torch.hub.get_dir(), "checkpoints")
+    weights = os.path.join(folder, "inception-2015-12-05.pt")
+    if not os.path.isfile(weights):
+        raise MetricUnavailable(f"needs the Inception weights as {weights}")
+    model, resize = InceptionV3W(folder, download=False, resize_inside=False).eval(), build_resizer("clean")
+
+    @torch.no_grad()
+    def features(image):
+        pixels = resize((image[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy())
+        return model(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float())[0]
+
+    return features
+
+
+def _first_line(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

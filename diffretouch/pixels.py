@@ -45,7 +45,7 @@ def _check_array(image):
             raise TypeError(f"`image` arrays must be uint8, uint16 or floating point, got {image.dtype}.")
         for rows in np.array_split(image, max(image.size // 2**24, 1)):  # in pieces: it may be memory-mapped
             if rows.size:
-                _check_range(float(rows.min()), float(rows.max()))
+                _check_range(rows, lambda rows: rows.max(-1))
         image = image if image.dtype == np.float32 else image.astype(np.float32)
     return list(image) if image.ndim == 4 else [image]
 
@@ -55,14 +55,18 @@ def _check_tensor(image):
         raise TypeError(f"`image` tensors must be floating point in [0,1], got {image.dtype}.")
     if image.ndim not in (3, 4) or image.shape[-3] != 3 or 0 in image.shape:
         raise ValueError(f"`image` tensors must have shape (3,H,W) or (B,3,H,W), got {tuple(image.shape)}.")
-    _check_range(image.min().item(), image.max().item())
+    _check_range(image, lambda image: image.amax(-3))
     return list(image) if image.ndim == 4 else [image]
 
 
-def _check_range(low, high):
+def _check_range(values, brightest_channel):
+    low, high = float(values.min()), float(values.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError("`image` must be finite, got NaN or infinite pixels.")
-    # Wide-gamut colours and sharpening leave [0,1] a little; 0..255 or -1..1 is another range altogether.
+    # Sharpening leaves [0,1] a little, and colours outside sRGB's gamut are far below 0 in one channel or two, but not
+    # in all; 0..255 or -1..1 is another range altogether.
+    if low < -0.5 and float(brightest_channel(values).min()) > -0.25:
+        low = 0.0
     if low < -0.5 or high > 2:
         raise ValueError(f"`image` floats must be in [0,1], got values from {low:g} to {high:g}.")
 

@@ -3,10 +3,8 @@
 import copy
 import inspect
 import math
-import os
 import warnings
 from dataclasses import dataclass
-from importlib.resources import files
 
 import numpy as np
 import PIL.Image
@@ -18,9 +16,12 @@ from diffusers.utils.torch_utils import randn_tensor
 from diffretouch.attributes import (
     ATTRIBUTE_SCALES,
     ATTRIBUTES,
+    MEASURE_SIZE,
     as_attributes,
     attribute_labels,
+    check_statistics,
     measure_attributes,
+    quantile_labels,
 )
 from diffretouch.models.affine_grid import AffineGridHead, identity_grid  # noqa: F401 (resolved by from_pretrained)
 from diffretouch.models.unet import (
@@ -29,7 +30,9 @@ from diffretouch.models.unet import (
     thumbnail_fold_and_size,
     unet_thumbnail,
 )
+from diffretouch.pipelines.pretrained import load_pretrained
 from diffretouch.pixels import as_float, as_output, as_photos, as_tensor, check_strength, shrink
+from diffretouch.regions import as_mask, as_regions, blend
 from diffretouch.sliders import Sliders, screen_copy
 
 logger = logging.get_logger(__name__)
@@ -42,8 +45,9 @@ class DiffRetouchOutput(BaseOutput):
     Args:
         images: the retouched photos at full resolution, photo by photo, sample by sample: a list of PIL images; or
             (N,H,W,3) float32 in [0,1] for "np" and (N,3,H,W) for "pt" (lists where sizes differ).
-        grids (`torch.Tensor`): (N,12,D,gh,gw) float32 affine bilateral grids at strength 1, for `apply_grid`.
-        c (`torch.Tensor`): (N,4) the attributes used, in the order of `ATTRIBUTES`.
+        grids (`torch.Tensor`): (N,12,D,gh,gw) float32 affine bilateral grids at strength 1, for `apply_grid`; with
+            regions (N,1+R,12,D,gh,gw): the grid below the regions, then that of each visible one.
+        c (`torch.Tensor`): (N,4) the attributes used, in the order of `ATTRIBUTES`; with regions (N,1+R,4).
     """
 
     images: list | np.ndarray | torch.Tensor
@@ -62,17 +66,19 @@ class DiffRetouchPipeline(DiffusionPipeline):
         unet (`UNet2DConditionModel`): sees latent ++ thumbnail, emits model output ++ affine latent.
         grid_head (`AffineGridHead`): affine latent -> grid, photo -> guide.
         scheduler: any diffusers scheduler.
-        vae (`AutoencoderKL`, *optional*): encodes training targets; not used for inference.
+        vae (`AutoencoderKL`, *optional*): encodes training targets. For inference only where `grid_head` is `None`, as
+            in the paper's ablation: the denoised latents are decoded and enlarged to the photo's size.
         attribute_order (4 `str`): the order of c in the weights; the public order is `ATTRIBUTES`.
         attribute_signs (4 `int`): +1, or -1 where the weights' attribute runs the other way (in the weights' order).
         attribute_scales (4 `float`): one unit of c in each attribute (public order), see `attribute_labels`.
         thumbnail (`str`): "area" or "nearest", how the UNet's thumbnail is made.
         timestep_range (2 `int`, *optional*): use only these timesteps, spaced as in the released sampler.
         default_steps (`int`): `num_inference_steps` when none is given.
+        label_statistics (`dict`, *optional*): of a model whose c are quantiles, see `quantile_labels`.
     """
 
     model_cpu_offload_seq = "unet->grid_head"
-    _optional_components = ["vae"]
+    _optional_components = ["vae", "grid_head"]
     _callback_tensor_inputs = ["latents"]
 
     def __init__(
@@ -87,12 +93,17 @@ class DiffRetouchPipeline(DiffusionPipeline):
         thumbnail="area",
         timestep_range=None,
         default_steps=20,
+        label_statistics=None,
     ):
         super().__init__()
         if sorted(attribute_order) != sorted(ATTRIBUTES):
             raise ValueError(f"`attribute_order` must be a permutation of {ATTRIBUTES}, got {tuple(attribute_order)}.")
         if len(attribute_signs) != 4 or any(sign not in (1, -1) for sign in attribute_signs):
             raise ValueError(f"`attribute_signs` must be four of 1 or -1, got {attribute_signs!r}.")
+        if grid_head is None and vae is None:
+            raise ValueError("`grid_head` must be given, or a `vae` that decodes the latents instead.")
+        if label_statistics is not None:
+            check_statistics(label_statistics)
         self.register_modules(unet=unet, grid_head=grid_head, scheduler=scheduler, vae=vae)
         self.register_to_config(
             attribute_order=list(attribute_order),
@@ -101,6 +112,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
             thumbnail=thumbnail,
             timestep_range=timestep_range and list(timestep_range),
             default_steps=default_steps,
+            label_statistics=label_statistics,
         )
 
     @classmethod
@@ -111,23 +123,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
             ValueError: the directory holds no model, or one that cannot be read.
             OSError: the Hub id is unknown or cannot be reached.
         """
-        path = str(name)
-        if path == "small":
-            path = str(files("diffretouch") / "weights" / "small")
-        elif os.path.isfile(path):
-            raise ValueError(
-                f"`name` must be a model directory, a Hub id or 'small', got the file {path}; a released "
-                "checkpoint is converted with `diffretouch convert`."
-            )
-        elif not os.path.isdir(path):
-            path = _download(path, {k: kwargs.pop(k) for k in _HUB_ARGUMENTS if k in kwargs})
-        if not os.path.isfile(os.path.join(path, "model_index.json")):
-            raise ValueError(f"`name`: {path} holds no model (no model_index.json).")
-        try:
-            return super().from_pretrained(path, **{"use_safetensors": True, **kwargs})
-        except Exception as error:  # diffusers raises many types for a broken folder: one clear sentence for all
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ValueError(f"`name`: the model in {path} cannot be loaded: {reason}") from error
+        return load_pretrained(cls, name, {"small": "small"}, **kwargs)
 
     def check_inputs(self, strength, num_inference_steps, num_samples, output_type, callback_tensor_inputs):
         check_strength(strength)
@@ -147,6 +143,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         image,
         c=None,
         *,
+        regions=None,
         strength=1.0,
         num_inference_steps=None,
         num_samples=1,
@@ -164,6 +161,10 @@ class DiffRetouchPipeline(DiffusionPipeline):
                 (B,3,H,W) float tensor in [0,1]; or a list of these (sizes may differ).
             c: attributes, see `as_attributes`: one row for all photos, one row per photo, or for a single photo any
                 number of rows (then each row makes one result).
+            regions (list of pairs (mask, c), *optional*): other attributes in parts of the photo: masks of any size,
+                see `as_mask`, each with one row of c. All grids come from one batched sampling with the same noise and
+                are blended per pixel. Regions lie over each other, the last on top, over what `c` gives; a region
+                under a full mask is left out. Several photos share the masks.
             strength (`float`): 0 returns the photo, 1 the model's retouch, values between mix them exactly; up to 2.
             num_inference_steps (`int`, *optional*): denoising steps. Defaults to the model's own.
             num_samples (`int`): results per photo (and row of c), from different noise.
@@ -173,7 +174,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
             output_type (`str`): "pil", "np" or "pt".
             return_dict (`bool`): `False` returns the tuple (images, grids, c).
             callback_on_step_end: called as (pipeline, step, timestep, tensors) after each step; may return a dict with
-                new "latents".
+                new "latents". With regions, the rows of a result's regions stand together.
 
         Returns:
             [`DiffRetouchOutput`]
@@ -186,12 +187,13 @@ class DiffRetouchPipeline(DiffusionPipeline):
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
         self.check_inputs(strength, steps, num_samples, output_type, callback_on_step_end_tensor_inputs)
         photos = as_photos(image)
+        c, regions = _with_regions(c, regions)
 
         # 2. Predict the grids from thumbnails
         thumbnails, callback_inputs = self._thumbnails(photos), callback_on_step_end_tensor_inputs
         grids, c = self._predict_grids(
-            thumbnails, c, steps, num_samples, generator, latents, callback_on_step_end, callback_inputs
-        )  # (N,12,D,gh,gw), (N,4)
+            thumbnails, c, steps, num_samples, generator, latents, callback_on_step_end, callback_inputs, regions
+        )  # (N,12,D,gh,gw), (N,4); with regions (N,1+R,12,D,gh,gw), (N,1+R,4)
 
         # 3. Slice them against the photos at full resolution
         repeats = len(grids) // len(photos)
@@ -200,7 +202,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
             photo = photos[n // repeats]
             if output_type != "pil" and isinstance(photo, np.ndarray):
                 photo = as_float(photo)  # nothing is rounded on the way to "np" and "pt"
-            images.append(as_output(self._apply(photo, grid[None], strength), output_type))
+            images.append(as_output(self._apply_regions(photo, grid, regions, strength), output_type))
 
         # 4. One array where the sizes allow it
         if output_type != "pil" and len({i.shape for i in images}) == 1:
@@ -210,22 +212,31 @@ class DiffRetouchPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def predict_grid(
-        self, image, c=None, *, num_inference_steps=None, num_samples=1, generator=None, latents=None
+        self, image, c=None, *, regions=None, num_inference_steps=None, num_samples=1, generator=None, latents=None
     ):  # fmt: skip
-        """The grids (N,12,D,gh,gw) alone: for other sizes of the same photo, a series, or a film. As `__call__`."""
+        """The grids alone: for other sizes of the same photo, a series, or a film. As `__call__`.
+
+        Returns:
+            `torch.Tensor`: (N,12,D,gh,gw); with regions (N,1+R,12,D,gh,gw), for `apply_grid` with the same regions.
+        """
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
         self.check_inputs(1.0, steps, num_samples, "pt", ())
+        c, regions = _with_regions(c, regions)
         thumbnails = self._thumbnails(as_photos(image))
-        return self._predict_grids(thumbnails, c, steps, num_samples, generator, latents)[0]
+        return self._predict_grids(thumbnails, c, steps, num_samples, generator, latents, regions=regions)[0]
 
     def _predict_grids(
-        self, thumbnails, c, steps, num_samples=1, generator=None, latents=None, callback=None, callback_inputs=()
-    ):
+        self, thumbnails, c, steps, num_samples=1, generator=None, latents=None, callback=None, callback_inputs=(),
+        regions=None,
+    ):  # fmt: skip
         device, dtype, config = self._execution_device, self.unet.dtype, self.unet.config
 
         # 1. Attributes in the weights' order and sign
         c = as_attributes(c, batch_size=len(thumbnails) if len(thumbnails) > 1 else None)  # (B,4)
         c = c.repeat_interleave(num_samples, 0)  # (N,4)
+        results, layers = len(c), 1 + len(regions or ())
+        if regions is not None:  # the regions' rows stand below the row of their result
+            c = torch.stack([c] + [own.expand(results, -1) for _, own in regions], 1).flatten(0, 1)  # (N(1+R),4)
         order = [ATTRIBUTES.index(name) for name in self.config.attribute_order]
         own_c = (c[:, order] * c.new_tensor(self.config.attribute_signs)).to(device)
 
@@ -234,15 +245,18 @@ class DiffRetouchPipeline(DiffusionPipeline):
 
         # 3. Timesteps and start noise
         timesteps = self._set_timesteps(steps, device)
-        shape = (len(c), LATENT_CHANNELS, config.sample_size, config.sample_size)
-        if isinstance(generator, list) and len(generator) != len(c):
-            raise ValueError(f"`generator` must be one or a list of {len(c)}, got {len(generator)}.")
+        shape = (results, LATENT_CHANNELS, config.sample_size, config.sample_size)
+        if isinstance(generator, list) and len(generator) != results:
+            raise ValueError(f"`generator` must be one or a list of {results}, got {len(generator)}.")
         if latents is None:
             generator = generator or torch.Generator().manual_seed(torch.seed())
             latents = randn_tensor(shape, generator, device)
         elif tuple(latents.shape) != shape:
             raise ValueError(f"`latents` must have shape {shape}, got {tuple(latents.shape)}.")
         latents = latents.to(device, torch.float32) * self.scheduler.init_noise_sigma
+        if layers > 1:
+            latents = latents.repeat_interleave(layers, 0)
+            generator = _one_generator_per_row(generator, results, layers)
 
         # 4. Denoise; every call also emits an affine latent, of which only the last is used
         accepted = inspect.signature(self.scheduler.step).parameters
@@ -260,11 +274,17 @@ class DiffRetouchPipeline(DiffusionPipeline):
                 bar.update()
 
         # 5. Affine latent -> grid
-        grids = self.grid_head(affine_latent.to(self.grid_head.dtype)).float()
+        if self.grid_head is None:  # what stands for the grid is a small retouched picture (N,3,h,w)
+            latents = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
+            grids = self.vae.decode(latents).sample.float() / 2 + 0.5
+        else:
+            grids = self.grid_head(affine_latent.to(self.grid_head.dtype)).float()
         if not grids.isfinite().all():
             raise ValueError(
                 "The model made a grid that is not finite: its weights are broken or overflow their dtype."
             )
+        if regions is not None:
+            return grids.unflatten(0, (results, layers)), c.unflatten(0, (results, layers))
         return grids, c
 
     def _thumbnails(self, photos):
@@ -293,33 +313,57 @@ class DiffRetouchPipeline(DiffusionPipeline):
         return self.scheduler.timesteps
 
     @torch.no_grad()
-    def apply_grid(self, image, grid, strength=1.0, *, out=None):
+    def apply_grid(self, image, grid, strength=1.0, *, regions=None, out=None):
         """Retouch a photo of any size with a grid from `predict_grid`.
 
         Args:
             image: one photo in any form that `__call__` takes, also a memory-mapped array.
-            grid (`torch.Tensor`): (1,12,D,gh,gw) or (12,D,gh,gw).
+            grid (`torch.Tensor`): (1,12,D,gh,gw) or (12,D,gh,gw); with regions (1,1+R,12,D,gh,gw) or without the 1.
             strength (`float`): see `__call__`.
+            regions (*optional*): those that `predict_grid` was given.
             out (array, *optional*): written to instead of a new array, for array input.
 
         Returns:
             The retouched photo in the form it came: PIL image, array of the same dtype, or tensor. Integer pixels are
             rounded and limited to their range; floats are not limited.
         """
+        if self.grid_head is None:
+            raise ValueError("`apply_grid` needs a grid, and this model was trained without one.")
         check_strength(strength)
         photo = _one_photo("image", image)
         if out is not None and torch.is_tensor(photo):
             raise ValueError("`out` is for array input, got a tensor as `image`.")
-        grid = grid[None] if grid.ndim == 4 else grid
-        if grid.ndim != 5 or grid.shape[:2] != (1, 12):
-            raise ValueError(f"`grid` must have shape (1,12,D,gh,gw), got {tuple(grid.shape)}.")
-        result = self._apply(photo, grid, strength, out)
+        _, regions = _with_regions(None, regions)
+        form = (12,) if regions is None else (1 + len(regions), 12)
+        one = grid[0] if grid.ndim == 4 + len(form) and len(grid) == 1 else grid
+        if one.ndim != 3 + len(form) or one.shape[: len(form)] != form:
+            form = ",".join(map(str, form))
+            raise ValueError(f"`grid` must have shape (1,{form},D,gh,gw), got {tuple(grid.shape)}.")
+        result = self._apply_regions(photo, one, regions, strength, out)
         if isinstance(image, PIL.Image.Image):
             return PIL.Image.fromarray(result)
         return result if getattr(image, "ndim", 3) == 3 else result[None]
 
+    def _apply_regions(self, photo, grid, regions, strength, out=None):
+        """One pass for each grid (1+R,12,D,gh,gw), each blended over those before; without regions (12,D,gh,gw)."""
+        if not regions:
+            return self._apply(photo, grid[None] if regions is None else grid, strength, out)
+        is_array = isinstance(photo, np.ndarray)
+        aside = is_array and out is not None and np.may_share_memory(photo, out)  # every pass reads the photo
+        result = self._apply(photo, grid[:1], strength, None if aside else out)
+        size, layer = (photo.shape[:2] if is_array else photo.shape[1:]), None
+        for (mask, _), own in zip(regions, grid[1:], strict=True):
+            layer = self._apply(photo, own[None], strength, layer if is_array else None)
+            blend(result, layer, as_mask(mask, size))
+        if aside:
+            out[...] = result
+            return out
+        return result
+
     def _apply(self, photo, grid, strength, out=None):
         """(H,W,3) array -> array of its dtype, (3,H,W) tensor -> float32 tensor."""
+        if self.grid_head is None:
+            return _enlarge(photo, grid, strength)
         grid = grid.to(self.grid_head.device, torch.float32)
         identity = identity_grid(1, device=grid.device)[:, :, :1, :1, :1]
         grid = torch.lerp(identity.expand_as(grid), grid, float(strength))
@@ -370,6 +414,8 @@ class DiffRetouchPipeline(DiffusionPipeline):
             >>> sliders({"brightness": 0.4}).show()
             >>> pipe.apply_grid(image, sliders.grid({"brightness": 0.4})).save("retouched.jpg")
         """
+        if self.grid_head is None:
+            raise ValueError("`sliders` interpolate grids, and this model was trained without one.")
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
         self.check_inputs(1.0, steps, 1, "pil", ())
         if generator is not None and not isinstance(generator, torch.Generator):
@@ -394,13 +440,13 @@ class DiffRetouchPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def attributes_of(
-        self, image, reference, *, iterations=6, limit=1.5, num_inference_steps=None, generator=None
+        self, image, reference, *, iterations=8, limit=2.0, num_inference_steps=None, generator=None
     ):  # fmt: skip
         """The c with which the retouched `image` has the attributes of `reference`.
 
         Usually `reference` is another version of the same photo, such as an expert's. The model stands in the loop:
         from c = 0, the labels of the reference relative to the model's own result are added to c, and the c whose
-        result came closest is returned.
+        result came closest is returned. A model of quantile labels (`label_statistics`) starts from the reference's.
 
         Args:
             image: one photo, in any form that `__call__` takes.
@@ -415,44 +461,51 @@ class DiffRetouchPipeline(DiffusionPipeline):
         _check_count("iterations", iterations, 100)
         if not 0 < limit <= 3:
             raise ValueError(f"`limit` must lie in (0, 3], got {limit!r}.")
-        photo = shrink(as_tensor(_one_photo("image", image)), 256)
+        steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
+        self.check_inputs(1.0, steps, 1, "pt", ())
+        photo = _one_photo("image", image)
+        thumbnails, small = self._thumbnails([photo]), shrink(as_tensor(photo), MEASURE_SIZE)
         wanted = measure_attributes(as_tensor(_one_photo("reference", reference)).clamp(0, 1))
         generator = generator or torch.Generator().manual_seed(0)
         state = generator.get_state()
-        c, best = torch.zeros(4), (math.inf, None)
+        statistics = self.config.label_statistics
+        c, gain, before, best = torch.zeros(4), torch.ones(4), torch.zeros(4), (math.inf, None)
+        if statistics is not None:
+            c = quantile_labels(wanted, statistics)[0].clamp(-limit, limit)
         for _ in range(iterations):
             noise = torch.Generator(generator.device).set_state(state)  # the same each time: only c moves
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # about extrapolation, which `limit` allows
-                grid = self.predict_grid(photo, c, num_inference_steps=num_inference_steps, generator=noise)
-            result = self.grid_head.apply(grid, photo.to(grid.device)).clamp(0, 1)
-            missing = attribute_labels(
-                wanted[:, None], measure_attributes(result).cpu(), scales=self.config.attribute_scales, limit=3.0
-            )[0, 0]
+                grid = self._predict_grids(thumbnails, c, steps, generator=noise)[0]
+            result = self._apply(small[0], grid, 1.0)[None].clamp(0, 1)
+            scores = measure_attributes(result).cpu()
+            if statistics is None:
+                scales = self.config.attribute_scales
+                missing = attribute_labels(wanted[:, None], scores, scales=scales, limit=3.0)[0, 0]
+            else:
+                reached, asked = (quantile_labels(s, statistics, limit=3.0)[0] for s in (scores, wanted))
+                missing = asked - reached
             distance = missing.square().sum().item()
             if distance < best[0]:
                 best = distance, c
-            c = (c + missing).clamp(-limit, limit)
+            gain[missing * before < 0] *= 0.5  # what overshot takes half a step from now on
+            c, before = (c + gain * missing).clamp(-limit, limit), missing
         return best[1]
 
 
-_HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
-
-
-def _download(name, arguments):
-    """The local folder of a Hub model: json and safetensors files only, whatever else the repository holds."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return snapshot_download(name, allow_patterns=["*.json", "*.safetensors"], **arguments)
-    except HFValidationError as error:
-        raise ValueError(f"`name` must be 'small', a directory or a Hub id, got {name!r}.") from error
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise OSError(
-            f"`name`: {name!r} is neither a directory nor a Hub model that can be reached: {reason}"
-        ) from error
+def _enlarge(photo, picture, strength):
+    """A small retouched picture (1,3,h,w) in the size of a photo (H,W,3) or (3,H,W), mixed with it."""
+    is_array = isinstance(photo, np.ndarray)
+    full = torch.from_numpy(as_float(photo)).permute(2, 0, 1) if is_array else photo.to(picture.device, torch.float32)
+    picture = torch.nn.functional.interpolate(picture, full.shape[1:], mode="bicubic", antialias=True)[0]
+    result = torch.lerp(full, picture.to(full.device), float(strength))
+    if not is_array:
+        return result
+    result = result.permute(1, 2, 0).numpy()
+    if photo.dtype == np.float32:
+        return result
+    top = np.iinfo(photo.dtype).max
+    return np.round(result.clip(0, 1) * top).astype(photo.dtype)
 
 
 def _one_photo(name, image):
@@ -460,6 +513,27 @@ def _one_photo(name, image):
     if len(photos) != 1:
         raise ValueError(f"`{name}` must be one photo, got {len(photos)}.")
     return photos[0]
+
+
+def _with_regions(c, regions):
+    """(c, regions) with what is hidden left out; `None` stays `None`."""
+    if regions is None:
+        return c, None
+    below, visible = as_regions(regions)
+    if below is not None:
+        c = below.expand(len(as_attributes(c)), -1)  # as many results as the hidden c would have made
+    return c, visible
+
+
+def _one_generator_per_row(generator, results, layers):
+    """The noise of stochastic schedulers: rows of one result draw the same, as copies of its generator."""
+    if not isinstance(generator, list):
+        one = generator or torch.Generator().manual_seed(torch.seed())
+        draw = lambda: torch.randint(2**62, (), generator=one, device=one.device).item()  # noqa: E731
+        seeded = lambda: torch.Generator(one.device).manual_seed(draw())  # noqa: E731
+        generator = [one] if results == 1 else [seeded() for _ in range(results)]
+    copied = lambda one: torch.Generator(one.device).set_state(one.get_state())  # noqa: E731
+    return [row for one in generator for row in [one] + [copied(one) for _ in range(layers - 1)]]
 
 
 def _check_count(name, value, most):

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 
 from diffretouch import ATTRIBUTES, as_attributes, attribute_labels, measure_attributes
-from diffretouch.attributes import ATTRIBUTE_SCALES, attribute_coordinates
+from diffretouch.attributes import ATTRIBUTE_SCALES, attribute_coordinates, label_statistics, quantile_labels
 
 GOLDEN = Path(__file__).parents[2] / "shared/golden/diffretouch/attributes.npz"
 COLORFULNESS, CONTRAST, TEMPERATURE, BRIGHTNESS = range(4)
@@ -182,3 +183,80 @@ def test_as_attributes_batches():
     assert as_attributes([0, 0, 0, 1], batch_size=3).shape == (3, 4)
     with pytest.raises(ValueError, match="1 or 3 rows"):
         as_attributes(torch.zeros(2, 4), batch_size=3)
+
+
+def spread(count=200, seed=1):
+    """Scores of many photos: all attributes with ties at the low end."""
+    rng = np.random.default_rng(seed)
+    columns = [
+        rng.gamma(2, 0.1, count),
+        rng.gamma(1, 0.01, count),
+        rng.normal(0.05, 0.1, count),
+        rng.uniform(0.1, 0.8, count),
+    ]
+    columns[0][:20] = 0.0
+    return torch.tensor(np.stack(columns, 1), dtype=torch.float32)
+
+
+def test_quantile_labels_are_ranks():
+    """Oracle: SciPy's fraction of the data set below a score, on scores that have no ties."""
+    from scipy.stats import percentileofscore
+
+    scores = spread(2001)
+    labels = quantile_labels(scores, label_statistics(scores, knots=201))
+    for i in (CONTRAST, TEMPERATURE, BRIGHTNESS):
+        for row in range(0, 2001, 97):
+            q = percentileofscore(scores[:, i].numpy(), scores[row, i].item(), kind="mean") / 100
+            assert labels[row, i].item() == pytest.approx(2 * q - 1, abs=0.01)
+    assert labels.median(0).values.abs().max() < 0.05 and labels.abs().max() == 1
+
+
+def test_quantile_labels_go_on_beyond_the_data_set():
+    scores = spread()
+    statistics = json.loads(json.dumps(label_statistics(scores)))  # as a model's config keeps them
+    low, high = scores.min(0).values, scores.max(0).values
+    beyond = torch.stack([0.5 * low, low, high, high * torch.tensor([1.2, 1.2, 1.2, 1.1])])
+    labels = quantile_labels(beyond, statistics, limit=4.0)
+    assert (labels[1:].diff(dim=0) > 0).all() and (labels[2] - 1).abs().max() < 1e-3 and labels[3].max() < 4
+    assert (labels[1] + 1).abs()[1:].max() < 1e-3
+    assert quantile_labels(beyond, statistics).abs().max() == 1
+    x = beyond.double().requires_grad_()
+    quantile_labels(x, statistics, limit=10.0).sum().backward()
+    assert x.grad.isfinite().all() and (x.grad[2:] > 0).all()
+
+
+def test_quantile_labels_of_any_shape():
+    statistics = label_statistics(spread())
+    scores = spread(12).reshape(3, 2, 2, 4)
+    labels = quantile_labels(scores, statistics)
+    assert labels.shape == scores.shape
+    torch.testing.assert_close(labels[1, 0, 1], quantile_labels(scores[1, 0, 1], statistics))
+
+
+@pytest.mark.parametrize(
+    "scores", [torch.zeros(1, 4), torch.zeros(5, 3), torch.zeros(4), [[0] * 4] * 5, torch.full((5, 4), torch.nan)]
+)
+def test_label_statistics_refuse(scores):
+    with pytest.raises(ValueError, match="`scores`"):
+        label_statistics(scores)
+
+
+GOOD = {name: [0.0, 1.0] for name in ATTRIBUTES}
+
+
+@pytest.mark.parametrize(
+    "statistics",
+    [
+        None,
+        {},
+        {"quantiles": {}},
+        {"quantiles": {**GOOD, "tone": [0, 1]}},
+        {"quantiles": {**GOOD, "contrast": [1.0, 0.0]}},
+        {"quantiles": {**GOOD, "contrast": [1.0]}},
+        {"quantiles": {**GOOD, "contrast": ["a", "b"]}},
+        {"quantiles": {**GOOD, "contrast": [0.0, float("nan")]}},
+    ],
+)
+def test_statistics_are_checked(statistics):
+    with pytest.raises(ValueError, match="`statistics`"):
+        quantile_labels(torch.zeros(1, 4), statistics)

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from diffretouch import cli
+from diffretouch.photo import load_photo
+from diffretouch.settings import read_preset, seed_of, settings_of, sidecar_path
 
 from .tiny import tiny_pipeline
 
@@ -245,6 +247,276 @@ def test_evaluate(run, model, tmp_path):
     assert "automatic" in out and json.loads(report.read_text())["mean"]["input"]["psnr"] == pytest.approx(120)
 
 
+def test_evaluate_writes_tables_page_and_card(run, model, tmp_path):
+    for side in ("input", "target"):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "a.jpg").write_bytes(PHOTO.read_bytes())
+    page, report = tmp_path / "page.html", tmp_path / "report.json"
+    both = ["evaluate", tmp_path / "input", tmp_path / "target", "--controllability", tmp_path / "input"]
+    named = ["--model", f"x={model}", "--peer", "autocontrast", "--peer", f"y={model}", "--steps", "1,2"]
+    kept = ["--card", "--page", page, "-o", report, "--cache", tmp_path / "cache"]
+    code, out, err = run(*both, *named, *kept)
+    assert code == 0, err
+    assert "| autocontrast |" in out and "| matched 2 steps |" in out and "| Spearman, mean |" in out
+    assert "picture" not in report.read_text() and page.read_text().count("<img") > 10
+    code, again, err = run(*both, *named, *kept, "--overwrite")  # from the cache
+    assert code == 0 and again == out, err
+    code, _, err = run(*both, *named, *kept)
+    assert code == 2 and "exists" in err
+    figure = tmp_path / "figure.html"
+    shown = ["--figure", "attributes", "--page", figure, "--page-photos", 1]
+    code, out, err = run("evaluate", tmp_path / "input", "--model", model, *shown)
+    assert code == 0 and "c of growing size" in figure.read_text(), err
+
+
+def test_evaluate_opens_released_weights_as_peers(tmp_path):
+    import torch
+
+    from diffretouch.models.csrnet import CSRNet
+    from diffretouch.training.convert import csrnet_keymap
+
+    network = CSRNet()
+    keymap = csrnet_keymap(network)
+    released = {keymap[name]: weight for name, weight in network.state_dict().items()}
+    torch.save(released, tmp_path / "csrnet.pth")
+    photo = torch.rand(1, 3, 20, 24)
+    methods, missing = cli._open_peers([f"theirs={tmp_path / 'csrnet.pth'}", "autocontrast"], "cpu")
+    assert [method.name for method in methods] == ["autocontrast", "theirs"] and not missing
+    image, _ = methods[1].retouch(photo, None, None)
+    assert image.shape == photo.shape and image.isfinite().all() and not torch.equal(image, photo)
+    with pytest.raises(ValueError, match="holds no model|is no released CSRNet|cannot be loaded|damaged"):
+        cli._open_peers([str(tmp_path)], "cpu")
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        ([], 2, "INPUTS and TARGETS"),
+        (["."], 2, "INPUTS need TARGETS"),
+        ([".", ".", "--simulated", "."], 2, "INPUTS and TARGETS"),
+        ([".", ".", "--figure", "magic", "--page", "x.html"], 2, "attributes, grid or experts"),
+        ([".", ".", "--figure", "grid"], 2, "give --page"),
+        ([".", ".", "--steps", "1,none"], 2, "numbers in 1..1000"),
+        ([".", ".", "--page", "no/such/folder.html"], 2, "does not exist"),
+        (["none", "none"], 1, "must be a folder"),
+        (["--simulated", "photos", "--protocol", "magic"], 1, "`protocol` must be one of"),
+    ],
+)
+def test_evaluate_refuses(run, tmp_path, monkeypatch, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(PHOTO.read_bytes())
+    got, _, err = run("evaluate", *arguments)
+    assert got == code and message in " ".join(err.replace("│", " ").split())
+
+
 def test_convert_refuses_what_is_no_checkpoint(run, photo, tmp_path):
     code, _, err = run("convert", photo, tmp_path / "out")
     assert code == 1 and err.strip().splitlines()[-1].startswith("Error: ") and not (tmp_path / "out").exists()
+
+
+# Settings that go from file to file
+
+
+def test_like_repeats_what_a_photo_tells(run, photo, model, tmp_path):
+    first, other = tmp_path / "first.png", tmp_path / "other.png"
+    options = ("--brightness", 0.4, "--contrast", -0.2, "--strength", 0.8, "--seed", 9, "--steps", 3)
+    assert run("retouch", photo, "-o", first, "--model", model, *options)[0] == 0
+    assert run("retouch", photo, "-o", other, "--model", model, "--like", first)[0] == 0
+    assert (pixels(first) == pixels(other)).all()
+    said = settings_of(load_photo(other))
+    assert said == settings_of(load_photo(first)) and (said.seed, said.steps, said.strength) == (9, 3, 0.8)
+    assert said.c == {"colorfulness": 0, "contrast": -0.2, "temperature": 0, "brightness": 0.4}
+    command = ("retouch", photo, "-o", other, "--overwrite", "--like", first)
+    assert run(*command, "--model", model, "--brightness", 0, "--seed", 1)[0] == 0  # options count more
+    said = settings_of(load_photo(other))
+    assert said.c["brightness"] == 0 and said.c["contrast"] == -0.2 and said.seed == 1
+    code, _, err = run(*command)  # a model that a photo names is not fetched
+    assert code == 1 and "--model" in err and "Loading" not in err
+    code, _, err = run(*command, "--model", "small")
+    assert code == 0 and "from another model" in err
+    code, _, err = run("retouch", photo, "--like", photo)
+    assert code == 1 and "does not say how it was retouched" in err
+
+
+def test_presets_and_sidecars(run, photo, model, tmp_path):
+    preset, out = tmp_path / "mine.json", tmp_path / "out.png"
+    options = ("--temperature", 0.3, "--save-preset", preset, "--sidecar", "--samples", 2)
+    code, printed, _ = run("retouch", photo, "-o", out, "--model", model, *options)
+    outs = [tmp_path / "out-1.png", tmp_path / "out-2.png"]
+    assert code == 0 and printed.split() == [*map(str, outs), str(preset)]
+    sidecars = [read_preset(sidecar_path(path)) for path in outs]
+    assert [sidecar.seed for sidecar in sidecars] == [0, 1] and sidecars[0].photo == "photo.jpg"
+    assert sidecars[1].c == read_preset(preset).c and read_preset(preset).photo is None
+    again = tmp_path / "again.png"
+    assert run("retouch", photo, "-o", again, "--model", model, "--preset", sidecar_path(outs[1]))[0] == 0
+    assert np.abs(pixels(again) - pixels(outs[1])).max() <= 1
+    for arguments in (("--save-preset", preset), ("-o", again, "--sidecar"), ("--like", again, "--preset", preset)):
+        kept = preset.read_text()
+        sidecar_path(again).write_text("{}")
+        code, _, err = run("retouch", photo, "--model", model, *arguments)
+        assert code == 2 and err and preset.read_text() == kept and sidecar_path(again).read_text() == "{}"
+    preset.write_text('{"format": 2}')
+    code, _, err = run("retouch", photo, "--model", model, "--preset", preset)
+    assert code == 1 and "a newer diffretouch wrote them" in err
+
+
+def test_a_mask_that_a_photo_names_is_not_opened(run, photo, model, tmp_path):
+    Image.new("L", (16, 16), 255).save(tmp_path / "mask.png")
+    out, region = tmp_path / "out.png", f"{tmp_path / 'mask.png'}:brightness=0.5"
+    assert run("retouch", photo, "-o", out, "--model", model, "--region", region)[0] == 0
+    command = ("retouch", photo, "-o", tmp_path / "again.png", "--model", model, "--like", out)
+    code, _, err = run(*command)
+    assert code == 1 and "mask of its own" in err and "--region" in err
+    assert run(*command, "--region", "luminosity=0-0.5:brightness=0.5")[0] == 0
+    assert settings_of(load_photo(tmp_path / "again.png")).regions == ("luminosity=0-0.5:brightness=0.5",)
+
+
+def test_reference(run, photo, tmp_path):
+    finished, out = tmp_path / "finished.png", tmp_path / "out.png"
+    c = ("--brightness", 0.6, "--temperature", -0.4)
+    assert run("retouch", photo, "-o", finished, *c)[0] == 0
+    code, _, err = run("retouch", photo, "-o", out, "--reference", finished, "--contrast", 0.25)
+    assert code == 0 and "As the reference: " in err
+    said = settings_of(load_photo(out)).c
+    assert said["contrast"] == 0.25 and said["brightness"] > 0.3 and said["temperature"] < -0.2
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    code, _, err = run("retouch", photo, "-o", out, "--overwrite", "--reference", tmp_path / "bad.jpg")
+    assert code == 1 and "bad.jpg" in err and "Loading" not in err
+
+
+# Folders
+
+
+@pytest.fixture
+def shoot(tmp_path):
+    source = tmp_path / "in"
+    (source / "sub").mkdir(parents=True)
+    for n, path in enumerate(sorted(PHOTO.parent.glob("gb82_*.jpg"))[:4]):
+        (source / ("sub" if n % 2 else "") / f"{n}.jpg").write_bytes(path.read_bytes()[: 0 if n == 2 else None])
+    return source
+
+
+def test_batch(run, shoot, model, tmp_path):
+    out, report = tmp_path / "out", tmp_path / "report.jsonl"
+    command = ("batch", shoot, out, "--model", model, "--report", report)
+    code, printed, err = run(*command, "--suffix", "_x", "--brightness", 0.3, "--sidecar", "--jobs", 2)
+    assert code == 1 and not printed and "3 retouched" in err and "0 skipped, 1 failed." in err
+    assert "Error: '2.jpg': " in err and "it is empty" in err
+    results = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.jpg"))
+    assert results == ["0_x.jpg", "sub/1_x.jpg", "sub/3_x.jpg"] and len(list(out.rglob("*.json"))) == 3
+    rows = [json.loads(line) for line in report.read_text().splitlines()]
+    assert {row["photo"]: row["status"] for row in rows} == {
+        "0.jpg": "done", "2.jpg": "failed", "sub/1.jpg": "done", "sub/3.jpg": "done"}  # fmt: skip
+    said = settings_of(load_photo(out / "sub" / "1_x.jpg"))
+    assert said.seed == seed_of("sub/1.jpg") and said.c["brightness"] == 0.3
+
+    # A batch's photo is what `retouch --like` makes of it
+    one = tmp_path / "one.jpg"
+    assert run("retouch", shoot / "0.jpg", "-o", one, "--model", model, "--like", out / "0_x.jpg")[0] == 0
+    assert np.abs(pixels(one) - pixels(out / "0_x.jpg")).max() <= 3
+
+    code, _, err = run(*command, "--suffix", "_x")
+    assert code == 2 and "3 of 4 results exist" in err and "--skip-existing" in err
+    code, _, err = run("batch", shoot, tmp_path / "other", "--model", model, "--report", report)
+    assert code == 2 and "--report" in err
+    (out / "sub" / "1_x.jpg").unlink()
+    (shoot / "2.jpg").write_bytes(PHOTO.read_bytes())
+    code, _, err = run(*command, "--suffix", "_x", "--skip-existing")
+    assert code == 0 and "2 retouched" in err and "2 skipped, 0 failed" in err
+    rows = [json.loads(line)["photo"] for line in report.read_text().splitlines()]
+    assert sorted(rows) == ["0.jpg", "2.jpg", "2.jpg", "sub/1.jpg", "sub/1.jpg", "sub/3.jpg"]
+    code, _, err = run(*command, "--suffix", "_x", "--skip-existing")
+    assert code == 0 and "0 retouched; 4 skipped, 0 failed." in err
+
+
+def test_batch_of_a_series(run, shoot, model, tmp_path):
+    (shoot / "2.jpg").unlink()
+    out = tmp_path / "out"
+    assert run("batch", shoot, out, "--model", model, "--consistent", "--seed", 4, "--format", "png")[0] == 0
+    said = [settings_of(load_photo(path)) for path in out.rglob("*.png")]
+    assert len(said) == 3 and {settings.seed for settings in said} == {4}
+    exposures = sorted(settings.exposure for settings in said)
+    assert exposures[0] < -0.02 < 0.02 < exposures[2] and abs(exposures[1]) < 0.01  # the middle one stays
+
+
+def test_batch_refuses_before_it_loads(run, shoot, model, tmp_path):
+    out, missing = tmp_path / "out", tmp_path / "missing"
+    wrong = [(shoot, shoot), (missing, out), (shoot / "sub", PHOTO)]
+    for arguments in (*wrong, (shoot, out, "--format", "gif"), (shoot, out, "--suffix", "../x")):
+        code, _, err = run("batch", *arguments, "--model", model)
+        assert code == 1 and err.startswith("Error: `") and len(err.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_batch_over_two_processes(shoot, model, tmp_path):
+    """Two real processes: every photo once, by one of them, and as one process does it."""
+    out, report = tmp_path / "out", tmp_path / "report.jsonl"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2, "-m"]
+    command = [*launch, "diffretouch.cli", "batch", shoot, out, "--model", model, "--report", report, "--consistent"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert "3 retouched by 2 processes" in done.stderr and "1 failed" in done.stderr, done.stderr
+    assert done.returncode != 0  # for the broken photo
+    rows = [[json.loads(line) for line in (tmp_path / f"report.{n}.jsonl").read_text().splitlines()] for n in (0, 1)]
+    assert [[(row["process"], row["processes"]) for row in part] for part in rows] == [[(0, 2)] * 2, [(1, 2)] * 2]
+    assert sorted(row["photo"] for row in sum(rows, [])) == ["0.jpg", "2.jpg", "sub/1.jpg", "sub/3.jpg"]
+    exposures = {row["exposure"] for row in sum(rows, []) if row["status"] == "done"}
+    assert 0 in {round(exposure, 1) for exposure in exposures} and len(exposures) == 3  # matched over both
+
+
+def test_learn(run, shoot, model, tmp_path):
+    (shoot / "2.jpg").unlink()
+    finished, preset = tmp_path / "finished", tmp_path / "me.json"
+    assert run("batch", shoot / "sub", finished, "--model", model, "--strength", 0.5)[0] == 0
+    code, printed, err = run("learn", shoot / "sub", finished, "-o", preset, "--model", model)
+    assert code == 0, err
+    assert "without the preset (automatic)" in printed and "from other pairs only" in printed
+    assert read_preset(preset).strength < 0.95 and read_preset(preset).revision
+    code, _, err = run("learn", shoot / "sub", finished, "-o", preset, "--model", model)
+    assert code == 2 and "--overwrite" in err
+    (finished / "4.jpg").write_bytes(b"")
+    code, _, err = run("learn", shoot / "sub", finished, "-o", tmp_path / "x.json", "--model", model)
+    assert code == 1 and "unpaired" in err
+
+
+def test_retouch_with_csrnet(run, photo, tmp_path):
+    from diffretouch import CSRNetPipeline
+
+    for name, bundled in (("csrnet", "small"), ("csrnet-l", "small-l")):
+        out = tmp_path / f"{name}.png"
+        code, _, err = run("retouch", photo, "-o", out, "--model", name, "--strength", 0.7)
+        wanted = CSRNetPipeline.from_pretrained(bundled).retouch(pixels(photo).astype(np.uint8), strength=0.7)
+        assert code == 0 and np.abs(pixels(out) - wanted).max() <= 1, err
+    CSRNetPipeline.from_pretrained("small").save_pretrained(tmp_path / "mine")
+    assert run("retouch", photo, "-o", tmp_path / "mine.png", "--model", tmp_path / "mine", "--strength", 0.7)[0] == 0
+    assert (pixels(tmp_path / "mine.png") == pixels(tmp_path / "csrnet.png")).all()
+
+
+def test_lut(run, photo, model, tmp_path):
+    from diffretouch import Lut3D
+
+    code, printed, err = run("lut", photo, "--model", "csrnet")
+    look = photo.with_suffix(".cube")
+    assert code == 0 and printed.strip() == str(look) and "levels of 255" in err and Lut3D.load(look).size == 33
+    assert run("lut", photo, "--model", "csrnet")[0] == 2  # it exists
+    applied, retouched = tmp_path / "applied.png", tmp_path / "retouched.png"
+    assert run("lut", photo, "--apply", look, "-o", applied)[0] == 0
+    assert run("retouch", photo, "-o", retouched, "--model", "csrnet")[0] == 0
+    assert np.abs(pixels(applied) - pixels(retouched)).max() <= 10
+    assert run("lut", photo, "--apply", look, "-o", tmp_path / "none.png", "--strength", 0)[0] == 0
+    assert (pixels(tmp_path / "none.png") == pixels(photo)).all()
+
+    hald = tmp_path / "hald.png"
+    assert run("lut", photo, "--model", "csrnet", "--size", 36, "-o", hald)[0] == 0
+    assert Image.open(hald).size == (216, 216)
+    assert run("lut", photo, "--apply", hald, "-o", tmp_path / "by_hald.png")[0] == 0
+    assert np.abs(pixels(tmp_path / "by_hald.png") - pixels(retouched)).max() <= 10
+
+    code, _, err = run("lut", photo, "-o", tmp_path / "grid.cube", "--model", model, "--brightness", 0.5, "--size", 9)
+    assert code == 0 and "no table can hold" in err
+    for wrong in (("-o", tmp_path / "h.png"), ("--model", "csrnet", "--brightness", 1), ("--size", 300)):
+        assert run("lut", photo, "-o", tmp_path / "w.cube", *wrong)[0] == 2, wrong
+    (tmp_path / "bad.cube").write_text("LUT_3D_SIZE 2\n0 0 0\n")
+    code, _, err = run("lut", photo, "--apply", tmp_path / "bad.cube", "-o", tmp_path / "w.png")
+    assert code == 1 and "8 lines" in err

@@ -13,12 +13,20 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from diffretouch import AffineGridHead, DiffRetouchPipeline, convert_diffretouch
+from diffretouch import (
+    AffineGridHead,
+    CSRNet,
+    CSRNetPipeline,
+    DiffRetouchPipeline,
+    convert_csrnet,
+    convert_diffretouch,
+)
 from diffretouch.cli import main
 from diffretouch.models.unet import FULL_UNET, denoise, unet_thumbnail
-from diffretouch.training.convert import RELEASED_UNET, head_keymap, unet_keymap
+from diffretouch.training.convert import RELEASED_UNET, csrnet_keymap, head_keymap, holds_csrnet, unet_keymap
 
 GOLDEN = Path(__file__).parents[2] / "shared/golden/diffretouch"
 golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="reference numbers are not there")
@@ -538,3 +546,84 @@ def test_the_structure_of_the_public_checkpoints_is_read(tmp_path):
     ):
         convert_diffretouch(GOLDEN / "pl_structure_example.ckpt", tmp_path / "out", unet_config=config)
     assert os.listdir(tmp_path) == []
+
+
+# CSRNet
+
+
+def released_csrnet(seed=0):
+    """Weights with the released names and shapes."""
+    torch.manual_seed(seed)
+    network = CSRNet()
+    return network, {name: network.state_dict()[own] for own, name in csrnet_keymap(network).items()}
+
+
+@pytest.mark.parametrize("save", [torch.save, save_old_pickle, save_safetensors])
+def test_csrnet_converts(tmp_path, save):
+    network, state = released_csrnet()
+    save(state, tmp_path / "csrnet.pth")
+    assert holds_csrnet(tmp_path / "csrnet.pth")
+    assert convert_csrnet(tmp_path / "csrnet.pth", tmp_path / "out") == tmp_path / "out"
+    pipe = CSRNetPipeline.from_pretrained(tmp_path / "out")
+    assert_equal_weights(pipe.network.state_dict(), network.state_dict())
+    assert pipe.network.config.input_space == "prophoto" and pipe.network.config.condition_size == 500
+    convert_csrnet(tmp_path / "csrnet.pth", tmp_path / "out", input_space="srgb", overwrite=True)
+    assert CSRNetPipeline.from_pretrained(tmp_path / "out").network.config.input_space == "srgb"
+
+
+CSRNET_GOLDEN = GOLDEN.parent / "csrnet"
+
+
+@golden
+def test_csrnet_names_equal_the_recorded_ones(tmp_path):
+    recorded = np.load(CSRNET_GOLDEN / "random_weights.npz")
+    torch.save({name: torch.from_numpy(recorded[name]) for name in recorded}, tmp_path / "csrnet.pth")
+    convert_csrnet(tmp_path / "csrnet.pth", tmp_path / "out", input_space="srgb")
+    network = CSRNetPipeline.from_pretrained(tmp_path / "out").network
+    photo = Image.open(CSRNET_GOLDEN / "rand_odd_51x37.in.png").convert("RGB")
+    image = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None] / 255
+    wanted = np.load(CSRNET_GOLDEN / "rand_odd_51x37.npz")["output"]
+    assert np.abs(network(image)[0].detach().numpy() - wanted).max() < 2e-5
+
+
+def _without(state, name):
+    return {key: weight for key, weight in state.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda state: _without(state, "conv2.bias"), "does not fit CSRNet; 1 missing: conv2.bias"),
+        (lambda state: {**state, "conv4.bias": torch.zeros(3)}, "1 unknown: conv4.bias"),
+        (lambda state: {**state, "conv3.bias": torch.zeros(4)}, "1 of another shape or type: conv3.bias"),
+        (lambda state: {**state, "conv3.bias": torch.full((3,), torch.nan)}, "conv3.bias in .* is not finite"),
+        (lambda state: {"weight": torch.zeros(3)}, "is no released CSRNet, it holds weight"),
+    ],
+)
+def test_csrnet_refuses(tmp_path, change, words):
+    torch.save(change(released_csrnet()[1]), tmp_path / "csrnet.pth")
+    with pytest.raises(ValueError, match=f"`path`: .*{words}"):
+        convert_csrnet(tmp_path / "csrnet.pth", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_csrnet_refuses_other_spaces_and_full_folders(tmp_path):
+    torch.save(released_csrnet()[1], tmp_path / "csrnet.pth")
+    with pytest.raises(ValueError, match="`input_space` must be one of srgb, prophoto"):
+        convert_csrnet(tmp_path / "csrnet.pth", tmp_path / "out", input_space="adobe")
+    with pytest.raises(ValueError, match="`output_dir` must be empty"):
+        convert_csrnet(tmp_path / "csrnet.pth", tmp_path)
+
+
+def test_the_command_recognises_the_checkpoint(tmp_path, monkeypatch, capsys):
+    torch.save(released_csrnet()[1], tmp_path / "csrnet.pth")
+    command = ["diffretouch", "convert", str(tmp_path / "csrnet.pth"), str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code and capsys.readouterr().out.strip() == str(tmp_path / "out")
+    assert CSRNetPipeline.from_pretrained(tmp_path / "out").network.config.input_space == "prophoto"
+    monkeypatch.setattr(sys, "argv", [*command, "--flip-temperature", "--overwrite"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2

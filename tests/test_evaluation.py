@@ -1,52 +1,508 @@
 import json
+import os
+import re
+import subprocess
+import sys
+import zlib
+from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import skimage.metrics
-from PIL import Image
+import torch
+from PIL import Image, ImageOps
 
-from diffretouch.evaluation import evaluate_pairs, pair_names, report_table
+from diffretouch import evaluation as ev
+from diffretouch.attributes import attribute_labels, measure_attributes
+from diffretouch.evaluation import figures, pairs, pictures, runs
+from diffretouch.evaluation.controllability import summarise
+from diffretouch.metrics import frechet_distance
+from diffretouch.training.convert import load_adaptive_lut
 
 from .tiny import tiny_pipeline
+
+ROOT = Path(__file__).parents[1]
+PHOTOS = sorted((ROOT / "tests" / "photos").glob("*.jpg"))
+
+
+def save(path, rng, size=(30, 24)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    low = rng.integers(20, 200, (4, 5, 3)).astype(np.uint8)
+    Image.fromarray(low).resize(size, Image.Resampling.BICUBIC).save(path)
 
 
 @pytest.fixture
 def folders(tmp_path):
     rng = np.random.default_rng(0)
     for side in ("input", "target"):
-        (tmp_path / side).mkdir()
         for name in ("b", "a"):
-            pixels = rng.integers(40, 200, (24, 30, 3)).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / side / f"{name}.png")
+            save(tmp_path / side / f"{name}.png", rng)
     return tmp_path / "input", tmp_path / "target"
 
 
+@pytest.fixture
+def experts(tmp_path):
+    rng = np.random.default_rng(1)
+    for folder in ("photos", "experts/expertA", "experts/expertB", "experts/expertC"):
+        for name in ("a0001", "a0002"):
+            save(tmp_path / folder / f"{name}-kme_01.png", rng)
+    return tmp_path / "photos", tmp_path / "experts"
+
+
 def test_report(folders):
-    pairs = pair_names(*folders)
-    assert [p.name for p, _ in pairs] == ["a.png", "b.png"]
-    report = evaluate_pairs(tiny_pipeline(), pairs, seed=3)
-    assert report["steps"] == 2 and report["seed"] == 3 and len(report["photos"]) == 2
-    for (source, target), row in zip(pairs, report["photos"], strict=True):
+    found = ev.pair_names(*folders)
+    assert [p.name for p, _ in found] == ["a.png", "b.png"]
+    report = ev.evaluate_pairs(tiny_pipeline(), found, seed=3)
+    assert (
+        report["steps"] == 2
+        and report["seed"] == 3
+        and list(report["models"]) == ["model"]
+        and len(report["photos"]) == 2
+    )
+    for (source, target), row in zip(found, report["photos"], strict=True):
         a, b = (np.asarray(Image.open(path)) for path in (source, target))
         np.testing.assert_allclose(row["input"]["psnr"], skimage.metrics.peak_signal_noise_ratio(b, a), rtol=1e-5)
+        assert row["input"]["structure"] == pytest.approx(1) and row["input"]["clipping"] == 0
         assert row["automatic"]["psnr"] != row["input"]["psnr"]
-    mean = np.mean([row["matched"]["delta_e76"] for row in report["photos"]])
-    np.testing.assert_allclose(report["mean"]["matched"]["delta_e76"], mean)
+    for metric in ("psnr", "ssim", "delta_e76", "delta_e2000", "structure", "clipping"):
+        mean = np.mean([row["matched"][metric] for row in report["photos"]])
+        np.testing.assert_allclose(report["mean"]["matched"][metric], mean)
     json.dumps(report)
-    table = report_table(report)
+    assert {"lpips", "fid"} <= report["missing"].keys() and "lpips" not in report["mean"]["automatic"]
+    table = ev.report_table(report)
     assert f"{report['mean']['automatic']['psnr']:.2f}" in table and "oracle" in table
-    again = evaluate_pairs(tiny_pipeline(), pairs, seed=3)
-    assert again == report
+    assert "Not computed: FID: needs 100 photos" in table and "as the files are; 30x24 px" in table
+    assert ev.report_markdown(report).count("| matched |") == 1
+    assert ev.evaluate_pairs(tiny_pipeline(), found, seed=3) == report
+
+
+def test_every_method_in_one_run(experts):
+    found = ev.expert_labels(ev.expert_pairs(*experts))
+    assert [pair.expert for pair in found] == ["expertA"] * 2 + ["expertB"] * 2 + ["expertC"] * 2
+    found = [found[0], *found[2:5]]  # two photos of one expert, one of the others
+    peers, missing = ev.peer_methods(["autocontrast", "equalize", "curve", "clahe"])
+    assert not missing
+    pipes = {"x": tiny_pipeline(), "y": tiny_pipeline(fold=2)}
+    report = ev.evaluate_pairs(pipes, found, steps=[1, 2], best_of=2, peers=peers, csrnet_lab=True, rendering="tiny")
+    modes = "automatic", "best", "labels", "matched"
+    protocols = [f"{mode} {name} {n} steps" for name in "xy" for n in (1, 2) for mode in modes]
+    assert list(report["methods"]) == ["input", "autocontrast", "equalize", "clahe", *protocols, "curve"]
+    blind = {name for name, method in report["methods"].items() if not method["oracle"]}
+    assert blind == {"input", "autocontrast", "equalize", "clahe", *(n for n in protocols if "automatic" in n)}
+    assert list(report["experts"]) == ["expertA", "expertB", "expertC"] and report["data"]["rendering"] == "tiny"
+    rows = [row["curve"]["csrnet_lab"] for row in report["photos"] if row["expert"] == "expertB"]
+    np.testing.assert_allclose(report["experts"]["expertB"]["curve"]["csrnet_lab"], np.mean(rows))
+    for row in report["photos"]:
+        assert row["best x 1 steps"]["psnr"] >= row["automatic x 1 steps"]["psnr"]
+        assert row["best x 1 steps"]["seed"] in (0, 1)
+        label = next(p.label for p in found if (p.source.name, p.expert) == (row["photo"], row["expert"]))
+        np.testing.assert_allclose(row["labels y 2 steps"]["c"], label, atol=6e-4)
+    table = ev.report_table(report)
+    assert table.count("expertC  ") == 1 and "all experts" in table and "[1, 2] steps" in table
+
+
+def test_labels(experts, tmp_path):
+    found = ev.expert_pairs(*experts)
+    own = [pair for pair in ev.expert_labels(found) if pair.source.name.startswith("a0002")]
+    scores = torch.cat([measure_attributes(pairs.photo_tensor(pair.target)) for pair in own])
+    np.testing.assert_allclose([pair.label for pair in own], attribute_labels(scores), atol=1e-6)
+    with pytest.raises(ValueError, match="two or more experts"):
+        ev.expert_labels(found[:2])
+    file = tmp_path / "labels.json"
+    file.write_text(json.dumps({"expertA": {"a0001": [0, 0.1, 0.2, 0.3], "a0002-kme_01.png": {"contrast": -1}}}))
+    read = ev.read_labels(file, found[:2])
+    np.testing.assert_allclose([pair.label for pair in read], [[0, 0.1, 0.2, 0.3], [0, -1, 0, 0]], atol=1e-6)
+    with pytest.raises(ValueError, match="no c for a0001-kme_01.png expertB"):
+        ev.read_labels(file, found[2:])
+    for text, message in (("[1]", "must hold an object"), ("{", "is no JSON file")):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            ev.read_labels(file, found)
+
+
+def test_peers_against_their_libraries():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(30, 220, (32, 40, 3)).astype(np.uint8)
+    wanted = np.clip(np.round(255 * (pixels / 255) ** [0.6, 1.0, 1.5]), 0, 255).astype(np.uint8)
+    source, target = (pairs.as_batch(np.float32(x) / 255) for x in (pixels, wanted))
+    methods = {method.name: method for method in ev.peer_methods(["autocontrast", "equalize", "clahe", "curve"])[0]}
+    result = {name: method.retouch(source, target, None)[0] for name, method in methods.items()}
+    for name, operation in (("autocontrast", ImageOps.autocontrast), ("equalize", ImageOps.equalize)):
+        expected = np.asarray(operation(Image.fromarray(pixels)), np.float32) / 255
+        np.testing.assert_allclose(pairs.as_array(result[name]), expected)
+    expected = skimage.exposure.equalize_adapthist(pixels / 255.0)
+    np.testing.assert_allclose(pairs.as_array(result["clahe"]), expected, atol=1e-3)
+    np.testing.assert_allclose(result["curve"], target, atol=1e-6)  # gamma is a curve of each channel
+    scrambled = target[..., torch.randperm(40)]  # no curve fits this: the best one is the mean at each level
+    fitted = methods["curve"].retouch(source, scrambled, None)[0]
+    level = (source[0, 0] == source[0, 0, 5, 7]).numpy()
+    np.testing.assert_allclose(fitted[0, 0, 5, 7], scrambled[0, 0].numpy()[level].mean(), atol=1e-6)
+
+
+def test_other_pipelines():
+    class Output:
+        def __init__(self, images):
+            self.images = images
+
+    def darker(image, *, output_type):
+        assert output_type == "pt"
+        return Output(image * 0.5)
+
+    image, extra = ev.pipeline_method("darker", darker, "half").retouch(torch.ones(1, 3, 12, 12), None, None)
+    assert image.shape == (1, 3, 12, 12) and (image == 0.5).all() and extra == {}
+
+
+@pytest.fixture
+def adaptive_lut(tmp_path):
+    """Stand-ins with the released names and shapes: an identity table, one that swaps red and blue, one of zeros."""
+    torch.manual_seed(0)
+    classifier, channels = {}, (3, 16, 32, 64, 128, 128)
+    for n, layer in enumerate((1, 4, 7, 10, 13)):
+        classifier[f"model.{layer}.weight"] = 0.1 * torch.randn(channels[n + 1], channels[n], 3, 3)
+        classifier[f"model.{layer}.bias"] = 0.1 * torch.randn(channels[n + 1])
+        if layer < 13:
+            for leaf in ("weight", "bias"):
+                classifier[f"model.{layer + 2}.{leaf}"] = torch.rand(channels[n + 1])
+    classifier["model.16.weight"] = 0.01 * torch.randn(3, 128, 8, 8)
+    classifier["model.16.bias"] = torch.tensor([1.0, 0.2, -0.1])
+    steps = torch.linspace(0, 1, 33)
+    b, g, r = torch.meshgrid(steps, steps, steps, indexing="ij")
+    tables = [torch.stack([r, g, b]), torch.stack([b, g, r]), torch.zeros(3, 33, 33, 33)]
+    torch.save({str(n): {"LUT": table} for n, table in enumerate(tables)}, tmp_path / "LUTs.pth")
+    torch.save(classifier, tmp_path / "classifier.pth")
+    return tmp_path, classifier
+
+
+def test_adaptive_lut(adaptive_lut):
+    folder, weights = adaptive_lut
+    layers = [torch.nn.Upsample((256, 256), mode="bilinear")]  # the released sequence, with its numbers
+    for n, (before, after) in enumerate([(3, 16), (16, 32), (32, 64), (64, 128), (128, 128)]):
+        layers += [torch.nn.Conv2d(before, after, 3, 2, 1), torch.nn.LeakyReLU(0.2)]
+        layers += [torch.nn.InstanceNorm2d(after, affine=True)] if n < 4 else [torch.nn.Dropout(0.5)]
+    network = torch.nn.Sequential(*layers, torch.nn.Conv2d(128, 3, 8)).eval()
+    network.load_state_dict({name.removeprefix("model."): weight for name, weight in weights.items()})
+    photo = torch.rand(1, 3, 20, 31)
+    with torch.no_grad():
+        first, second, _ = network(photo).flatten()
+    method = ev.adaptive_lut_method("3D LUT", load_adaptive_lut(folder), folder)
+    image, _ = method.retouch(photo, None, None)
+    torch.testing.assert_close(image, (first * photo + second * photo.flip(1)).clamp(0, 1), atol=1e-5, rtol=0)
+    torch.save({"0": {"LUT": torch.zeros(3, 33, 33, 32)}}, folder / "LUTs.pth")
+    with pytest.raises(ValueError, match="not a 3D table"):
+        load_adaptive_lut(folder)
+    torch.save({"0": {"LUT": torch.zeros(3, 33, 33, 33)}}, folder / "LUTs.pth")
+    with pytest.raises(ValueError, match="holds 1 tables"):
+        load_adaptive_lut(folder)
+    (folder / "LUTs.pth").unlink()
+    with pytest.raises(ValueError, match="must be a checkpoint file"):
+        load_adaptive_lut(folder)
+
+
+def test_simulated_pairs(tmp_path):
+    for path in PHOTOS[:2]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    found = ev.simulated_pairs(tmp_path, experts=1, seed=5)
+    assert [pair.expert for pair in found] == ["photographer"] * 2 + ["1"] * 2
+    loaded = [ev.load_pair(pair) for pair in found]
+    torch.testing.assert_close(loaded[0][1], pairs.photo_tensor(found[0].target), atol=1e-6, rtol=0)
+    assert torch.equal(loaded[0][0], loaded[2][0]) and not torch.equal(loaded[0][1], loaded[2][1])
+    np.testing.assert_allclose(loaded[0][2].label, 0, atol=1e-6)
+    scores = [measure_attributes(x) for x in (loaded[3][1], loaded[1][1])]
+    np.testing.assert_allclose(loaded[3][2].label, attribute_labels(scores[0], scores[1][0], limit=2.5)[0], atol=0.02)
+    again = ev.load_pair(ev.simulated_pairs(tmp_path, experts=1, seed=6)[0])
+    assert not torch.equal(again[0], loaded[0][0])
+    report = ev.evaluate_pairs(tiny_pipeline(), found[2:])
+    assert {"labels", "automatic"} <= report["methods"].keys() and report["data"]["experts"] == ["1"]
+    assert report["data"]["protocol"] == "simulated"
+
+
+def test_data_protocols():
+    photos = [ev.Pair(Path(f"a{n}-kme.tif"), Path("x")) for n in range(4501, 5001)]
+    data = ev.describe_data(photos, "fivek-upe")
+    assert data["split"] == "the 500 published test photos" and data["split_sha256"] == "d3c5d449c3318ddb"
+    assert "do not compare" in ev.describe_data(photos[1:], "fivek-upe")["split"]
+    assert "do not compare" in ev.describe_data(photos, "fivek-480p")["split"]
+    assert ev.describe_data(photos, "fivek-csrnet", "sRGB PNG")["rendering_stated_by"] == "user"
+    assert pairs.describe_sizes([(720, 480), (480, 853)], "fivek-480p") == "720x480 to 480x853 px"
+    assert pairs.describe_sizes([(512, 340)], "yan") == "512x340 px"
+    assert "short side is 480 px: do not compare" in pairs.describe_sizes([(720, 480), (512, 340)], "fivek-480p")
+    with pytest.raises(ValueError, match="`protocol` must be one of paired, simulated, fivek-upe"):
+        ev.describe_data(photos, "fivek")
+
+
+@pytest.mark.parametrize(
+    "protocol, list_name",
+    [
+        ("fivek-upe", "fivek/upe_test_500.txt"),
+        ("fivek-480p", "fivek/dpe_3dlut_test.txt"),
+        ("ppr10k-b", "ppr10k/test.txt"),
+        ("yan", "yan2016/uniform_set_test_id.txt"),
+    ],
+)
+def test_published_splits(protocol, list_name):
+    path = ROOT.parent / "shared" / "data" / "splits" / list_name
+    if not path.is_file():
+        pytest.skip("no lists")
+    photos = [ev.Pair(Path(f"{Path(name).stem}.tif"), Path("x")) for name in ev.read_names(path)]
+    assert ev.describe_data(photos, protocol)["split"].startswith("the ")
+
+
+def test_names(folders, experts, tmp_path):
+    (tmp_path / "split.txt").write_text("# test photos\na0002  # the second\n\n")
+    names = ev.read_names(tmp_path / "split.txt")
+    assert names == ["a0002"]
+    assert [pair.source.stem for pair in ev.expert_pairs(*experts, names)] == ["a0002-kme_01"] * 3
+    assert list(ev.folder_photos("inputs", folders[1], ["b.png"])) == ["b"]
+    with pytest.raises(ValueError, match="lacks 1 of 2 names: a0009"):
+        ev.expert_pairs(*experts, ["a0001", "a0009"])
+
+
+def test_expert_distance_and_fid_are_of_the_whole_set(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for n in range(6):
+        for side in ("input", "target"):
+            save(tmp_path / side / f"{n}.png", rng)
+    features = lambda image: image.mean((2, 3))[0]  # noqa: E731
+    monkeypatch.setattr("diffretouch.evaluation.report.inception_features", lambda: features)
+    monkeypatch.setattr("diffretouch.evaluation.report.FID_PHOTOS", 6)
+    found = ev.pair_names(tmp_path / "input", tmp_path / "target")
+    report = ev.evaluate_methods([ev.untouched()], found)
+    sides = [torch.stack([features(pairs.photo_tensor(pair[side])) for pair in found]) for side in (0, 1)]
+    np.testing.assert_allclose(report["mean"]["input"]["fid"], frechet_distance(*sides), rtol=1e-4)
+    same = ev.evaluate_methods([ev.untouched()], [(target, target) for _, target in found])
+    assert same["mean"]["input"]["expert_distance"] == pytest.approx(0, abs=1e-3)
+    assert report["mean"]["input"]["expert_distance"] > 0.1
+    assert "features" not in report["photos"][0]["input"] and "fid" not in report["missing"]
+
+
+def test_cache_goes_on_where_a_run_was_stopped(folders, tmp_path):
+    found = [ev.Pair(*pair) for pair in ev.pair_names(*folders)]
+    cache, calls = ev.Cache(tmp_path / "cache"), []
+
+    def method(setting, stop_at=None):
+        def retouch(source, target, pair):
+            if pair.source.stem == stop_at:
+                raise KeyboardInterrupt
+            calls.append(pair.source.stem)
+            return source * 0.9, {}
+
+        return ev.Method("m", "a method", retouch, identity=lambda: ["m", setting])
+
+    with pytest.raises(KeyboardInterrupt):
+        ev.evaluate_methods([method(1, stop_at="b")], found, cache=cache)
+    report = ev.evaluate_methods([method(1)], found, cache=cache)
+    assert calls == ["a", "b"]
+    assert ev.evaluate_methods([method(1)], found, cache=cache) == report and calls == ["a", "b"]
+    ev.evaluate_methods([method(2)], found, cache=cache)  # another setting
+    assert calls == ["a", "b"] * 2
+    save(found[0].target, np.random.default_rng(9))  # another photo under the same name
+    runs.file_digest.cache_clear()
+    assert ev.evaluate_methods([method(2)], found, cache=cache) != report and calls == ["a", "b", "a", "b", "a"]
+    for path in (tmp_path / "cache").iterdir():
+        path.write_text(path.read_text()[:-9])  # damaged
+    ev.evaluate_methods([method(2)], found, cache=cache)
+    assert len(calls) == 7
+
+
+def test_model_digest_sees_every_weight():
+    pipe = tiny_pipeline()
+    digest = runs.model_digest(pipe)
+    assert digest == runs.model_digest(tiny_pipeline())
+    with torch.no_grad():
+        pipe.grid_head.prediction2.weight[0, 0] += 1e-6
+    assert runs.model_digest(pipe) != digest
+    assert runs.model_digest(tiny_pipeline(attribute_signs=(1, 1, -1, 1))) != digest
+    assert runs.model_digest(tiny_pipeline().to(torch.bfloat16)) != digest
+
+
+def test_controllability():
+    pipe = tiny_pipeline()
+    run = ev.controllability(pipe, PHOTOS[:3], values=3, samples=2, size=48)
+    summary, records = run["summary"], run["photos"]
+    assert [record["photo"] for record in records] == [path.name for path in PHOTOS[:3]]
+
+    # The second photo, temperature slider at -1, by hand
+    finished = pairs.shrink(pairs.photo_tensor(PHOTOS[1]), 48)
+    rng = np.random.default_rng([0, zlib.crc32(PHOTOS[1].name.encode())])
+    source = pairs.as_batch(pairs.camera_input(pairs.as_array(finished), rng))
+    generator = torch.Generator().manual_seed(0)
+    image = pipe(source, [0, 0, -1, 0], generator=generator, output_type="pt").images
+    image = (image * 255).round() / 255
+    np.testing.assert_allclose(records[1]["scores"][2][0], measure_attributes(image)[0], rtol=1e-3, atol=1e-4)
+
+    for n, name in enumerate(run_names := list(summary["spearman_mean"])):
+        ranks = [scipy.stats.spearmanr([-1, 0, 1], [v[n] for v in r["scores"][n]]).statistic for r in records]
+        ranks = np.nan_to_num(ranks)
+        np.testing.assert_allclose(summary["spearman_mean"][name], ranks.mean(), atol=1e-12)
+        np.testing.assert_allclose(summary["spearman_worst"][name], ranks.min(), atol=1e-12)
+    span = np.mean([record["scores"][3][2][3] - record["scores"][3][0][3] for record in records])
+    np.testing.assert_allclose(summary["span"]["brightness"], span, atol=1e-6)
+    ratio = np.exp(np.mean([np.log(record["scores"][0][2][0] / record["scores"][0][0][0]) for record in records]))
+    np.testing.assert_allclose(summary["span"]["colorfulness"], ratio, rtol=1e-5)
+    moved = []
+    for record in records:
+        scores = torch.tensor(record["scores"][1])
+        labels = attribute_labels(scores, scores[1], limit=100.0)
+        moved.append((labels[2] - labels[0]).abs().numpy())
+    others = {name: summary["moves"]["contrast"][name] for name in run_names if name != "contrast"}
+    np.testing.assert_allclose(list(others.values()), np.delete(np.mean(moved, 0), 1), atol=1e-5)
+    json.dumps(run)
+    table = ev.controllability_table({"controllability": {"tiny": run}})
+    assert "Finished photos taken down by the simulated camera: 3 (sha256" in table
+
+
+def test_controllability_of_a_perfect_and_of_a_dead_slider():
+    values = torch.linspace(-1, 1, 5)
+    scores = torch.full((4, 5, 4), 0.4)
+    scores[3, :, 3] = 0.5 + 0.1 * values  # brightness obeys, the others do nothing
+    record = dict.fromkeys(("diversity", "drift", "psnr_input", "delta_e76_input", "psnr", "delta_e76"), 1.0)
+    record |= {"scores": scores.tolist(), "seconds": 1.0, "b": [[0.0] * 5] * 4}
+    record |= {"structure": [[1.0] * 5] * 4, "clipping": [[0.0] * 5] * 4}
+    summary = summarise([record], 5, (0.3, 0.45, 0.13, 0.6))
+    assert summary["spearman_mean"] == dict(colorfulness=0, contrast=0, temperature=0, brightness=pytest.approx(1))
+    assert summary["span"]["brightness"] == pytest.approx(0.2, abs=1e-6) and summary["span"]["contrast"] == 1
+    assert summary["crosstalk"]["brightness"] == 0
+
+
+def test_step_table():
+    rows = ev.step_table({"tiny": tiny_pipeline()}, PHOTOS[:1], (1, 3), values=3, samples=2, size=32, camera=False)
+    assert [row["steps"] for row in rows] == [1, 3] and "psnr" not in rows[0]
+    assert rows[0]["reach"] != rows[1]["reach"]
+
+
+def test_random_attributes_fill_their_range():
+    for low, high in ((0, 1), (1, 2), (2, 3)):
+        largest = figures.random_attributes(low, high, 500, 0).abs().amax(1)
+        assert largest.min() > low and largest.max() <= high
+        assert largest.min() < low + 0.02 and largest.max() > high - 0.02
+    assert torch.equal(figures.random_attributes(1, 2, 3, 7), figures.random_attributes(1, 2, 3, 7))
+
+
+def test_error_map():
+    a = torch.full((1, 3, 2, 3), 0.5)
+    b = a.clone()
+    b[..., 1:] += 0.1
+    b[..., 2] = 1.0
+    shown = pictures.error_map(a, b)[0].mean((0, 1))
+    assert shown[0] < 0.02 < shown[1] < shown[2]
+
+
+class Page(HTMLParser):
+    """What a page refers to, and that its tags close."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.addresses, self.tags, self.open = [], set(), []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+        self.addresses += [v for k, v in attributes if k in ("src", "href")]
+        if tag == "img":
+            assert dict(attributes)["alt"]
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_page(experts, tmp_path):
+    found = ev.expert_pairs(*experts)[1:4]
+    strange = found[0].source.with_name("<b>&.png")
+    strange.write_bytes(found[0].source.read_bytes())
+    pipe = tiny_pipeline()
+    report = ev.evaluate_pairs(pipe, [found[0]._replace(source=strange), *found[1:]], pictures=2)
+    run = ev.controllability(pipe, PHOTOS[:2], values=3, samples=2, size=32)
+    sliders = {"controllability": {"tiny": run}, "step_table": ev.step_table(
+        {"tiny": pipe}, PHOTOS[:1], (1, 2), values=3, samples=2, size=32)}  # fmt: skip
+    sections = [
+        *ev.report_sections(report),
+        *ev.controllability_sections(sliders, ev.slider_sheets(pipe, PHOTOS[:1], cell=24)),
+        figures.attributes_figure(pipe, PHOTOS[:1], columns=2),
+        figures.models_figure({"x": pipe, "y": pipe}, found[:1]),
+        figures.experts_figure(pipe, found),
+    ]
+    ev.write_page(tmp_path / "page.html", sections)
+    text = (tmp_path / "page.html").read_text()
+    page = Page(text)
+    assert all(address.startswith("data:image/jpeg;base64,") for address in page.addresses)
+    assert not page.tags & {"script", "link", "iframe"} and not re.search(r"https?://|url\(", text)
+    assert text.count("<h3>&lt;b&gt;&amp;.png expertA</h3>") == 1 and "<b>&.png" not in text
+    assert text.count('<svg class="histogram"') == 2 * 4 and text.count('<svg class="curves"') == 4
+    assert "nan" not in re.sub(r"base64,[^\"]*", "", text).lower().replace("finance", "")
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+    shown = ev.without_pictures(report)
+    assert "picture" not in json.dumps(shown) and "picture" in json.dumps(report)
+    with pytest.raises(ValueError, match="two models or more"):
+        figures.models_figure({"x": pipe}, found[:1])
+
+
+def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    (tmp_path / "page.html").write_text("old")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        ev.write_page(tmp_path / "page.html", [("x", "y")])
+    assert [p.name for p in tmp_path.iterdir()] == ["page.html"] and (tmp_path / "page.html").read_text() == "old"
+
+
+def test_two_processes_share_the_work(folders, tmp_path):
+    script = tmp_path / "work.py"
+    script.write_text(
+        "import os, sys, json, pathlib\n"
+        "from diffretouch.evaluation import runs\n"
+        "done = []\n"
+        "def work(item):\n"
+        "    done.append(item)\n"
+        "    return item * 10\n"
+        "results = runs.for_each(work, range(5), description='x')\n"
+        "out = dict(results=results, own=done, size=runs.process_state().num_processes, main=runs.is_main_process())\n"
+        "pathlib.Path(sys.argv[1], os.environ['RANK']).write_text(json.dumps(out))\n"
+    )
+    (tmp_path / "out").mkdir()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, script, tmp_path / "out"], check=True, env=environment, capture_output=True)
+    first, second = (json.loads((tmp_path / "out" / rank).read_text()) for rank in "01")
+    assert first["size"] == second["size"] == 2 and (first["main"], second["main"]) == (True, False)
+    assert first["results"] == second["results"] == [0, 10, 20, 30, 40]
+    assert first["own"] == [0, 2, 4] and second["own"] == [1, 3]
 
 
 def test_refuses(folders):
     inputs, targets = folders
     with pytest.raises(ValueError, match="`inputs` must be a folder"):
-        pair_names(inputs / "none", targets)
+        ev.pair_names(inputs / "none", targets)
     (targets / "c.png").write_bytes((targets / "a.png").read_bytes())
     with pytest.raises(ValueError, match="unpaired: c"):
-        pair_names(inputs, targets)
+        ev.pair_names(inputs, targets)
     (targets / "c.png").unlink()
-    Image.new("RGB", (24, 30)).save(targets / "a.png")
-    with pytest.raises(ValueError, match="differ in size"):
-        evaluate_pairs(tiny_pipeline(), pair_names(inputs, targets))
+    (targets / "a.jpg").write_bytes((targets / "a.png").read_bytes())
+    with pytest.raises(ValueError, match="holds a.jpg and a.png"):
+        ev.pair_names(inputs, targets)
+    (targets / "a.jpg").unlink()
+    Image.new("RGB", (25, 30)).save(targets / "a.png")
+    with pytest.raises(ValueError, match="differ in size: 30x24 and 25x30"):
+        ev.evaluate_pairs(tiny_pipeline(), ev.pair_names(inputs, targets))
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: ev.evaluate_methods([], []), "`pairs` must hold at least one"),
+        (lambda: ev.evaluate_methods([ev.untouched()] * 2, [("a", "b")]), "`methods` must have different names"),
+        (lambda: ev.peer_methods(["magic"]), "`peer` must be one of autocontrast.*'magic'"),
+        (lambda: ev.controllability(None, PHOTOS, values=4), "`values` must be an odd number"),
+        (lambda: ev.controllability(None, PHOTOS, samples=1), "`samples` must be at least 2"),
+        (lambda: ev.controllability(None, []), "`photos` must name at least one"),
+    ],
+)
+def test_refuses_arguments(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

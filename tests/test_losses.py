@@ -3,14 +3,23 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from diffretouch.attributes import ATTRIBUTE_SCALES, attribute_coordinates, measure_attributes
+from diffretouch.attributes import (
+    ATTRIBUTE_SCALES,
+    attribute_coordinates,
+    label_statistics,
+    measure_attributes,
+    quantile_labels,
+)
 from diffretouch.losses import (
     attribute_loss,
     contrastive_loss,
+    grid_smoothness_loss,
     latent_loss,
     latent_target,
     obedience_loss,
     pixel_loss,
+    predicted_latents,
+    snr_weights,
 )
 
 
@@ -29,7 +38,75 @@ def test_latent_target_inverts_to_the_latents(kind):
     torch.testing.assert_close(scheduler.step(target, t, noisy).pred_original_sample, latents, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_predicted_latents_turn_the_target_round(kind):
+    scheduler = DDIMScheduler(prediction_type=kind, clip_sample=False)
+    t = torch.tensor([0, 300, 999])
+    latents, noise = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8)
+    noisy = scheduler.add_noise(latents, noise, t)
+    target = latent_target(scheduler, latents, noise, t)
+    torch.testing.assert_close(predicted_latents(scheduler, target, noisy, t), latents, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("zero_terminal", [False, True])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_snr_weights(kind, zero_terminal):
+    """Weighted so, the loss of each prediction is min(SNR, gamma) times the error of the clean latents."""
+    scheduler = DDIMScheduler(prediction_type=kind, rescale_betas_zero_snr=zero_terminal)
+    t = torch.tensor([1, 200, 600, 990])
+    weights = snr_weights(scheduler, t, 5.0)
+    alpha = scheduler.alphas_cumprod[t].double()
+    snr = alpha / (1 - alpha)
+    # an error e of x_0 is an error sqrt(snr) e of the noise and e / sqrt(1 - alpha) of the velocity
+    per_unit = {"epsilon": snr, "v_prediction": 1 / (1 - alpha), "sample": torch.ones(4).double()}[kind]
+    torch.testing.assert_close(weights.double() * per_unit, snr.clamp(max=5), rtol=1e-4, atol=0)
+    assert snr_weights(scheduler, torch.tensor([999]), 5.0).isfinite().all()
+    with pytest.raises(ValueError, match="`gamma`"):
+        snr_weights(scheduler, t, 0)
+
+
+def test_weighted_losses():
+    a, b = photo(0), photo(1)
+    weights = torch.tensor([0.5, 2.0])
+    expected = (weights[:, None, None, None] * (a - b) ** 2).mean().float()
+    torch.testing.assert_close(latent_loss(a, b, weights), expected)
+    mask = torch.ones(2, 1, 12, 10)
+    torch.testing.assert_close(pixel_loss(a, b, 0.5, mask), pixel_loss(a, b, 0.5))
+    mask[:, :, :6] = 0
+    rest = (a - b)[:, :, 6:]
+    torch.testing.assert_close(pixel_loss(a, b, 0.0, mask), (rest**2).mean().float() / 2)
+
+
+def test_grid_smoothness():
+    grid = torch.zeros(2, 12, 4, 3, 5)
+    assert grid_smoothness_loss(grid + 1.7) == 0
+    grid[..., 2:, :, :] = 0.5  # one step of 0.5 between three of the depth's borders
+    assert grid_smoothness_loss(grid) == pytest.approx(0.25 / 3)
+    assert grid_smoothness_loss(torch.rand(1, 12, 1, 1, 1)) == 0
+    random = torch.rand(1, 12, 4, 3, 5, dtype=torch.float64, requires_grad=True)
+    grid_smoothness_loss(random).backward()
+    assert random.grad.isfinite().all() and random.grad.abs().max() > 0
+
+
+def test_losses_by_quantiles():
+    """With a data set's statistics, distances are those between places among all photos."""
+    statistics = label_statistics(measure_attributes(photo(7, batch=40, dtype=torch.float32) ** torch.linspace(
+        0.5, 2, 40)[:, None, None, None]))  # fmt: skip
+    image = photo(dtype=torch.float32)
+    assert attribute_loss(image, image, statistics=statistics) < 1e-6
+    darker = image**1.3
+    labels = [quantile_labels(measure_attributes(x), statistics, limit=8.0) for x in (image, darker)]
+    c = (labels[0] - labels[1]) / 2
+    assert obedience_loss(image, darker, c, statistics=statistics) < 1e-4
+    assert obedience_loss(image, darker, -c, statistics=statistics) > 0.01
+    darker.requires_grad_()
+    attribute_loss(darker, image, statistics=statistics).backward()
+    assert darker.grad.isfinite().all() and darker.grad.abs().max() > 0
+
+
 def test_latent_target_refuses():
+    with pytest.raises(ValueError, match="`prediction_type`"):
+        predicted_latents(DDPMScheduler(prediction_type="flow"), None, torch.zeros(1), torch.tensor([0]))
     with pytest.raises(ValueError, match="`prediction_type`"):
         latent_target(DDPMScheduler(prediction_type="flow"), None, None, None)
 

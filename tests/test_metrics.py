@@ -1,15 +1,42 @@
+import sys
+from unittest.mock import MagicMock
+
 import numpy as np
+import pytest
+import scipy.linalg
+import scipy.stats
 import skimage.color
 import skimage.metrics
 import torch
+from safetensors.torch import save_file
 
-from diffretouch.metrics import delta_e76, psnr, srgb_to_lab
+from diffretouch import metrics
+from diffretouch.metrics import (
+    byte_distance,
+    clipped_share,
+    csrnet_lab_l2,
+    delta_e76,
+    delta_e2000,
+    frechet_distance,
+    gradient_correlation,
+    lab_delta_e2000,
+    psnr,
+    sample_diversity,
+    spearman,
+    srgb_to_lab,
+    ssim,
+)
+from diffretouch.perceptual import Lpips
 
 
 def photos(dtype=np.float64):
     rng = np.random.default_rng(0)
     a = rng.random((2, 3, 17, 23)).astype(dtype)
     return a, np.clip(a + rng.normal(0, 0.1, a.shape), 0, 1).astype(dtype)
+
+
+def tensors(dtype=np.float64):
+    return [torch.from_numpy(x) for x in photos(dtype)]
 
 
 def hwc(image):
@@ -32,12 +59,140 @@ def test_psnr():
     assert psnr(torch.from_numpy(a), torch.from_numpy(a)).min() >= 120
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_ssim(dtype, monkeypatch):
+    a, b = photos(dtype)
+    settings = dict(data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, channel_axis=2)
+    expected = [skimage.metrics.structural_similarity(hwc(x), hwc(y), **settings) for x, y in zip(a, b, strict=True)]
+    np.testing.assert_allclose(ssim(torch.from_numpy(a), torch.from_numpy(b)), expected, atol=1e-4)
+    np.testing.assert_allclose(ssim(torch.from_numpy(a[:1]), torch.from_numpy(b[:1])), expected[:1], atol=1e-4)
+    monkeypatch.setattr(metrics, "_STRIP", 3 * 23)  # three rows at a time
+    np.testing.assert_allclose(ssim(torch.from_numpy(a), torch.from_numpy(b)), expected, atol=1e-4)
+    with pytest.raises(ValueError, match="at least 11 px"):
+        ssim(torch.zeros(1, 3, 10, 40), torch.zeros(1, 3, 10, 40))
+
+
 def test_delta_e():
     a, b = photos()
     values = delta_e76(torch.from_numpy(a), torch.from_numpy(b))
     for x, y, value in zip(a, b, values, strict=True):
         lab = [skimage.color.rgb2lab(hwc(image)) for image in (x, y)]
         np.testing.assert_allclose(value, skimage.color.deltaE_cie76(*lab).mean(), rtol=2e-3)
+
+
+def test_delta_e2000():
+    rng = np.random.default_rng(1)
+    lab = rng.uniform([0, -100, -100], [100, 100, 100], (3000, 3))
+    other = np.where(rng.random((3000, 1)) < 0.5, lab + rng.normal(0, 3, lab.shape), rng.permutation(lab))
+    lab[:20, 1:], other[10:30, 1:] = 0, 0  # grey on either side and on both
+    other[30:60] = lab[30:60] * [1, -1.01, -0.99]  # nearly opposite hues; at 180 degrees rounding decides
+    # Of the published test data (Sharma, Wu and Dalal 2005): pairs 1, 9, 16 and 25
+    lab[60:64] = [[50, 2.6772, -79.7751], [50, 2.49, -0.001], [50, 2.5, 0], [60.2574, -34.0099, 36.2677]]
+    other[60:64] = [[50, 0, -82.7485], [50, -2.49, 0.0009], [50, 0, -2.5], [60.4626, -34.1751, 39.4387]]
+    values = lab_delta_e2000(*(torch.from_numpy(x).T[None] for x in (lab, other)))[0].numpy()
+    np.testing.assert_allclose(values[60:64], [2.0425, 7.1792, 4.3065, 1.2644], atol=1e-4)
+    np.testing.assert_allclose(values, skimage.color.deltaE_ciede2000(lab, other), atol=1e-8)
+    colour = pytest.importorskip("colour")
+    # Without matplotlib, colour-science puts a stand-in under its name, on which diffusers cannot be imported.
+    for name in [name for name, module in sys.modules.items() if isinstance(module, MagicMock)]:
+        del sys.modules[name]
+    np.testing.assert_allclose(values, colour.delta_E(lab, other, method="CIE 2000"), atol=1e-3)
+
+
+def test_delta_e2000_of_photos_does_not_depend_on_strips(monkeypatch):
+    a, b = tensors(np.float32)
+    whole = delta_e2000(a, b)
+    expected = skimage.color.deltaE_ciede2000(*(skimage.color.rgb2lab(hwc(x[1].double().numpy())) for x in (a, b)))
+    np.testing.assert_allclose(whole[1], expected.mean(), rtol=1e-3)
+    monkeypatch.setattr(metrics, "_STRIP", 2 * 23)
+    np.testing.assert_allclose(delta_e2000(a, b), whole, rtol=1e-9)
+
+
+def test_csrnet_script_wraps_around():
+    """What its uint8 arithmetic makes of a difference in one channel, by numpy and as measured."""
+    differences = [5, 15, 16, 17, 20, 30, 40, 255]
+    a = torch.zeros(1, 3, len(differences))
+    a[0, 1] = torch.tensor(differences)
+    measured = byte_distance(a, torch.zeros_like(a), wrapped=True)[0]
+    np.testing.assert_allclose(measured[:7], [5, 15, 0, 5.745, 12, 11.489, 8], atol=1e-3)
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (2, 1, 3, 500), dtype=np.uint8)
+    expected = np.sqrt(np.sum((x - y) ** 2, axis=1))
+    got = byte_distance(torch.from_numpy(x).float(), torch.from_numpy(y).float(), wrapped=True)
+    np.testing.assert_allclose(got, expected)
+    a, b = tensors()
+    assert (csrnet_lab_l2(a, b) <= 765**0.5).all() and (csrnet_lab_l2(a, b, wrapped=False) > csrnet_lab_l2(a, b)).all()
+    near = (a + 0.004).clamp(0, 1)
+    np.testing.assert_allclose(csrnet_lab_l2(a, near), csrnet_lab_l2(a, near, wrapped=False))
+
+
+def test_clipped_share():
+    image = torch.full((2, 3, 4, 5), 0.5)
+    image[0, 0, 0, 0], image[0, :, 1, 1], image[0, 2, 2, 2], image[0, 1, 3, 3] = 0.0, 1.0, 1 / 255, 254.6 / 255
+    np.testing.assert_allclose(clipped_share(image), [3 / 20, 0])
+
+
+def test_gradient_correlation():
+    a, b = tensors()
+    np.testing.assert_allclose(gradient_correlation(0.5 * a + 0.2, a), 1, atol=1e-12)
+    np.testing.assert_allclose(gradient_correlation(1 - a, a), -1, atol=1e-12)
+    blurred = torch.nn.functional.avg_pool2d(a, 3, 1, 1)
+    assert (gradient_correlation(blurred, a) < 0.8).all() and (gradient_correlation(b, a) > 0.8).all()
+    flat = torch.full_like(a, 0.3)
+    assert gradient_correlation(flat, flat).tolist() == [1, 1] and gradient_correlation(flat, a).tolist() == [0, 0]
+    assert gradient_correlation(a[..., :1, :1], a[..., :1, :1]).tolist() == [1, 1]
+
+
+def test_sample_diversity():
+    a, b = tensors()
+    three = torch.cat([a, b[:1]])
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    expected = np.mean([delta_e76(three[i : i + 1], three[j : j + 1]).item() for i, j in pairs])
+    np.testing.assert_allclose(sample_diversity(three), expected)
+    assert sample_diversity(a[:1].repeat(3, 1, 1, 1)) == 0
+    with pytest.raises(ValueError, match="at least two"):
+        sample_diversity(a[:1])
+
+
+def test_spearman_is_scipys():
+    rng = np.random.default_rng(0)
+    x, y = rng.random((2, 6, 9))
+    y[1] = np.round(y[1] * 3)  # ties
+    x[2], y[3] = np.sort(x[2]), -x[3]
+    got = spearman(torch.from_numpy(x), torch.from_numpy(y))
+    expected = [scipy.stats.spearmanr(u, v).statistic for u, v in zip(x, y, strict=True)]
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-15)
+    assert spearman(torch.arange(5), torch.zeros(5)).isnan()
+
+
+def test_frechet_distance():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(40, 5)), rng.normal(size=(30, 5)) @ rng.normal(size=(5, 5)) + 1
+    ca, cb = np.cov(a.T), np.cov(b.T)
+    expected = np.square(a.mean(0) - b.mean(0)).sum() + np.trace(ca + cb - 2 * scipy.linalg.sqrtm(ca @ cb).real)
+    np.testing.assert_allclose(frechet_distance(torch.from_numpy(a), torch.from_numpy(b)), expected)
+    assert frechet_distance(torch.from_numpy(a), torch.from_numpy(a)) < 1e-10
+    with pytest.raises(ValueError, match="two rows"):
+        frechet_distance(torch.zeros(1, 3), torch.zeros(4, 3))
+
+
+def test_lpips_with_a_weights_file(tmp_path):
+    torch.manual_seed(0)
+    network = Lpips()
+    indices = (0, 3, 6, 8, 10)
+    state = {f"lin{n}.model.1.weight": head.weight for n, head in enumerate(network.heads)}
+    for n, (index, layer) in enumerate(zip(indices, network.convolutions, strict=True)):
+        state |= {f"net.slice{n + 1}.{index}.weight": layer.weight, f"net.slice{n + 1}.{index}.bias": layer.bias}
+    save_file(state, tmp_path / "lpips.safetensors")
+    a, b = torch.rand(2, 2, 3, 40, 36)
+    torch.testing.assert_close(metrics.lpips_metric(tmp_path / "lpips.safetensors")(a, b), network(a, b))
+
+
+@pytest.mark.parametrize("make", [metrics.lpips_metric, metrics.inception_features])
+def test_weights_that_are_absent_are_named(make, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))  # also where the packages are installed
+    with pytest.raises(metrics.MetricUnavailable, match="needs"):
+        make()
 
 
 def test_differentiable_on_black():

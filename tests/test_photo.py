@@ -23,8 +23,10 @@ from PIL import Image, ImageOps
 from diffretouch import __version__
 from diffretouch.photo import Photo, PhotoError, icc, load_photo, metadata, save_photo
 
+from .bad_inputs import BAD_INPUTS, make
 from .test_icc import cmyk_profile
 from .test_metadata import XMP, camera_exif, exiftool
+from .tiny import tiny_pipeline
 
 PHOTOS = Path(__file__).parent / "photos"
 CITY = PHOTOS / "gb82_city-lossless.jpg"
@@ -296,9 +298,53 @@ def test_wide_gamut_of_16_bits_moves_by_less_than_a_sixth_of_an_8_bit_level(tmp_
             codes = np.asarray(image).astype(np.uint16) * 257 + random.integers(-90, 90, (256, 256, 3))
         codes = codes.clip(0, 65535).astype(np.uint16)
         tifffile.imwrite(tmp_path / "in.tif", codes, photometric="rgb", iccprofile=profile)
-        save_photo(load_photo(tmp_path / "in.tif"), tmp_path / "out.tif", overwrite=True)
+        photo = dataclasses.replace(load_photo(tmp_path / "in.tif"), codes=None)  # as if every pixel had changed
+        save_photo(photo, tmp_path / "out.tif", overwrite=True)
         moved = np.abs(read(tmp_path / "out.tif").astype(int) - codes)
         assert moved.max() <= 40 and (moved > 1).mean() < share
+
+
+@pytest.mark.parametrize("profile", [icc.adobe_rgb_profile, table_profile, None], ids=["adobe", "table", "grey"])
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+def test_what_does_not_change_keeps_its_very_values_in_16_bits(profile, suffix, tmp_path):
+    """A strength of 0 too, although its pixels make a trip through the model's arithmetic."""
+    if profile is None:
+        profile_bytes, codes = (
+            imagecodecs.cms_profile("gray", whitepoint=[0.3457, 0.3585, 1.0], gamma=1.8),
+            RGB16[..., 0],
+        )
+    else:
+        profile_bytes, codes = profile(), RGB16
+    options = {"photometric": "minisblack" if codes.ndim == 2 else "rgb", "iccprofile": profile_bytes}
+    tifffile.imwrite(tmp_path / "in.tif", codes, **options)
+    photo = load_photo(tmp_path / "in.tif")
+    pipe = tiny_pipeline()
+    same = pipe.apply_grid(photo.pixels, pipe.predict_grid(photo.pixels), strength=0.0)
+    save_photo(same, tmp_path / f"out{suffix}", like=photo)
+    assert np.array_equal(read(tmp_path / f"out{suffix}"), codes)
+    photo.pixels[:10] = photo.pixels[:10] * 0.9  # changed in place: only there the values are new
+    save_photo(photo, tmp_path / f"part{suffix}")
+    written = read(tmp_path / f"part{suffix}").astype(int)
+    assert np.array_equal(written[10:], codes[10:]) and (written[:10] < codes[:10]).mean() > 0.95
+    save_photo(photo, tmp_path / f"srgb{suffix}", keep_profile=False)
+    if codes.ndim == 3:
+        expected = np.rint(photo.pixels.clip(0, 1) * 65535)
+        assert np.array_equal(read(tmp_path / f"srgb{suffix}"), expected)
+
+
+def test_files_of_killed_processes_are_removed(tmp_path):
+    from diffretouch.photo import encoders
+
+    code = f"""
+import os, signal
+from diffretouch.photo import encoders
+with encoders.new_file({str(tmp_path / "out.png")!r}) as file:
+    os.kill(os.getpid(), signal.SIGKILL)"""
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
+    assert len(list(tmp_path.iterdir())) == 1
+    with encoders.new_file(tmp_path / "mine.png"):  # a process at work keeps its own
+        assert encoders.remove_abandoned(tmp_path) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.png"]
 
 
 def test_cameras_adobe_rgb_without_profile(tmp_path):
@@ -621,6 +667,42 @@ def test_bad_files_raise_one_clear_sentence(name, tmp_path):
     sentence = str(caught.value)
     assert sentence.startswith(repr(str(tmp_path / name))) and "cannot be read" in sentence and "\n" not in sentence
     assert sentence.endswith(".") and len(sentence) < 400
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return tiny_pipeline()
+
+
+@pytest.mark.parametrize("kind, name, content, refusal", BAD_INPUTS, ids=[kind for kind, *_ in BAD_INPUTS])
+@pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")
+def test_inputs_that_break_other_programs(kind, name, content, refusal, pipe, tmp_path):
+    """Refused in one sentence, or read, retouched and written like any photo."""
+    path = make(tmp_path / name, content)
+    if refusal:
+        with pytest.raises(PhotoError, match=refusal) as caught:
+            load_photo(path)
+        assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+        return
+    photo = load_photo(path)
+    assert np.isfinite(photo.pixels).all()
+    result = pipe.apply_grid(photo.pixels, pipe.predict_grid(photo.pixels))
+    assert result.shape == photo.pixels.shape and np.isfinite(result).all()
+    if kind.startswith("34"):
+        photo.alpha[:] = 0.5
+        with pytest.raises(ValueError, match="`background`"):
+            save_photo(result, path, like=photo, overwrite=True)
+    for suffix in (".tif", ".png"):
+        depth = 16 if photo.bit_depth == 32 and suffix == ".png" else photo.bit_depth
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            save_photo(photo, tmp_path / f"out{suffix}", bit_depth=depth)
+        assert not said, said
+        again = load_photo(tmp_path / f"out{suffix}")
+        assert again.pixels.shape == photo.pixels.shape and again.bit_depth == depth
+        bounded = depth == 16 or photo.icc_profile is None  # a profile of its own holds what sRGB does not
+        expected = photo.pixels.clip(0, 1) if bounded and photo.codes is None and depth < 32 else photo.pixels
+        assert np.abs(again.pixels - expected).max() < 2e-3
 
 
 def test_paths_that_are_no_files(tmp_path):

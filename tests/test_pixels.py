@@ -80,3 +80,15 @@ def test_shrink_averages():
     assert small.shape == (2, 3, 30, 20) and shrink(image, 300) is image
     torch.testing.assert_close(small.mean((2, 3)), image.mean((2, 3)), atol=2e-3, rtol=0)
     assert shrink(torch.rand(1, 3, 1, 4000), 64).shape == (1, 3, 1, 64)
+
+
+def test_saturated_wide_gamut_colours_are_photos_and_other_ranges_are_not():
+    green = np.full((4, 5, 3), (-0.66, 0.99, -0.2), np.float32)  # Adobe RGB's
+    cyan = np.full((4, 5, 3), (-1.02, 1.09, 1.07), np.float32)  # ProPhoto's
+    for photo in (green, cyan):
+        assert np.array_equal(as_photos(photo)[0], photo)
+        as_photos(torch.from_numpy(photo).permute(2, 0, 1))
+        photo[1, 2] = -0.9  # a dark pixel of -1..1
+        for other in (photo, torch.from_numpy(photo).permute(2, 0, 1)):
+            with pytest.raises(ValueError, match=r"must be in \[0,1\]"):
+                as_photos(other)

@@ -1,7 +1,10 @@
 """The training script as users start it: real processes, real checkpoints, a real kill."""
 
 import json
+import math
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,13 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 
-from diffretouch import AffineGridHead, DiffRetouchPipeline
+from diffretouch import AffineGridHead, DiffRetouchPipeline, measure_attributes
+from diffretouch.attributes import attribute_labels, quantile_labels
 from diffretouch.data.unpaired import UnpairedPhotos
 from diffretouch.metrics import psnr
-from diffretouch.training import train_diffretouch
+from diffretouch.training import pairs, train_diffretouch
+from diffretouch.training.checkpoints import checkpoints
 from diffretouch.training.train_autoencoder import SMALL_AUTOENCODER
 
 from .tiny import TINY_UNET, tiny_unet
@@ -44,6 +50,7 @@ def arguments(autoencoder, output_dir, *more):
 
 def train(monkeypatch, *args):
     monkeypatch.setattr(train_diffretouch, "SMALL_UNET", TINY_UNET)
+    AcceleratorState._reset_state(reset_partial_state=True)  # or the precision of the training before stays
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         train_diffretouch.main(arguments(*args))
@@ -74,29 +81,13 @@ def test_trains_and_saves_a_pipeline(autoencoder, tmp_path, monkeypatch):
     rows = log(tmp_path / "out")
     assert [row["step"] for row in rows] == list(range(1, 7))
     assert set(rows[0]) == {"step", "lr", "latent", "pixel", "attribute", "contrastive", "obedience"}
-    assert [p.name for p in train_diffretouch.checkpoints(tmp_path / "out")] == [f"checkpoint-{n}" for n in (2, 4, 6)]
+    assert [p.name for p in checkpoints(tmp_path / "out")] == [f"checkpoint-{n}" for n in (2, 4, 6)]
     pipe = DiffRetouchPipeline.from_pretrained(tmp_path / "out")
     pipe.set_progress_bar_config(disable=True)
     assert pipe(torch.rand(3, 40, 30), output_type="pt").images.shape == (1, 3, 40, 30)
     # what is saved is the EMA, not the raw weights
     raw = load_file(tmp_path / "out" / "checkpoint-6" / "model.safetensors")["unet.conv_in.weight"]
     assert not torch.equal(pipe.unet.conv_in.weight, raw)
-
-
-@pytest.mark.parametrize(
-    "more, terms",
-    [
-        (("--contrastive_anchor", "output"), {"latent", "pixel", "attribute", "contrastive", "obedience"}),
-        (("--contrastive_weight", "0", "--obedience_weight", "0"), {"latent", "pixel", "attribute"}),
-        (
-            ("--branch_fraction", "1", "--pixel_stride", "3"),
-            {"latent", "pixel", "attribute", "contrastive", "obedience"},
-        ),
-    ],
-)
-def test_other_losses(autoencoder, tmp_path, monkeypatch, more, terms):
-    train(monkeypatch, autoencoder, tmp_path, "--max_train_steps", "2", *more)
-    assert set(log(tmp_path)[-1]) == {"step", "lr"} | terms
 
 
 def test_from_stable_diffusion(autoencoder, tmp_path, monkeypatch):
@@ -111,8 +102,7 @@ def test_from_stable_diffusion(autoencoder, tmp_path, monkeypatch):
     assert pipe(torch.rand(3, 40, 30), output_type="pt").images.shape == (1, 3, 40, 30)
 
 
-@pytest.mark.parametrize("accumulation", ["1", "2"])
-@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("broken, accumulation", [(False, "1"), (False, "2"), (True, "2")])
 def test_resume_is_bit_exact(autoencoder, tmp_path, monkeypatch, accumulation, broken):
     more = ("--gradient_accumulation_steps", accumulation)
     train(monkeypatch, autoencoder, tmp_path / "straight", *more)
@@ -131,17 +121,41 @@ def test_resume_is_bit_exact(autoencoder, tmp_path, monkeypatch, accumulation, b
     assert log(tmp_path / "resumed")[6]["step"] == (3 if broken else 5)
 
 
-def launch(autoencoder, output_dir, *more):
-    """The script in a process of its own, with the tiny UNet."""
-    program = (
-        "import json, sys; from diffretouch.training import train_diffretouch as t; "
-        "t.SMALL_UNET = json.loads(sys.argv[1]); t.main(sys.argv[2:])"
-    )
-    command = [sys.executable, "-c", program, json.dumps(TINY_UNET), *arguments(autoencoder, output_dir, *more)]
+def test_resume_at_the_end_of_an_epoch(autoencoder, tmp_path, monkeypatch):
+    more = ("--checkpointing_steps", "3")  # 9 photos in batches of 3
+    train(monkeypatch, autoencoder, tmp_path / "straight", *more)
+    shutil.copytree(tmp_path / "straight", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoint-6")
+    train(monkeypatch, autoencoder, tmp_path / "resumed", *more, "--resume_from_checkpoint", "latest")
+    assert_same(state(tmp_path / "straight" / "checkpoint-6"), state(tmp_path / "resumed" / "checkpoint-6"))
+
+
+PROGRAM = """
+import json, sys
+from accelerate import PartialState
+from diffretouch.training import train_diffretouch as t
+t.SMALL_UNET = json.loads(sys.argv[1])
+t.main(sys.argv[2:])
+print("processes:", PartialState().num_processes)
+"""
+
+
+def launch(program, *arguments, processes=1):
+    """The script in processes of its own, with the tiny UNet and the threads of this one."""
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    program.write_text(PROGRAM)
+    threads = str(torch.get_num_threads())
     root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
+    environment["ACCELERATE_USE_CPU"] = "true"
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        [*command, str(program), json.dumps(TINY_UNET), *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
 
 
@@ -152,30 +166,52 @@ def wait_for(condition, seconds=120):
         time.sleep(0.05)
 
 
-def test_killed_training_comes_back_bit_exact(autoencoder, tmp_path):
-    straight = launch(autoencoder, tmp_path / "straight")
-    killed = launch(autoencoder, tmp_path / "killed", "--max_train_steps", "6")
+def test_killed_training_comes_back_bit_exact(autoencoder, tmp_path, monkeypatch):
+    killed = launch(tmp_path / "program.py", *arguments(autoencoder, tmp_path / "killed"))
+    train(monkeypatch, autoencoder, tmp_path / "straight")
     wait_for(lambda: (tmp_path / "killed" / "checkpoint-2").exists() or killed.poll() is not None)
     killed.kill()
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
-    resumed = launch(autoencoder, tmp_path / "killed", "--resume_from_checkpoint", "latest")
-    for process in (straight, resumed):
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors.decode()[-2000:]
+    train(monkeypatch, autoencoder, tmp_path / "killed", "--resume_from_checkpoint", "latest")
     assert_same(state(tmp_path / "straight" / "checkpoint-6"), state(tmp_path / "killed" / "checkpoint-6"))
 
 
 def test_sigterm_stops_with_a_checkpoint(autoencoder, tmp_path):
     endless = ("--max_train_steps", "100000", "--checkpointing_steps", "100000", "--dataloader_num_workers", "2")
-    process = launch(autoencoder, tmp_path, *endless)
-    wait_for(lambda: (tmp_path / "log.jsonl").exists() and len(log(tmp_path)) > 2 or process.poll() is not None)
+    process = launch(tmp_path / "program.py", *arguments(autoencoder, tmp_path / "out", *endless))
+    lines = tmp_path / "out" / "log.jsonl"
+    wait_for(lambda: lines.exists() and len(log(tmp_path / "out")) > 2 or process.poll() is not None)
     os.killpg(process.pid, signal.SIGTERM)  # as a terminal or a scheduler does: the data workers get it too
-    process.communicate(timeout=120)
-    assert process.returncode == 0
-    (checkpoint,) = train_diffretouch.checkpoints(tmp_path)
-    assert json.loads((checkpoint / "step.json").read_text())["step"] == len(log(tmp_path))
-    DiffRetouchPipeline.from_pretrained(tmp_path)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()[-2000:]
+    (checkpoint,) = checkpoints(tmp_path / "out")
+    assert json.loads((checkpoint / "step.json").read_text())["step"] == len(log(tmp_path / "out"))
+    DiffRetouchPipeline.from_pretrained(tmp_path / "out")
+
+
+def test_two_processes_make_the_weights_of_one(autoencoder, tmp_path, monkeypatch):
+    """The same batches of 4 in one process and in two, with accumulation, and only some samples branched."""
+    labels = ("--labels", "automatic")
+    more = (*labels, "--max_train_steps", "3", "--checkpointing_steps", "3", "--gradient_accumulation_steps", "2")
+    half = arguments(autoencoder, tmp_path / "two", *more, "--train_batch_size", "2")
+    two = launch(tmp_path / "program.py", *half, processes=2)
+    train(monkeypatch, autoencoder, tmp_path / "one", *more, "--train_batch_size", "4")
+    output, errors = two.communicate(timeout=240)
+    assert two.returncode == 0, errors.decode()[-3000:]
+    assert output.decode().count("processes: 2") == 2
+    weights, other = (load_file(tmp_path / n / "checkpoint-3" / "model.safetensors") for n in ("one", "two"))
+    for name, value in weights.items():
+        torch.testing.assert_close(other[name], value, atol=1e-5, rtol=0, msg=name)
+    start = train_diffretouch.RetouchModel(*fresh()).state_dict()
+    assert any((weights[name] - value).abs().max() > 1e-4 for name, value in start.items())  # something was learned
+    for a, b in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
+        assert a == pytest.approx(b, abs=1e-4)
+
+
+def fresh():
+    torch.manual_seed(0)
+    return UNet2DConditionModel(**TINY_UNET), AffineGridHead(splat_strides=(2, 1), residual=True)
 
 
 def test_nothing_to_resume_from(autoencoder, tmp_path, monkeypatch):
@@ -185,15 +221,13 @@ def test_nothing_to_resume_from(autoencoder, tmp_path, monkeypatch):
 
 def test_overfits_one_pair():
     """The pixel branch alone must be able to learn a retouch: above 40 dB on one pair."""
-    torch.manual_seed(0)
-    head = AffineGridHead(splat_strides=(2, 1), residual=True)
-    model = train_diffretouch.RetouchModel(UNet2DConditionModel(**TINY_UNET), head)
+    model = train_diffretouch.RetouchModel(*fresh())
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 500)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 150)
     photo = UnpairedPhotos(PHOTOS, 32)[0]["input"][None]
     target = (0.1 + 0.85 * photo**1.5 * torch.tensor([1.0, 0.9, 0.8])[:, None, None]).clamp(0, 1)
     latents, t, c = torch.randn(1, 4, 8, 8), torch.tensor([999]), torch.zeros(1, 4)
-    for _ in range(500):
+    for _ in range(150):
         retouched = model(latents, photo, t, c)[1]
         loss = (retouched - target).square().mean()
         loss.backward()
@@ -202,3 +236,297 @@ def test_overfits_one_pair():
         optimizer.zero_grad()
     assert psnr(photo, target) < 25
     assert psnr(retouched, target) > 40
+
+
+ALL = {"latent", "pixel", "attribute", "contrastive", "obedience"}
+
+
+@pytest.mark.parametrize(
+    "more, terms",
+    [
+        (("--contrastive_anchor", "output", "--labels", "automatic"), ALL),
+        (("--contrastive_weight", "0", "--obedience_weight", "0"), ALL - {"contrastive", "obedience"}),
+        (("--branch_fraction", "1", "--pixel_stride", "3", "--snr_gamma", "5"), ALL),
+        (("--grid_smoothness_weight", "1"), ALL | {"smoothness"}),
+        (("--attribute_tokens", "1", "--mixed_precision", "bf16"), ALL),
+        (("--simulated_experts", "3", "--train_batch_size", "1", "--gradient_checkpointing"), ALL),
+        (("--learning_rate", "0", "--train_batch_size", "12"), ALL),  # more than there are photos
+    ],
+)
+def test_options(autoencoder, tmp_path, monkeypatch, more, terms):
+    train(monkeypatch, autoencoder, tmp_path, "--max_train_steps", "2", *more)
+    row = log(tmp_path)[-1]
+    assert set(row) == {"step", "lr"} | terms and all(math.isfinite(value) for value in row.values())
+    pipe = DiffRetouchPipeline.from_pretrained(tmp_path)
+    assert pipe.unet.config.cross_attention_dim == (4 if "--attribute_tokens" in more else 8)
+
+
+def test_lpips(autoencoder, tmp_path, monkeypatch):
+    from .test_perceptual import write_weights
+
+    write_weights(tmp_path / "alex.safetensors")
+    more = ("--max_train_steps", "1", "--lpips_weight", "0.5", "--lpips_weights", str(tmp_path / "alex.safetensors"))
+    train(monkeypatch, autoencoder, tmp_path / "out", *more)
+    assert log(tmp_path / "out")[0]["lpips"] > 0
+    with pytest.raises(SystemExit, match="2"):
+        train(monkeypatch, autoencoder, tmp_path / "other", "--lpips_weight", "0.5")
+
+
+def test_without_a_grid(autoencoder, tmp_path, monkeypatch):
+    """The ablation of the paper: the latent is decoded, in training and after."""
+    train(monkeypatch, autoencoder, tmp_path, "--max_train_steps", "2", "--no_grid")
+    assert set(log(tmp_path)[-1]) == {"step", "lr"} | ALL
+    pipe = DiffRetouchPipeline.from_pretrained(tmp_path)
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe.grid_head is None
+    photo = UnpairedPhotos(PHOTOS, 40)[0]["input"]
+    latents = torch.randn(1, 4, 8, 8)
+    result = pipe(photo, latents=latents, output_type="pt").images
+    assert result.shape == (1, 3, 40, 40)
+    small = pipe.predict_grid(photo, latents=latents)  # what stands for the grid is the decoded picture
+    assert small.shape == (1, 3, 32, 32)
+    wanted = torch.nn.functional.interpolate(small, (40, 40), mode="bicubic", antialias=True).clamp(0, 1)
+    torch.testing.assert_close(result, wanted)
+    half = pipe(photo, latents=latents, strength=0.5, output_type="pt").images
+    raw = torch.nn.functional.interpolate(small, (40, 40), mode="bicubic", antialias=True)
+    torch.testing.assert_close(half, torch.lerp(photo[None], raw, 0.5).clamp(0, 1))
+    pixels = (photo.permute(1, 2, 0).numpy() * 255).round().astype("uint8")
+    assert pipe(pixels, latents=latents).images[0].size == (40, 40)
+    assert pipe.attributes_of(photo, photo, iterations=1).shape == (4,)
+    for call in (lambda: pipe.sliders(photo), lambda: pipe.apply_grid(photo, small)):
+        with pytest.raises(ValueError, match="without one"):
+            call()
+
+
+def test_quantile_labels_stay_with_the_model(autoencoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(pairs, "STATISTICS_SAMPLES", 24)
+    more = ("--labels", "quantile", "--max_train_steps", "2")
+    train(monkeypatch, autoencoder, tmp_path, *more)
+    kept = json.loads((tmp_path / "label_statistics.json").read_text())
+    pipe = DiffRetouchPipeline.from_pretrained(tmp_path)
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe.config.label_statistics["quantiles"] == kept["quantiles"]
+    photo = UnpairedPhotos(PHOTOS, 40)[0]["target"]
+    c = pipe.attributes_of(photo, photo, iterations=1)
+    wanted = quantile_labels(measure_attributes(photo[None]), kept)[0]
+    torch.testing.assert_close(c, wanted)
+    # it goes on with these, and not without them
+    resumed = (*more[:2], "--max_train_steps", "3", "--resume_from_checkpoint", "latest")
+    (tmp_path / "label_statistics.json").rename(tmp_path / "elsewhere.json")
+    with pytest.raises(SystemExit, match="missing"):
+        train(monkeypatch, autoencoder, tmp_path, *resumed)
+    (tmp_path / "elsewhere.json").write_text("{}")
+    with pytest.raises(SystemExit, match="--label_statistics"):
+        train(monkeypatch, autoencoder, tmp_path, *resumed, "--label_statistics", str(tmp_path / "elsewhere.json"))
+    (tmp_path / "label_statistics.json").write_text(json.dumps(kept))
+    train(monkeypatch, autoencoder, tmp_path, *resumed)
+    assert log(tmp_path)[-1]["step"] == 3
+
+
+def test_automatic_labels_start_from_what_the_model_makes(autoencoder, tmp_path, monkeypatch):
+    photos = UnpairedPhotos(PHOTOS, 40)
+    batch = torch.utils.data.default_collate([photos[k] for k in range(10)])
+    args = train_diffretouch.parse_args(arguments(autoencoder, tmp_path, "--labels", "automatic"))
+    model = train_diffretouch.RetouchModel(tiny_unet(cross_attention_dim=8), AffineGridHead(residual=True))
+    scheduler = DDPMScheduler()
+    c = train_diffretouch.automatic_labels(
+        model,
+        None,
+        scheduler,
+        batch["input"],
+        batch["target"],
+        batch["c"],
+        batch["k"].tolist(),
+        torch.randn(10, 4, 8, 8),
+        args,
+    )
+    # an untrained head leaves the photo as it is
+    scores = measure_attributes(batch["target"])[:, None], measure_attributes(batch["input"])
+    wanted = attribute_labels(*scores, limit=2.5)[:, 0]
+    finished = (batch["c"] == 0).all(1)
+    assert finished.any() and not finished.all()
+    torch.testing.assert_close(c[~finished], wanted[~finished])
+    plain = (c == 0).all(1)
+    assert plain.any() and not (plain & ~finished).any()
+    torch.testing.assert_close(c[~plain], wanted[~plain])
+
+
+def test_automatic_labels_need_targets_that_are_the_usual_finish(autoencoder, tmp_path, monkeypatch):
+    train(monkeypatch, autoencoder, tmp_path / "a", "--labels", "automatic", "--max_train_steps", "2")
+    assert len(log(tmp_path / "a")) == 2
+    with pytest.raises(SystemExit, match="one expert's"):
+        train(monkeypatch, autoencoder, tmp_path / "b", "--labels", "automatic", "--simulated_experts", "3")
+
+
+def test_pairs_of_experts(autoencoder, tmp_path, monkeypatch):
+    from .test_paired import make
+
+    make(tmp_path / "set" / "input", ["a0001", "a0002"])
+    for letter, power in (("A", 0.7), ("B", 1.3)):
+        make(tmp_path / "set" / f"Expert{letter}", ["a0001", "a0002"], lambda x, power=power: x**power)
+    more = ("--train_data_dir", str(tmp_path / "set"), "--dataset", "fivek", "--expert", "A", "B")
+    train(monkeypatch, autoencoder, tmp_path / "out", *more, "--max_train_steps", "2", "--rendering", "by hand")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert '"expertA"' in card and '"rendering": "by hand"' in card and "| `expert` | [" in card
+    assert "2 of 2 steps of 3 pairs" in card and "| latent |" in card
+
+
+def test_cached_latents(autoencoder, tmp_path, monkeypatch):
+    """Targets that stay are encoded once, to the same losses; where they do not stay, that is said."""
+    from .test_paired import make
+
+    make(tmp_path / "set" / "input", ["a", "b"])
+    for name, power in (("one", 0.7), ("two", 1.3)):
+        make(tmp_path / "set" / name, ["a", "b"], lambda x, power=power: x**power)
+    folder, experts = ("--train_data_dir", str(tmp_path / "set"), "--dataset", "pairs"), ("--expert", "one", "two")
+    data = (*folder, *experts, "--whole_photos", "--max_train_steps", "2")
+    train(monkeypatch, autoencoder, tmp_path / "plain", *data)
+    train(monkeypatch, autoencoder, tmp_path / "cached", *data, "--cache_latents")
+    for a, b in zip(log(tmp_path / "plain"), log(tmp_path / "cached"), strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
+    kept = load_file(tmp_path / "cached" / "latents.safetensors")["latents"]
+    assert kept.shape == (4, 4, 8, 8)
+    going_on = (*data, "--max_train_steps", "3", "--resume_from_checkpoint", "latest", "--cache_latents")
+    train(monkeypatch, autoencoder, tmp_path / "cached", *going_on)
+    with pytest.raises(SystemExit, match="another data set"):
+        train(monkeypatch, autoencoder, tmp_path / "cached", *going_on, "--expert", "two", "one")
+    for n, more in enumerate(((*folder, *experts), (*folder, "--expert", "one", "--whole_photos"))):
+        with pytest.raises(SystemExit, match="--cache_latents"):
+            train(monkeypatch, autoencoder, tmp_path / str(n), *more, "--cache_latents")
+
+
+def test_streamed_shards_resume(autoencoder, tmp_path, monkeypatch):
+    pytest.importorskip("webdataset")
+    from .test_shards import encoded, write_shard
+
+    for shard in range(2):
+        write_shard(tmp_path / f"set-{shard}.tar", [(f"p{shard}{n}.jpg", encoded(shard + n)) for n in range(4)])
+    more = ("--train_data_dir", str(tmp_path), "--dataset", "shards", "--max_train_steps", "4")
+    train(monkeypatch, autoencoder, tmp_path / "straight", *more)
+    train(monkeypatch, autoencoder, tmp_path / "resumed", *more)
+    shutil.rmtree(tmp_path / "resumed" / "checkpoint-4")
+    train(monkeypatch, autoencoder, tmp_path / "resumed", *more, "--resume_from_checkpoint", "latest")
+    assert_same(state(tmp_path / "straight" / "checkpoint-4"), state(tmp_path / "resumed" / "checkpoint-4"))
+
+
+def test_validation_and_tensorboard(autoencoder, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    shutil.copy(sorted(PHOTOS.glob("*.jpg"))[0], photos / "one.jpg")
+    more = ("--validation_dir", str(photos), "--validation_steps", "2", "--report_to", "tensorboard")
+    train(monkeypatch, autoencoder, tmp_path / "out", "--max_train_steps", "2", *more)
+    names = {p.name for p in (tmp_path / "out" / "validation").iterdir()}
+    assert names == {"step-2-sheet-one.png", "step-2-controllability.png", "step-2.json"}
+    (events,) = (tmp_path / "out" / "logs").rglob("events.*.0")
+    seen = EventAccumulator(str(events), {"images": 0, "scalars": 0}).Reload()
+    assert {"latent", "lr", "slope/brightness", "data_wait"} <= set(seen.Tags()["scalars"])
+    assert {"sheet/one", "controllability"} <= set(seen.Tags()["images"])
+    assert "slope/contrast" in (tmp_path / "out" / "README.md").read_text()
+    # showing a model does not change it
+    train(monkeypatch, autoencoder, tmp_path / "unseen", "--max_train_steps", "2")
+    assert_same(state(tmp_path / "out" / "checkpoint-2"), state(tmp_path / "unseen" / "checkpoint-2"))
+
+
+def test_corrupt_file_in_an_epoch(autoencoder, tmp_path, monkeypatch):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for path in sorted(PHOTOS.glob("*.jpg"))[:3]:
+        shutil.copy(path, photos)
+    (photos / "corrupt.jpg").write_bytes(b"\xff\xd8\xff")
+    more = ("--train_data_dir", str(photos), "--max_train_steps", "4")
+    with pytest.raises(SystemExit, match="the data set failed: bad file: .*corrupt.jpg"):
+        train(monkeypatch, autoencoder, tmp_path / "stops", *more)
+    train(monkeypatch, autoencoder, tmp_path / "skips", *more, "--on_bad_file", "skip")
+    assert log(tmp_path / "skips")[-1]["bad_files"] == 1
+    timing = json.loads((tmp_path / "skips" / "timing.json").read_text())
+    assert any("corrupt.jpg" in name for name in timing["bad_files"]) and timing["steps"] == 4
+
+
+def test_not_a_number_stops_and_names_the_files(autoencoder, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match=r"step \d+: the loss is nan .*\.jpg"):
+        train(monkeypatch, autoencoder, tmp_path, "--learning_rate", "1e30", "--lr_warmup_steps", "0")
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(autoencoder, tmp_path, monkeypatch, caplog):
+    """Files may not grow beyond 16 kB, as on a full disk: nothing is lost, and the failure is said."""
+    train(monkeypatch, autoencoder, tmp_path, "--max_train_steps", "2")
+    before = state(tmp_path / "checkpoint-2"), load_file(tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, hard))
+    try:
+        with pytest.raises(SystemExit, match="could not be written"):
+            train(monkeypatch, autoencoder, tmp_path, "--resume_from_checkpoint", "latest")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-2"]
+    assert not list(tmp_path.glob("*.tmp"))
+    assert_same(before[0], state(tmp_path / "checkpoint-2"))
+    assert_same(before[1], load_file(tmp_path / "unet" / "diffusion_pytorch_model.safetensors"))
+    assert "checkpoint-4 cannot be written" in caplog.text
+    train(monkeypatch, autoencoder, tmp_path, "--resume_from_checkpoint", "latest")
+    assert log(tmp_path)[-1]["step"] == 6
+
+
+def test_resumed_with_other_arguments(autoencoder, tmp_path, monkeypatch, caplog):
+    train(monkeypatch, autoencoder, tmp_path, "--max_train_steps", "2")
+    path = tmp_path / "checkpoint-2" / "step.json"
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps({**kept, "settings": {**kept["settings"], "processes": 4}}))
+    more = ("--learning_rate", "0.01", "--pixel_weight", "2", "--resume_from_checkpoint", "latest")
+    train(monkeypatch, autoencoder, tmp_path, "--max_train_steps", "3", *more)
+    said = [record.message for record in caplog.records if "resumed with another" in record.message]
+    changed = ["learning_rate", "max_train_steps", "pixel_weight", "processes"]
+    assert sorted(sentence.split("`")[1] for sentence in said) == changed
+    assert "2.0, the checkpoint has 8.0" in "".join(said)
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (("--resolution", "0"), "2"),
+        (("--branch_fraction", "0"), "2"),
+        (("--train_batch_size", "0"), "2"),
+        (("--mask_weight", "5"), "2"),
+        (("--label_statistics", "kept.json"), "--label_statistics"),
+        (("--report_to", "wandb"), "--report_to wandb"),
+        (("--train_data_dir", "/nowhere"), "`folder`"),
+        (("--dataset", "pairs"), "`inputs` must be a folder"),
+        (("--expert", "C"), "--expert"),
+        (("--dataset", "fivek", "--use_masks"), "--use_masks"),
+        (("--dataset", "fivek", "--simulated_experts", "3"), "--simulated_experts"),
+        (("--push_to_hub",), "--push_to_hub"),
+        (("--use_8bit_adam",), "bitsandbytes"),
+        (("--lpips_weight", "1", "--lpips_weights", "/nowhere"), "`weights`"),
+    ],
+)
+def test_refuses(autoencoder, tmp_path, monkeypatch, more, message, capfd):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises((SystemExit, ValueError), match=message):
+        train(monkeypatch, autoencoder, tmp_path, *more)
+    assert not list(tmp_path.iterdir())  # nothing was begun
+
+
+def test_refuses_a_folder_that_is_not_empty(autoencoder, tmp_path, monkeypatch):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(SystemExit, match="not empty"):
+        train(monkeypatch, autoencoder, tmp_path)
+    with pytest.raises(SystemExit, match="must be a folder"):
+        train(monkeypatch, autoencoder, tmp_path / "notes.txt")
+
+
+def test_the_pipeline_refuses():
+    unet, head = fresh()
+    with pytest.raises(ValueError, match="`grid_head`"):
+        DiffRetouchPipeline(unet, None, DDPMScheduler())
+    with pytest.raises(ValueError, match="`statistics`"):
+        DiffRetouchPipeline(unet, head, DDPMScheduler(), label_statistics={"quantiles": {}})
+
+
+def test_verify_only_looks(autoencoder, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train(monkeypatch, autoencoder, tmp_path / "out", "--verify")
+    assert stopped.value.code == 0 and not (tmp_path / "out").exists()
+    assert '"photos": 9' in capsys.readouterr().out

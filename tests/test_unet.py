@@ -1,9 +1,17 @@
+import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
 from diffretouch import build_retouch_unet
-from diffretouch.models.unet import FULL_UNET, SMALL_UNET, attribute_tokens, denoise, unet_thumbnail
+from diffretouch.models.unet import (
+    FULL_UNET,
+    SMALL_UNET,
+    attribute_tokens,
+    denoise,
+    tone_statistics,
+    unet_thumbnail,
+)
 
 from .tiny import tiny_unet
 
@@ -17,7 +25,7 @@ def test_parameters():
     with torch.device("meta"):
         full, small = UNet2DConditionModel(**FULL_UNET), UNet2DConditionModel(**SMALL_UNET)
     assert sum(p.numel() for p in full.parameters()) == 840_471_688
-    assert sum(p.numel() for p in small.parameters()) == 5_546_696
+    assert sum(p.numel() for p in small.parameters()) == 5_725_320
 
 
 @pytest.mark.parametrize("cross_attention_dim", [4, 8])
@@ -87,6 +95,29 @@ def test_c_changes_the_output(width):
     base = run([0.0, 0, 0, 0])[1]
     for i in range(4):
         assert (run([float(i == j) for j in range(4)])[1] - base).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_tone_statistics():
+    photo = torch.rand(2, 3, 40, 40) ** 2
+    config = tiny_unet(in_channels=16).config
+    thumbnail = unet_thumbnail(photo, config)  # 16x16 pixels, folded
+    pixels = torch.nn.functional.pixel_shuffle(thumbnail, 2)
+    luma = (pixels * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    values = torch.cat([pixels, luma], 1).flatten(2).numpy()
+    at = (0.01, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
+    wanted = np.quantile(values, at, axis=-1, method="nearest").transpose(1, 2, 0).reshape(2, 36)
+    np.testing.assert_allclose(tone_statistics(thumbnail).numpy(), wanted, atol=1e-6)
+
+
+@torch.no_grad()
+def test_statistics_and_c_also_come_in_beside_the_timestep():
+    unet = tiny_unet(class_embed_type="projection", projection_class_embeddings_input_dim=40)
+    latents, thumbnail, c = torch.randn(1, 4, 8, 8), torch.rand(1, 3, 8, 8), torch.tensor([[0.5, 0, 0, -1]])
+    given = torch.cat([tone_statistics(thumbnail), c], 1)
+    x = torch.cat([latents, thumbnail], 1)
+    wanted = unet(x, 500, encoder_hidden_states=attribute_tokens(c, 4), class_labels=given).sample
+    torch.testing.assert_close(torch.cat(denoise(unet, latents, thumbnail, 500, c), 1), wanted)
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ def test_every_epoch_visits_every_photo_once():
     photos = UnpairedPhotos(PHOTOS, 32)
     count = len(photos.paths)
     assert count == 9
-    epochs = [[photos._path_of(e * count + i) for i in range(count)] for e in range(2)]
+    epochs = [[photos.paths[photos.order(e * count + i)] for i in range(count)] for e in range(2)]
     assert all(sorted(epoch) == photos.paths for epoch in epochs)
     assert epochs[0] != epochs[1]
 
@@ -69,7 +69,7 @@ def test_empty_folder(tmp_path):
 def test_asked_attributes_cover_the_cube():
     rng = np.random.default_rng(0)
     asked = np.array([asked_attributes(rng) for _ in range(2000)])
-    assert 0.25 < (asked == 0).all(1).mean() < 0.5
+    assert 0.4 < (asked == 0).all(1).mean() < 0.65
     assert (np.abs(asked) <= 2.4).all() and (asked.min(0) < -2).all() and (asked.max(0) > 2).all()
     assert (np.abs(asked) <= 1.2).mean() > 0.85
     assert np.abs(np.corrcoef(asked.T) - np.eye(4)).max() < 0.1

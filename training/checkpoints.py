@@ -1,11 +1,15 @@
 """Checkpoints that a training comes back from bit-exact, and stops that write one first: for every training script."""
 
+import atexit
 import json
+import multiprocessing
 import os
+import pickle
 import shutil
 import signal
 from pathlib import Path
 
+import torch
 from accelerate.logging import get_logger
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -14,13 +18,49 @@ logger = get_logger(__name__)
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+# What a training may change when it goes on without becoming another one
+_FREE_SETTINGS = {
+    "output_dir",
+    "resume_from_checkpoint",
+    "checkpointing_steps",
+    "checkpoints_total_limit",
+    "dataloader_num_workers",
+    "report_to",
+    "validation_dir",
+    "validation_steps",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private",
+    "thumbnail_dir",
+}
+
+
+_WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)  # torch reports a full disk as RuntimeError
+
 
 def stop_signals():
     """From now on SIGTERM and SIGINT end no step: they fill the list that is returned."""
     stopping = []
     for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: stopping.append(True))
+    atexit.unregister(_end_workers)
+    atexit.register(_end_workers)
     return stopping
+
+
+def _end_workers():
+    """Data workers ignore SIGTERM, by which Python would end those that an error left waiting, and wait for ever."""
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
+
+
+def stop_agreed(stopping, accelerator):
+    """Whether any process was told to stop: all of them hear it at the same step, or some would wait for ever."""
+    if accelerator.num_processes == 1:
+        return bool(stopping)
+    told = torch.tensor(float(bool(stopping)), device=accelerator.device)
+    return accelerator.reduce(told, "sum").item() > 0
 
 
 def leave_signals_to_the_loop(worker):
@@ -29,43 +69,88 @@ def leave_signals_to_the_loop(worker):
         signal.signal(number, signal.SIG_IGN)
 
 
-def save_checkpoint(output_dir, step, accelerator, ema, limit):
-    """Write `checkpoint-<step>` aside, rename it when whole, then remove the oldest beyond `limit`."""
-    final, aside = output_dir / f"checkpoint-{step}", output_dir / f"checkpoint-{step}.tmp"
-    accelerator.save_state(str(aside))
-    if accelerator.is_main_process:
-        save_file(
-            {str(i): p.detach().cpu().contiguous() for i, p in enumerate(ema.shadow_params)}, aside / "ema.safetensors"
+def check_output_dir(output_dir, resuming):
+    """Refuse to start a new training over the files of another."""
+    output_dir = Path(output_dir)
+    if output_dir.exists() and not output_dir.is_dir():
+        raise SystemExit(f"`--output_dir` must be a folder, got the file {output_dir}.")
+    if not resuming and output_dir.is_dir() and any(output_dir.iterdir()):
+        raise SystemExit(
+            f"`--output_dir` {output_dir} is not empty: name another, or go on with `--resume_from_checkpoint latest`."
         )
-        (aside / "step.json").write_text(json.dumps({"step": step, "ema_step": ema.optimization_step}))
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(aside, final)
-        for old in checkpoints(output_dir)[:-limit]:
-            shutil.rmtree(old)
+
+
+def save_checkpoint(output_dir, step, accelerator, ema, limit, settings=None):
+    """Write `checkpoint-<step>` aside, rename it when whole, then remove the oldest beyond `limit`.
+
+    Args:
+        output_dir (`Path`)
+        step (`int`): steps done.
+        accelerator (`Accelerator`): everything that was prepared by it is written.
+        ema (`EMAModel`, *optional*)
+        limit (`int`): how many checkpoints stay.
+        settings (`dict`, *optional*): what `resume` compares, e.g. `vars(args)`.
+
+    Returns:
+        `bool`: `False` where the disk would not take it: then the checkpoints before stay, and a warning says why.
+    """
+    final, aside = output_dir / f"checkpoint-{step}", output_dir / f"checkpoint-{step}.tmp"
+    failure = None
+    try:
+        accelerator.save_state(str(aside))
+    except _WRITE_ERRORS as error:
+        failure = error
+    accelerator.wait_for_everyone()  # each process has written its part
+    if accelerator.is_main_process and failure is None:
+        try:
+            state = {"step": step, "ema_step": ema.optimization_step if ema is not None else None}
+            settings = {**(settings or {}), "processes": accelerator.num_processes}
+            if ema is not None:
+                shadow = {str(i): p.detach().cpu().contiguous() for i, p in enumerate(ema.shadow_params)}
+                save_file(shadow, aside / "ema.safetensors")
+            (aside / "step.json").write_text(json.dumps({**state, "settings": settings}, default=str))
+            if final.exists():
+                shutil.rmtree(final)
+            os.replace(aside, final)
+            for old in checkpoints(output_dir)[: -max(limit, 1)]:
+                shutil.rmtree(old)
+        except _WRITE_ERRORS as error:
+            failure = error
+    if failure is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+        logger.warning(f"{final} cannot be written, those before stay: {failure}", main_process_only=False)
     accelerator.wait_for_everyone()
+    return failure is None
 
 
 def checkpoints(output_dir):
     """Whole checkpoints, oldest first."""
-    found = [p for p in output_dir.glob("checkpoint-*") if p.suffix != ".tmp"]
+    found = [p for p in Path(output_dir).glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
     return sorted(found, key=lambda p: int(p.name.split("-")[1]))
 
 
-def resume(name, output_dir, accelerator, ema):
-    """Load the named checkpoint, or the latest that can be read; return the step to go on from."""
+def resume(name, output_dir, accelerator, ema, settings=None):
+    """Load the named checkpoint, or the latest that can be read; return the step to go on from.
+
+    With other `settings` or another number of processes than those of the checkpoint it goes on, and says which.
+    """
     candidates = checkpoints(output_dir)[::-1] if name == "latest" else [Path(name)]
     for path in candidates:
         try:
             state = json.loads((path / "step.json").read_text())
-            shadow = load_file(path / "ema.safetensors")
+            step, shadow = state["step"], load_file(path / "ema.safetensors") if ema is not None else {}
             accelerator.load_state(str(path))
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.PickleError, SafetensorError) as error:
             logger.warning(f"{path} cannot be read, trying the one before: {error}")
             continue
-        ema.shadow_params = [shadow[str(i)].to(accelerator.device) for i in range(len(shadow))]
-        ema.optimization_step = state["ema_step"]
-        return state["step"]
+        if ema is not None:
+            ema.shadow_params = [shadow[str(i)].to(accelerator.device) for i in range(len(shadow))]
+            ema.optimization_step = state["ema_step"]
+        settings = json.loads(json.dumps({**(settings or {}), "processes": accelerator.num_processes}, default=str))
+        for key, before in state.get("settings", {}).items():
+            if key not in _FREE_SETTINGS and key in settings and settings[key] != before:
+                logger.warning(f"resumed with another `{key}`: {settings[key]!r}, the checkpoint has {before!r}.")
+        return step
     if name == "latest" and not candidates:
         return 0
     raise SystemExit(

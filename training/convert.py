@@ -13,7 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from diffretouch.models.affine_grid import AffineGridHead
+from diffretouch.models.csrnet import CSRNet
 from diffretouch.models.unet import FULL_UNET
+from diffretouch.pipelines.pipeline_csrnet import CSRNetPipeline
 from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -101,10 +103,7 @@ def convert_diffretouch(
     dtype_name = str(dtype).removeprefix("torch.")
     if dtype_name not in DTYPES:
         raise ValueError(f"`dtype` must be {', '.join(DTYPES)}, got {dtype!r}.")
-    if output_dir.exists() and not output_dir.is_dir():
-        raise ValueError(f"`output_dir` must be a folder, got the file {output_dir}.")
-    if not overwrite and output_dir.is_dir() and any(output_dir.iterdir()):
-        raise ValueError(f"`output_dir` must be empty unless `overwrite` is given, got {output_dir}.")
+    _check_output_dir(output_dir, overwrite)
 
     # 1. The networks, without memory for their weights
     with torch.device("meta"):
@@ -152,6 +151,63 @@ def convert_diffretouch(
     return output_dir
 
 
+def convert_csrnet(path, output_dir, *, input_space="prophoto", overwrite=False):
+    """Turn the released CSRNet weights into a folder for `CSRNetPipeline.from_pretrained`.
+
+    They were trained on ProPhoto pixels (gamma 1.8) with sRGB targets, which the released code does not say: the
+    converted model records it, and the pipeline converts sRGB photos. The condition comes from 500 px, as in training.
+
+    Args:
+        path: the released `csrnet.pth`, or weights with the same names from its training script (.pth, .safetensors).
+        output_dir: folder for the pipeline; made if it does not exist.
+        input_space (`str`): "prophoto", or "srgb" for weights that were trained on sRGB inputs.
+        overwrite (`bool`): replace the model that `output_dir` holds; other files in it stay.
+
+    Returns:
+        `pathlib.Path`: `output_dir`.
+
+    Raises:
+        ValueError: as `convert_diffretouch`, or an unknown `input_space`.
+        OSError: a file cannot be read or written.
+    """
+    path, output_dir = Path(path), Path(output_dir)
+    _check_output_dir(output_dir, overwrite)
+    with torch.device("meta"):
+        network = CSRNet(condition_size=500, input_space=input_space)
+    keymap = csrnet_keymap(network)
+    state = load_state_dict(path)
+    if not _is_csrnet(state):
+        raise ValueError(f"`path`: {path} is no released CSRNet, it holds {_some(list(state))}.")
+    shapes = {keymap[name]: weight.shape for name, weight in network.state_dict().items()}
+    _check_shapes(path, "CSRNet", state, shapes, [name for name in state if name not in shapes])
+    network.load_state_dict(_own_weights(path, state, network, keymap, "float32"), assign=True)
+    _save(CSRNetPipeline(network), output_dir)
+    return output_dir
+
+
+def csrnet_keymap(network):
+    """Name in `CSRNet` -> released name."""
+    keymap = {}
+    for name in network.state_dict():
+        match name.split("."):
+            case ["condition_net", *rest]:
+                keymap[name] = f"cond_net.{'.'.join(rest)}"
+            case ["convs", layer, leaf]:
+                keymap[name] = f"conv{int(layer) + 1}.{leaf}"
+            case [kind, layer, leaf]:
+                keymap[name] = f"cond_{kind.removesuffix('s')}{int(layer) + 1}.{leaf}"
+    return keymap
+
+
+def holds_csrnet(path):
+    """Whether a checkpoint file is the released CSRNet's. Raises as `load_state_dict`."""
+    return _is_csrnet(load_state_dict(Path(path)))
+
+
+def _is_csrnet(state):
+    return any(name.startswith("cond_scale") for name in state)
+
+
 def load_state_dict(path):
     """The tensors of a checkpoint file by name, on the CPU, memory-mapped where the format allows it.
 
@@ -161,6 +217,46 @@ def load_state_dict(path):
     Raises:
         ValueError: no file, damaged, not a state dict, or a pickle that asks for more than tensors.
     """
+    checkpoint = _read_checkpoint(path)
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else checkpoint
+    if not isinstance(state, dict) or not state:
+        raise ValueError(f"`path`: {path} holds no state dict, but {_describe(state)}.")
+    for name, weight in state.items():
+        if not isinstance(name, str) or not torch.is_tensor(weight):
+            raise ValueError(f"`path`: {path} holds no state dict: {name!r} is {_describe(weight)}, not a tensor.")
+    return state
+
+
+def load_adaptive_lut(folder):
+    """The released weights of Image-Adaptive 3D LUT (Zeng et al., TPAMI 2020), to be compared with.
+
+    Args:
+        folder: holds `LUTs.pth` and `classifier.pth`, as released.
+
+    Returns:
+        (`dict` from released name to weight of the classifier, list of basis tables (3,D,D,D) float32)
+
+    Raises:
+        ValueError: a file is missing, cannot be read without executing code, or holds something else.
+    """
+    folder = Path(folder)
+    classifier = {name: weight.float() for name, weight in load_state_dict(folder / "classifier.pth").items()}
+    state = _read_checkpoint(folder / "LUTs.pth")
+    tables = []
+    for key in sorted(state, key=str) if isinstance(state, dict) else ():
+        table = state[key].get("LUT") if isinstance(state[key], dict) else state[key]
+        if not torch.is_tensor(table) or table.ndim != 4 or len(table) != 3 or len(set(table.shape[1:])) > 1:
+            raise ValueError(f"`folder`: {folder / 'LUTs.pth'} holds {_describe(table)} as {key!r}, not a 3D table.")
+        tables.append(table.float())
+    last = max(classifier, key=lambda name: [int(part) for part in name.split(".") if part.isdigit()])
+    weight = classifier.get(f"{last.rpartition('.')[0]}.weight")
+    if not tables or weight is None or len(weight) != len(tables):
+        raise ValueError(f"`folder`: {folder} holds {len(tables)} tables, which the classifier does not weigh.")
+    return classifier, tables
+
+
+def _read_checkpoint(path):
+    """What a checkpoint file holds, with nothing executed. Raises ValueError as `load_state_dict`."""
     if not path.is_file():
         what = "the folder" if path.is_dir() else "what is no file:"
         raise ValueError(f"`path` must be a checkpoint file, got {what} {path}.")
@@ -179,7 +275,7 @@ def load_state_dict(path):
         stand_in = (type("ModelCheckpoint", (), {}), "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint")
         with torch.serialization.safe_globals([stand_in]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch on pickles of other kinds, which then fail
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except MemoryError:
         raise
     except Exception as error:  # damaged files fail in every possible way, OSError among them
@@ -189,13 +285,6 @@ def load_state_dict(path):
         else:
             reason = "is damaged, truncated or no PyTorch or safetensors checkpoint"
         raise ValueError(f"`path`: {path} {reason}.") from error
-    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else checkpoint
-    if not isinstance(state, dict) or not state:
-        raise ValueError(f"`path`: {path} holds no state dict, but {_describe(state)}.")
-    for name, weight in state.items():
-        if not isinstance(name, str) or not torch.is_tensor(weight):
-            raise ValueError(f"`path`: {path} holds no state dict: {name!r} is {_describe(weight)}, not a tensor.")
-    return state
 
 
 def unet_keymap(unet):
@@ -294,19 +383,30 @@ def _check_weights(path, state, shapes):
     if not any(name.startswith("hdrdecoder.") for name in state):
         kind = "a Stable Diffusion checkpoint" if any(n.startswith("cond_stage_model.") for n in state) else "a UNet"
         raise ValueError(f"`path`: {path} is {kind}, not a released DiffRetouch checkpoint: it has no hdrdecoder.*.")
+    unknown = [n for n in state if n not in shapes and n not in _SCHEDULE and not n.startswith(_VAE)]
+    _check_shapes(path, "the UNet of `unet_config` and the grid head", state, shapes, unknown)
+
+
+def _check_shapes(path, what, state, shapes, unknown):
+    """Raise unless `state` holds every weight (name -> shape) and nothing is unknown."""
     fits = {name: _fits(state[name], shape) for name, shape in shapes.items() if name in state}
     problems = {
         "missing": [name for name in shapes if name not in state],
         "of another shape or type": [
             f"{name} {_describe(state[name])} instead of {tuple(shapes[name])}" for name in fits if not fits[name]
         ],
-        "unknown": [n for n in state if n not in shapes and n not in _SCHEDULE and not n.startswith(_VAE)],
+        "unknown": unknown,
     }
     found = [f"{len(names)} {kind}: {_some(names)}" for kind, names in problems.items() if names]
     if found:
-        raise ValueError(
-            f"`path`: {path} does not fit the UNet of `unet_config` and the grid head; {'; '.join(found)}."
-        )
+        raise ValueError(f"`path`: {path} does not fit {what}; {'; '.join(found)}.")
+
+
+def _check_output_dir(output_dir, overwrite):
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ValueError(f"`output_dir` must be a folder, got the file {output_dir}.")
+    if not overwrite and output_dir.is_dir() and any(output_dir.iterdir()):
+        raise ValueError(f"`output_dir` must be empty unless `overwrite` is given, got {output_dir}.")
 
 
 def _fits(weight, shape):

@@ -1,17 +1,172 @@
 """Which pairs a training sees: the arguments of every training script that name a data set, and the data set."""
 
+import json
+import os
 from pathlib import Path
 
+import torch
+
+from diffretouch.attributes import check_statistics, label_statistics, measure_attributes
+from diffretouch.data.fivek import fivek
+from diffretouch.data.paired import PairedPhotos, read_ids
+from diffretouch.data.ppr10k import ppr10k
+from diffretouch.data.shards import Shards
+from diffretouch.data.tastes import draw_tastes, load_looks
+from diffretouch.data.thumbnails import Thumbnails
 from diffretouch.data.unpaired import UnpairedPhotos
+from diffretouch.data.verify import verify
 
 
 def add_pair_arguments(parser):
     add = parser.add_argument
-    add("--train_data_dir", required=True, help="folder of finished photos, searched recursively")
+    add("--train_data_dir", required=True, help="folder of the data set, photos are searched recursively")
+    add(
+        "--dataset",
+        choices=["photos", "pairs", "fivek", "ppr10k", "shards"],
+        default="photos",
+        help="photos: finished photos, simulated experts; pairs: folders with the same names; shards: WebDataset",
+    )
+    add("--expert", nargs="+", help="fivek: letters A-E; ppr10k: a-c; pairs: target folders (target); default all")
+    add("--input_folder", help="folder of the inputs: fivek: the one named input; ppr10k: source; pairs: input")
+    add("--split", help="text file with the ids to train on, one a line")
     add("--exclude", help="text file with photo names to leave out, one a line")
+    add("--rendering", default="not stated", help="how the files were made, e.g. the program and its settings")
+    add("--whole_photos", action="store_true", help="pairs, fivek, ppr10k: no random crops, no flips")
+    add("--use_masks", action="store_true", help="ppr10k: also the people's masks")
+    add(
+        "--simulated_experts",
+        type=int,
+        default=0,
+        help="photos: so many experts of consistent tastes make the targets",
+    )
+    add("--lut_dir", help="folder of film looks (.cube, .npz) that the simulated experts may use")
+    add(
+        "--labels",
+        choices=["relative", "automatic", "quantile"],
+        default="relative",
+        help="c by the versions of one photo (the paper); by the distance to what the model itself makes of the photo "
+        "with c = 0; or by the place among all photos (the paper's successor)",
+    )
+    add("--label_statistics", help="json of the quantiles; without it they are measured on the data set")
+    add("--on_bad_file", choices=["stop", "skip"], default="stop", help="what a file that cannot be read does")
+    add("--thumbnail_dir", help="keep small copies of the photos here: for sets of large files")
+    add("--thumbnail_memory", type=int, default=512, help="MiB of small copies kept by each data worker")
+    add("--verify", action="store_true", help="report what is wrong with the data set, and exit")
 
 
-def training_pairs(args, size):
-    """The data set that `args` name: endless; sample k, by (seed, k), is `input`, `target` (3,size,size) and `c` (4,)."""
-    exclude = Path(args.exclude).read_text().split("\n") if args.exclude else ()
-    return UnpairedPhotos(args.train_data_dir, size, seed=args.seed, exclude=exclude)
+def training_pairs(args, size, vary=True, statistics=None, *, start=0, batch_size=1, process=0, processes=1):
+    """The endless data set that `args` name; sample k is `input`, `target` (3,size,size) and `c` (4,), by (seed, k).
+
+    Args:
+        args: of `add_pair_arguments`, and `seed`.
+        size (`int`): side of the samples.
+        vary (`bool`): `False` makes the target the photographer's or expert's own finish and c = 0, for networks that
+            take no c.
+        statistics (`dict`, *optional*): of `label_statistics`, for quantile labels.
+        start, batch_size, process, processes: for shards, which are streams: see `Shards`. The other data sets are
+            read at any k: the sampler says which.
+
+    Raises:
+        ValueError: what the arguments name is not there or does not fit together.
+    """
+    strict = not getattr(args, "verify", False)
+    options = {"seed": args.seed, "vary": vary, "statistics": statistics, "on_bad_file": args.on_bad_file}
+    options["rendering"] = args.rendering
+    thumbnails = Thumbnails(4 * size, memory=args.thumbnail_memory * 2**20, folder=args.thumbnail_dir)
+    folder, experts = Path(args.train_data_dir), args.expert
+    names = Path(args.exclude).read_text().splitlines() if args.exclude else ()
+    exclude = {form for name in names if name.strip() for form in (name.strip(), Path(name.strip()).stem)}
+
+    tastes = {}
+    if args.simulated_experts or args.lut_dir:
+        if args.dataset not in ("photos", "shards"):
+            raise ValueError("`--simulated_experts` make targets from finished photos: use `--dataset photos`.")
+        looks = load_looks(args.lut_dir) if args.lut_dir else None
+        count = args.simulated_experts or 5
+        tastes = {"tastes": draw_tastes(count, args.seed, looks=len(looks or ())), "looks": looks}
+    if args.label_statistics and args.labels != "quantile":
+        raise ValueError(f"`--label_statistics` are for `--labels quantile`, got `--labels {args.labels}`.")
+    _refuse(args, "use_masks", ("ppr10k",))
+    _refuse(args, "expert", ("pairs", "fivek", "ppr10k"))
+    _refuse(args, "whole_photos", ("pairs", "fivek", "ppr10k"))
+    _refuse(args, "input_folder", ("pairs", "fivek", "ppr10k"))
+
+    if args.dataset == "shards":
+        _refuse(args, "split", ())
+        _refuse(args, "exclude", ())
+        place = {"start": start, "batch_size": batch_size, "process": process, "processes": processes}
+        return Shards(args.train_data_dir, size, **place, **tastes, **options)
+    options |= {"exclude": exclude, "thumbnails": thumbnails}
+    if args.dataset == "photos":
+        _refuse(args, "split", ())
+        if args.exclude:
+            options["split"] = f"all but {Path(args.exclude).name}"
+        return UnpairedPhotos(folder, size, **tastes, **options)
+    options |= {"strict": strict, "crops": not args.whole_photos}
+    if args.dataset == "fivek":
+        names = {"input_folder": args.input_folder, "split": args.split}
+        return fivek(folder, size, experts=experts or ("ABCDE" if vary else "C"), **names, **options)
+    if args.dataset == "ppr10k":
+        names = {"input_folder": args.input_folder, "split": args.split, "masks": args.use_masks}
+        return ppr10k(folder, size, experts=experts or ("abc" if vary else "a"), **names, **options)
+    if args.split:
+        options |= {"ids": read_ids(args.split), "split": Path(args.split).name}
+    targets = {name: folder / name for name in experts or ["target"]}
+    return PairedPhotos(folder / (args.input_folder or "input"), targets, size, **options)
+
+
+def _refuse(args, name, datasets):
+    if getattr(args, name) and args.dataset not in datasets:
+        fit = f"is for `--dataset {' or '.join(datasets)}`" if datasets else "does not fit"
+        raise ValueError(f"`--{name}` {fit}, got `--dataset {args.dataset}`.")
+
+
+def verify_if_asked(args, size):
+    """With `--verify`: print what is wrong with the data set and exit, with code 1 where something is."""
+    if not args.verify:
+        return
+    if args.dataset == "shards":
+        raise SystemExit("`--verify` looks at folders; shards are checked while they are read (`--on_bad_file`).")
+    report = verify(training_pairs(args, size))
+    for kind in ("errors", "warnings"):
+        for sentence in report[kind]:
+            print(f"{kind[:-1]}: {sentence}")
+    print(json.dumps({key: report[key] for key in ("figures", "description") if key in report}, indent=1))
+    print(f"{len(report['errors'])} errors, {len(report['warnings'])} warnings")
+    raise SystemExit(1 if report["errors"] else 0)
+
+
+STATISTICS_SAMPLES = 512
+
+
+def statistics_for(args, size, output_dir):
+    """The statistics of quantile labels: from `--label_statistics`, the output folder, or measured; else `None`.
+
+    They belong to the model, so a training that goes on takes those it began with.
+    """
+    if args.labels != "quantile":
+        return None
+    kept = Path(output_dir) / "label_statistics.json"
+    if args.label_statistics or kept.is_file():
+        path = Path(args.label_statistics or kept)
+        try:
+            statistics = json.loads(path.read_text())
+            check_statistics(statistics)
+        except (OSError, ValueError) as error:
+            raise SystemExit(f"`--label_statistics` {path} cannot be used: {error}") from error
+        return statistics
+    if args.resume_from_checkpoint and any(Path(output_dir).glob("checkpoint-*")):
+        raise SystemExit(f"{kept} is missing: a training with quantile labels goes on with its own statistics only.")
+    photos = training_pairs(args, size)
+    if isinstance(photos, PairedPhotos) and len(photos.experts) > 1:
+        chosen = [photos.order(k) // len(photos.experts) for k in range(STATISTICS_SAMPLES)]
+        scores = torch.cat([photos.scores(photo) for photo in dict.fromkeys(chosen)])
+    else:
+        samples = iter(photos) if args.dataset == "shards" else (photos[k] for k in range(STATISTICS_SAMPLES))
+        scores = torch.cat([measure_attributes(next(samples)["target"][None]) for _ in range(STATISTICS_SAMPLES)])
+    statistics = label_statistics(scores)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    aside = kept.with_suffix(".tmp")
+    aside.write_text(json.dumps(statistics) + "\n")
+    os.replace(aside, kept)
+    return statistics

@@ -1,35 +1,57 @@
-"""Train DiffRetouch from a folder of finished photos; simulated experts make the pairs.
+"""Train DiffRetouch: from a folder of finished photos, by simulated experts, or from experts' pairs.
 
 accelerate launch training/train_diffretouch.py --train_data_dir PHOTOS --vae AUTOENCODER --output_dir runs/small
 """
 
 import argparse
+import contextlib
 import json
-import math
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.logging import get_logger
+from accelerate.utils import ProjectConfiguration, send_to_device, set_seed
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
+from diffretouch.attributes import attribute_labels, measure_attributes
 from diffretouch.losses import (
     attribute_loss,
     contrastive_loss,
+    grid_smoothness_loss,
     latent_loss,
     latent_target,
     obedience_loss,
     pixel_loss,
+    predicted_latents,
+    snr_weights,
 )
 from diffretouch.models.affine_grid import AffineGridHead
-from diffretouch.models.unet import SMALL_UNET, build_retouch_unet, denoise, unet_thumbnail
+from diffretouch.models.unet import LATENT_CHANNELS, SMALL_UNET, build_retouch_unet, denoise, unet_thumbnail
+from diffretouch.perceptual import Lpips
 from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
-from diffretouch.training.checkpoints import leave_signals_to_the_loop, resume, save_checkpoint, stop_signals
-from diffretouch.training.pairs import add_pair_arguments, training_pairs
+from diffretouch.training.checkpoints import (
+    check_output_dir,
+    leave_signals_to_the_loop,
+    resume,
+    save_checkpoint,
+    stop_agreed,
+    stop_signals,
+)
+from diffretouch.training.latents import cached_latents, check_cacheable
+from diffretouch.training.log import TRACKERS, Log, check_trackers
+from diffretouch.training.model_card import model_card, open_repository, push
+from diffretouch.training.pairs import add_pair_arguments, statistics_for, training_pairs, verify_if_asked
+from diffretouch.training.validation import validate
+
+logger = get_logger(__name__)
 
 # Zero terminal SNR (Lin et al., WACV 2024): the first step of a sampler then sees pure noise, as in training, and the
 # brightness of the result does not lean towards that of the noise.
@@ -48,15 +70,18 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add_pair_arguments(parser)
-    add("--vae", required=True, help="autoencoder that makes the latents: a directory or Hub id")
+    add("--vae", help="autoencoder that makes the latents: a directory or Hub id; default: the Stable Diffusion's own")
     add(
         "--pretrained_model_name_or_path",
         help="Stable Diffusion to start from; without it, the small UNet from scratch",
     )
-    add("--output_dir", required=True)
+    add("--output_dir", required=True, help="empty, or that of the training to go on with")
     add("--resolution", type=int, default=128, help="side of the training crops: 4x (small) or 8x the latents'")
     add("--pixel_stride", type=int, default=1, help="pixel and attribute losses see every n-th row and column")
-    add("--train_batch_size", type=int, default=16)
+    add("--attribute_tokens", type=int, choices=[1, 4], help="1 is the paper's; default 4, from Stable Diffusion 1")
+    add("--no_grid", action="store_true", help="ablation: the photo is the decoded latent, no grid is predicted")
+    add("--cache_latents", action="store_true", help="encode targets once; needs targets that stay: --whole_photos")
+    add("--train_batch_size", type=int, default=16, help="of each process")
     add("--gradient_accumulation_steps", type=int, default=1)
     add("--gradient_checkpointing", action="store_true")
     add("--max_train_steps", type=int, default=3600)
@@ -65,13 +90,19 @@ def parse_args(argv=None):
     add("--lr_warmup_steps", type=int, default=200)
     add("--max_grad_norm", type=float, default=1.0)
     add("--weight_decay", type=float, default=1e-2)
+    add("--use_8bit_adam", action="store_true", help="moments in 8 bits, by bitsandbytes")
     add("--latent_weight", type=float, default=1.0)
-    add("--pixel_weight", type=float, default=8.0)
+    add("--snr_gamma", type=float, help="min-SNR weighting of the latent loss; 5 is usual")
+    add("--pixel_weight", type=float, default=8.0, help="beta: 0.04 and 4 here are the paper's 0.01, the code's 1")
     add("--pixel_l1_weight", type=float, default=0.5)
+    add("--mask_weight", type=float, default=1.0, help="with --use_masks: people's pixels weigh so much (PPR10K: 5)")
+    add("--lpips_weight", type=float, default=0.0)
+    add("--lpips_weights", help="safetensors file of LPIPS, see diffretouch.perceptual.Lpips")
+    add("--grid_smoothness_weight", type=float, default=0.0)
     add("--attribute_weight", type=float, default=0.2)
     add("--obedience_weight", type=float, default=4.0)
     add("--contrastive_weight", type=float, default=0.02, help="1 in the paper, 0 leaves the contrastive loss out")
-    add("--branch_fraction", type=float, default=0.5, help="share of each batch that is run again for the last two")
+    add("--branch_fraction", type=float, default=0.5, help="share of the samples that is run again for the last two")
     add(
         "--contrastive_anchor",
         choices=["target", "output"],
@@ -86,162 +117,360 @@ def parse_args(argv=None):
     add("--checkpointing_steps", type=int, default=500)
     add("--checkpoints_total_limit", type=int, default=2)
     add("--resume_from_checkpoint", help='"latest" or a checkpoint directory')
+    add("--report_to", nargs="+", choices=TRACKERS, default=[], help="beside log.jsonl, which is always written")
+    add("--validation_dir", help="photos on which the model is shown while it learns")
+    add("--validation_steps", type=int, default=500)
+    add("--push_to_hub", action="store_true")
+    add("--hub_model_id", help="default: the name of the output folder")
+    add("--hub_private", action="store_true")
     add("--seed", type=int, default=0)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    for name in ("train_batch_size", "gradient_accumulation_steps", "max_train_steps", "pixel_stride", "resolution"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(args, name)}")
+    if not 0 < args.branch_fraction <= 1:
+        parser.error(f"--branch_fraction must lie in (0, 1], got {args.branch_fraction}")
+    if args.mask_weight != 1 and not args.use_masks:
+        parser.error("--mask_weight is for --use_masks")
+    if args.lpips_weight and not args.lpips_weights:
+        parser.error("--lpips_weight needs --lpips_weights: a file that diffretouch.perceptual.Lpips describes")
+    if not (args.vae or args.pretrained_model_name_or_path):
+        parser.error("--vae is needed for a training from scratch: training/train_autoencoder.py makes one")
+    return args
 
 
 class RetouchModel(torch.nn.Module):
     """UNet and grid head as one module, so that data-parallel training sees all gradients in one forward."""
 
-    def __init__(self, unet, grid_head):
+    def __init__(self, unet, grid_head=None):
         super().__init__()
         self.unet, self.grid_head = unet, grid_head
 
     def forward(self, latents, photo, timesteps, c, stride=1):
-        """-> model output for the scheduler (B,4,h,w) and every n-th pixel of the retouched photo, not clamped."""
+        """-> model output for the scheduler (B,4,h,w), every n-th pixel of the retouched photo, not clamped, the grid.
+
+        Without a grid head the last two are `None`.
+        """
         thumbnail = unet_thumbnail(photo, self.unet.config)
         output, affine_latent = denoise(self.unet, latents, thumbnail, timesteps, c)
-        photo = photo[..., ::stride, ::stride]
-        return output, self.grid_head.apply_reference(self.grid_head(affine_latent), photo)
+        if self.grid_head is None:
+            return output, None, None
+        grid = self.grid_head(affine_latent)
+        return output, self.grid_head.apply_reference(grid, photo[..., ::stride, ::stride]), grid
 
 
-def training_losses(model, scheduler, batch, latents, generator, args):
-    """The weighted losses of one batch, as a dict. The branches of the last two run in the same forward."""
-    photo, target, c = batch["input"], batch["target"][..., :: args.pixel_stride, :: args.pixel_stride], batch["c"]
-    size, last = len(photo), scheduler.config.num_train_timesteps - 1
-    branches = args.contrastive_weight or args.obedience_weight
-    extra = min(math.ceil(size * args.branch_fraction), size) if branches else 0
-    timesteps = torch.randint(0, last + 1, (size,), generator=generator)
-    timesteps[torch.rand(size, generator=generator) < args.first_timestep_fraction] = last
-    noise = torch.randn((size + extra, *latents.shape[1:]), generator=generator)
-    timesteps, noise = timesteps.to(photo.device), noise.to(photo.device)
+def build_models(args):
+    """-> model to train, frozen autoencoder, noise schedule."""
+    name = args.pretrained_model_name_or_path
+    vae = AutoencoderKL.from_pretrained(args.vae or name, subfolder=None if args.vae else "vae", use_safetensors=True)
+    side = args.resolution // 2 ** (len(vae.config.block_out_channels) - 1)  # of the latents
+    strides = (2, 2) if side >= 64 else (2, 1)
+    if name:
+        base = UNet2DConditionModel.from_pretrained(name, subfolder="unet", use_safetensors=True)
+        scheduler = DDIMScheduler.from_pretrained(name, subfolder="scheduler")  # what its UNet was trained to predict
+        unet = build_retouch_unet(base, cross_attention_dim=8 if args.attribute_tokens == 4 else 4)
+    else:
+        tokens = {"cross_attention_dim": 4} if args.attribute_tokens == 1 else {}
+        scheduler, unet = (
+            DDIMScheduler(**SCHEDULER),
+            UNet2DConditionModel(**SMALL_UNET | tokens | {"sample_size": side}),
+        )
+    if unet.config.sample_size != side:
+        raise SystemExit(
+            f"`--resolution` {args.resolution} makes latents of {side} px by this autoencoder, the UNet takes "
+            f"{unet.config.sample_size} px."
+        )
+    if args.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    head = AffineGridHead(
+        latent_channels=unet.config.out_channels - LATENT_CHANNELS, splat_strides=strides, residual=True
+    )
+    return RetouchModel(unet, None if args.no_grid else head), vae.requires_grad_(False), scheduler
 
-    # In one forward: the batch; its first photos again with -c; and, for an anchor on the output, with other noise
-    some = slice(extra)
+
+def build_optimizer(args, parameters, processes):
+    """-> AdamW and its learning rate schedule."""
+    adam = torch.optim.AdamW
+    if args.use_8bit_adam:
+        try:
+            from bitsandbytes.optim import AdamW8bit as adam
+        except (ImportError, RuntimeError) as error:
+            raise SystemExit(f"`--use_8bit_adam` needs bitsandbytes and a GPU that it supports: {error}") from error
+    optimizer = adam(parameters, args.learning_rate, weight_decay=args.weight_decay)
+    # Accelerate steps the schedule once for every process
+    steps = {"num_warmup_steps": args.lr_warmup_steps, "num_training_steps": args.max_train_steps}
+    return optimizer, get_scheduler(args.lr_scheduler, optimizer, **{k: n * processes for k, n in steps.items()})
+
+
+def batches(args, accelerator, first_step, statistics):
+    """-> the data set, and this process' batches on its device, from `first_step` on.
+
+    Sample k is the same whatever was read before, so a training goes on at any step; and each process takes its part
+    of the same batch, so their number changes nothing but speed. (Shards are streams: see `Shards`.)
+    """
+    size, process, processes = args.train_batch_size, accelerator.process_index, accelerator.num_processes
+    done, end = (n * args.gradient_accumulation_steps for n in (first_step, args.max_train_steps))
+    place = {"start": done * size, "batch_size": size, "process": process, "processes": processes}
+    photos = training_pairs(args, args.resolution, statistics=statistics, **place)
+    several = len(getattr(photos, "experts", None) or getattr(photos, "tastes", None) or ()) > 1
+    if args.labels == "automatic" and several:
+        raise SystemExit("`--labels automatic` needs targets that are c = 0: finished photos or one expert's pairs.")
+    if isinstance(photos, torch.utils.data.IterableDataset):
+        how = {"batch_size": size}
+    else:
+        own = (range((n * processes + process) * size, (n * processes + process + 1) * size) for n in range(done, end))
+        how = {"batch_sampler": own}
+    workers = {"num_workers": args.dataloader_num_workers, "worker_init_fn": leave_signals_to_the_loop}
+    loader = torch.utils.data.DataLoader(photos, pin_memory=accelerator.device.type == "cuda", **how, **workers)
+    return photos, (send_to_device(batch, accelerator.device, non_blocking=True) for batch in loader)
+
+
+def draw_noise(ks, seed, shape, last, first_fraction):
+    """Timesteps (B,) and two noises (B,*shape): each sample's by (seed, k) alone, whatever process runs it."""
+    timesteps, noise = [], []
+    for k in ks:
+        generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, 6, k)).generate_state(1)[0]))
+        timestep = torch.randint(0, last + 1, (), generator=generator)
+        noisiest = torch.rand((), generator=generator) < first_fraction
+        timesteps.append(torch.where(noisiest, last, timestep))
+        noise.append(torch.randn((2, *shape), generator=generator))
+    return torch.stack(timesteps), *torch.stack(noise).unbind(1)
+
+
+def retouch(model, vae, scheduler, noisy, photo, timesteps, c, args):
+    """-> model output, every n-th pixel of the retouched photo (without a grid, the decoded latent), the grid."""
+    output, retouched, grid = model(noisy, photo, timesteps, c, args.pixel_stride)
+    if args.no_grid:
+        clean = predicted_latents(scheduler, output.float(), noisy, timesteps)
+        retouched = vae.decode(clean / vae.config.scaling_factor).sample.float() / 2 + 0.5
+        retouched = retouched[..., :: args.pixel_stride, :: args.pixel_stride]
+    return output, retouched, grid
+
+
+def automatic_labels(model, vae, scheduler, photo, target, c, ks, noise, args):
+    """c (B,4) as the distance from what the model itself makes of the photo with c = 0 to the target's attributes.
+
+    How a photo should be finished is uncertain, and labels relative to its photographer's finish leave that in the
+    target: the model then learns an average. These labels name the target's attributes whatever the model thinks of
+    the photo. What c = 0 means is taught by 7 of 10 samples whose target is the photographer's own finish.
+    """
+    own = [bool(row.any()) or int((k + 1) * 0.7) == int(k * 0.7) for k, row in zip(ks, c, strict=True)]
+    rows = torch.tensor(own, device=c.device).nonzero()[:, 0]
+    labels = torch.zeros_like(c)
+    if len(rows):
+        last = torch.full((len(rows),), scheduler.config.num_train_timesteps - 1, device=c.device)
+        with torch.no_grad():
+            some = noise[rows], photo[rows], last, labels[rows]
+            automatic = retouch(model, vae, scheduler, *some, args)[1].clamp(0, 1)
+        scores = measure_attributes(target[rows])[:, None], measure_attributes(automatic)
+        labels[rows] = attribute_labels(*scores, limit=2.5)[:, 0]
+    return labels
+
+
+def training_losses(model, vae, scheduler, batch, args, perceptual=None, statistics=None, cache=None):
+    """The weighted losses of one batch, as a dict. The branches of the last two run in the same forward.
+
+    Args:
+        model: a `RetouchModel`, as it was prepared.
+        vae, scheduler: as of `build_models`.
+        batch (`dict`): of the data set, on the model's device.
+        args: of `parse_args`.
+        perceptual (`Lpips`, *optional*)
+        statistics (`dict`, *optional*): of quantile labels.
+        cache (`torch.Tensor`, *optional*): of `cached_latents`.
+    """
+    stride = args.pixel_stride
+    photo, target, c = batch["input"], batch["target"][..., ::stride, ::stride], batch["c"]
+    size, ks = len(photo), batch["k"].tolist()
+    if cache is not None:
+        latents = cache[batch["item"].cpu()].to(photo.device)
+    else:
+        with torch.no_grad():
+            latents = vae.encode(batch["target"] * 2 - 1).latent_dist.mean.float() * vae.config.scaling_factor
+    last = scheduler.config.num_train_timesteps - 1
+    drawn = draw_noise(ks, args.seed, latents.shape[1:], last, args.first_timestep_fraction)
+    timesteps, noise, other_noise = (x.to(photo.device) for x in drawn)
+    if args.labels == "automatic":
+        c = automatic_labels(model, vae, scheduler, photo, target, c, ks, other_noise, args)
+
+    # In one forward: the batch; some photos again with -c; and, for an anchor on the output, with other noise. Which
+    # photos those are depends on k alone, and their losses are scaled as if every batch had its share of them.
+    fraction = args.branch_fraction if args.contrastive_weight or args.obedience_weight else 0.0
+    some = [i for i, k in enumerate(ks) if int((k + 1) * fraction) > int(k * fraction)]
     more = 2 if args.contrastive_anchor == "output" else 1
     repeat = lambda x: torch.cat([x] + [x[some]] * more)  # noqa: E731
     all_c = torch.cat([c, -c[some], c[some]][: 1 + more])
-    all_noise = torch.cat([noise[:size], noise[some], noise[size:]][: 1 + more])
+    all_noise = torch.cat([noise, noise[some], other_noise[some]][: 1 + more])
     all_timesteps = repeat(timesteps)
     noisy = scheduler.add_noise(repeat(latents), all_noise, all_timesteps)
-    output, retouched = model(noisy, repeat(photo), all_timesteps, all_c, args.pixel_stride)
+    output, retouched, grid = retouch(model, vae, scheduler, noisy, repeat(photo), all_timesteps, all_c, args)
 
-    wanted = latent_target(scheduler, latents, noise[:size], timesteps)
+    wanted = latent_target(scheduler, latents, noise, timesteps)
+    weights = snr_weights(scheduler, timesteps, args.snr_gamma) if args.snr_gamma else None
+    mask = 1 + (args.mask_weight - 1) * batch["mask"][..., ::stride, ::stride] if "mask" in batch else None
     losses = {
-        "latent": args.latent_weight * latent_loss(output[:size], wanted),
-        "pixel": args.pixel_weight * pixel_loss(retouched[:size], target, args.pixel_l1_weight),
-        "attribute": args.attribute_weight * attribute_loss(retouched[:size], target),
+        "latent": args.latent_weight * latent_loss(output[:size], wanted, weights),
+        "pixel": args.pixel_weight * pixel_loss(retouched[:size], target, args.pixel_l1_weight, mask),
+        "attribute": args.attribute_weight * attribute_loss(retouched[:size], target, statistics=statistics),
     }
-    if extra:
-        own, opposite = retouched[some], retouched[size : size + extra]
-        anchor, positive = (target[some], own) if more == 1 else (own, retouched[size + extra :])
+    if perceptual is not None:
+        losses["lpips"] = args.lpips_weight * perceptual(retouched[:size].float(), target).mean()
+    if args.grid_smoothness_weight and grid is not None:
+        losses["smoothness"] = args.grid_smoothness_weight * grid_smoothness_loss(grid[:size])
+    if fraction:
+        losses["contrastive"] = losses["obedience"] = retouched.new_zeros(())
+    if some:
+        own, opposite = retouched[some], retouched[size : size + len(some)]
+        anchor, positive = (target[some], own) if more == 1 else (own, retouched[size + len(some) :])
+        share = len(some) / (size * fraction)
         contrast = contrastive_loss(anchor, positive, opposite, c[some], tau=args.contrastive_tau)
-        losses["contrastive"] = args.contrastive_weight * contrast
-        losses["obedience"] = args.obedience_weight * obedience_loss(own, opposite, c[some])
+        obedience = obedience_loss(own, opposite, c[some], statistics=statistics)
+        losses["contrastive"] = args.contrastive_weight * share * contrast
+        losses["obedience"] = args.obedience_weight * share * obedience
     return losses
 
 
 def main(argv=None):
     args = parse_args(argv)
+    verify_if_asked(args, args.resolution)
+    check_trackers(args.report_to)
     set_seed(args.seed)
-    accelerator = Accelerator(
-        mixed_precision=args.mixed_precision, gradient_accumulation_steps=args.gradient_accumulation_steps
-    )
     output_dir = Path(args.output_dir)
+    accelerator = Accelerator(
+        mixed_precision=args.mixed_precision,
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        log_with=args.report_to or None,
+        project_config=ProjectConfiguration(args.output_dir, logging_dir=str(output_dir / "logs")),
+    )
+    repository = None
+    if accelerator.is_main_process:
+        check_output_dir(output_dir, args.resume_from_checkpoint)
+        repository = open_repository(args)
+    accelerator.wait_for_everyone()
 
     # 1. Models
-    vae = AutoencoderKL.from_pretrained(args.vae, use_safetensors=True).requires_grad_(False).to(accelerator.device)
-    scheduler = DDIMScheduler(**SCHEDULER)
-    if args.pretrained_model_name_or_path:
-        name = args.pretrained_model_name_or_path
-        base = UNet2DConditionModel.from_pretrained(name, subfolder="unet", use_safetensors=True)
-        scheduler = DDIMScheduler.from_pretrained(name, subfolder="scheduler")  # what its UNet was trained to predict
-        model = RetouchModel(build_retouch_unet(base), AffineGridHead(residual=True))
-    else:
-        head = AffineGridHead(splat_strides=(2, 1), residual=True)
-        model = RetouchModel(UNet2DConditionModel(**SMALL_UNET), head)
-    if args.gradient_checkpointing:
-        model.unet.enable_gradient_checkpointing()
+    model, vae, scheduler = build_models(args)
+    vae.to(accelerator.device)
+    perceptual = Lpips(args.lpips_weights).to(accelerator.device) if args.lpips_weight else None
     ema = EMAModel(model.parameters(), decay=args.ema_decay, use_ema_warmup=True, power=3 / 4)
+    parameters = sum(p.numel() for p in model.parameters())
 
     # 2. Optimizer and schedule
-    optimizer = torch.optim.AdamW(model.parameters(), args.learning_rate, weight_decay=args.weight_decay)
-    lr_schedule = get_scheduler(
-        args.lr_scheduler,
-        optimizer,
-        num_warmup_steps=args.lr_warmup_steps * accelerator.num_processes,
-        num_training_steps=args.max_train_steps * accelerator.num_processes,
-    )
+    optimizer, lr_schedule = build_optimizer(args, model.parameters(), accelerator.num_processes)
     model, optimizer, lr_schedule = accelerator.prepare(model, optimizer, lr_schedule)
     ema.to(accelerator.device)
 
-    # 3. Resume
-    first_step = (
-        resume(args.resume_from_checkpoint, output_dir, accelerator, ema) if args.resume_from_checkpoint else 0
-    )
+    # 3. Resume, and data from there on
+    settings = vars(args)
+    going_on = args.resume_from_checkpoint
+    first_step = resume(going_on, output_dir, accelerator, ema, settings) if going_on else 0
+    with accelerator.main_process_first():
+        statistics = statistics_for(args, args.resolution, output_dir)
+    photos, loader = batches(args, accelerator, first_step, statistics)
+    cache = None
+    if args.cache_latents:
+        check_cacheable(photos)
+        with accelerator.main_process_first():
+            cache = cached_latents(photos, vae, output_dir, accelerator.device)
 
-    # 4. Data: sample k is the same whatever was read before, so a training goes on at any step
-    photos = training_pairs(args, args.resolution)
-    per_step = args.train_batch_size * accelerator.num_processes * args.gradient_accumulation_steps
-    loader = torch.utils.data.DataLoader(
-        photos,
-        args.train_batch_size,
-        sampler=range(first_step * per_step, args.max_train_steps * per_step),
-        num_workers=args.dataloader_num_workers,
-        worker_init_fn=leave_signals_to_the_loop,
-    )
-    loader = iter(accelerator.prepare(loader))
-
-    # 5. The loop
-    stopping = stop_signals()
+    # 4. The loop
+    stopping, log, figures = stop_signals(), Log(accelerator, output_dir, args), None
     bar = tqdm(range(first_step, args.max_train_steps), disable=not accelerator.is_local_main_process)
-    log = None
-    if accelerator.is_main_process:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        log = open(output_dir / "log.jsonl", "a")
     for step in bar:
-        for micro in range(args.gradient_accumulation_steps):
-            batch = next(loader)
-            seed = (args.seed, step, micro, accelerator.process_index)
-            generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        for _ in range(args.gradient_accumulation_steps):
+            batch = log.next_batch(loader)
             with accelerator.accumulate(model), accelerator.autocast():
-                with torch.no_grad():
-                    posterior = vae.encode(batch["target"] * 2 - 1).latent_dist
-                latents = posterior.mean.float() * vae.config.scaling_factor
-                losses = training_losses(model, scheduler, batch, latents, generator, args)
+                losses = training_losses(model, vae, scheduler, batch, args, perceptual, statistics, cache)
                 loss = sum(losses.values())
-                if not loss.isfinite():
-                    raise SystemExit(
-                        f"step {step}: the loss is {loss.item()} ({ {k: v.item() for k, v in losses.items()} })."
-                    )
+                stop_if_not_finite(step, loss, losses, batch)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
                 optimizer.step()
                 lr_schedule.step()
                 optimizer.zero_grad()
+            log.add(losses)
         ema.step(accelerator.unwrap_model(model).parameters())
-        if log is not None:
-            row = {"step": step + 1, "lr": lr_schedule.get_last_lr()[0], **{k: v.item() for k, v in losses.items()}}
-            log.write(json.dumps(row) + "\n")
-            log.flush()
-            bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k not in ("step", "lr")})
         done = step + 1
-        if done % args.checkpointing_steps == 0 or done == args.max_train_steps or stopping:
-            save_checkpoint(output_dir, done, accelerator, ema, args.checkpoints_total_limit)
+        means = log.step(done, lr_schedule.get_last_lr()[0], bar)
+        last = done == args.max_train_steps or stop_agreed(stopping, accelerator)
+        if args.validation_dir and (done % args.validation_steps == 0 or last) and accelerator.is_main_process:
+            with ema_weights(accelerator.unwrap_model(model), ema) as trained:
+                pipe = build_pipeline(trained, vae, scheduler, args, statistics)
+                figures = show(pipe, args, output_dir, done, log)
+        if done % args.checkpointing_steps == 0 or last:
+            written = save_checkpoint(output_dir, done, accelerator, ema, args.checkpoints_total_limit, settings)
             if accelerator.is_main_process:
-                save_pipeline(output_dir, accelerator.unwrap_model(model), ema, scheduler)
-        if stopping:
+                card = model_card(args, steps=done, data=photos.describe(), losses=means, figures=figures,
+                                  processes=accelerator.num_processes, parameters=parameters)  # fmt: skip
+                with ema_weights(accelerator.unwrap_model(model), ema) as trained:
+                    pipe = build_pipeline(trained, vae, scheduler, args, statistics)
+                    written = save_pipeline(pipe, output_dir, card) and written
+        if last:
             break
-    accelerator.end_training()
+    log.close()
+    if first_step < args.max_train_steps and not written:
+        raise SystemExit(f"{output_dir}: the last checkpoint or model could not be written, see the warnings.")
+    if repository:
+        push(repository, output_dir, done)
 
 
-def save_pipeline(output_dir, model, ema, scheduler):
-    """The EMA weights as a pipeline in `output_dir`, ready for `DiffRetouchPipeline.from_pretrained`."""
+def stop_if_not_finite(step, loss, losses, batch):
+    """A loss that is NaN or infinite ends the training, and names what was seen."""
+    if not loss.isfinite():
+        parts = {name: value.item() for name, value in losses.items()}
+        raise SystemExit(f"step {step}: the loss is {loss.item()} {parts}, on these files: {', '.join(batch['name'])}")
+
+
+@contextlib.contextmanager
+def ema_weights(model, ema):
+    """The model with the averaged weights, for as long as the block lasts."""
     ema.store(model.parameters())
     ema.copy_to(model.parameters())
-    DiffRetouchPipeline(model.unet, model.grid_head, scheduler, default_steps=1).save_pretrained(output_dir)
-    ema.restore(model.parameters())
+    try:
+        yield model
+    finally:
+        ema.restore(model.parameters())
+
+
+def build_pipeline(model, vae, scheduler, args, statistics):
+    """The model as a pipeline; without a grid the autoencoder belongs to it."""
+    extra = {"vae": vae} if args.no_grid else {}
+    return DiffRetouchPipeline(
+        model.unet, model.grid_head, scheduler, default_steps=1, label_statistics=statistics, **extra
+    )
+
+
+def save_pipeline(pipe, output_dir, card):
+    """Write a pipeline and its card aside, then put each file in its place; `False` where the disk is full."""
+    aside = output_dir / "model.tmp"
+    try:
+        pipe.save_pretrained(aside)
+        (aside / "README.md").write_text(card)
+        for path in sorted(p for p in aside.rglob("*") if p.is_file()):
+            place = output_dir / path.relative_to(aside)
+            place.parent.mkdir(exist_ok=True)
+            os.replace(path, place)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        logger.warning(f"the model cannot be written to {output_dir}: {error}")
+        return False
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return True
+
+
+def show(pipe, args, output_dir, step, log):
+    """Validate, keep the pictures under `validation/`, hand them and the figures to the trackers."""
+    pictures, figures = validate(pipe, args.validation_dir)
+    folder = output_dir / "validation"
+    for name, picture in pictures.items():
+        path = folder / f"step-{step}-{name.replace('/', '-')}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+    (folder / f"step-{step}.json").write_text(json.dumps(figures, indent=1) + "\n")
+    log.images(pictures, step)
+    log.accelerator.log(figures, step=step)
+    return figures
 
 
 if __name__ == "__main__":

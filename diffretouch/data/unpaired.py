@@ -1,14 +1,19 @@
 """Finished photos as training pairs, by simulated experts: no expert pairs are needed."""
 
+import hashlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
+from diffretouch.attributes import attribute_labels, measure_attributes, quantile_labels
+
+from .crops import as_chw, cut, random_crop
+from .order import EpochOrder
 from .simulated_experts import camera_input, expert_version, version_label
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".avif"}
+from .tastes import taste_version
+from .thumbnails import SUFFIXES, Thumbnails, describe_file, first_readable, photo_paths
 
 
 class UnpairedPhotos(torch.utils.data.Dataset):
@@ -18,73 +23,133 @@ class UnpairedPhotos(torch.utils.data.Dataset):
     workers or on what was read before, so a training can go on from any sample.
 
     Args:
-        folder: photos in any format Pillow reads, searched recursively.
+        folder: photos in any format that `load_photo` reads, searched recursively.
         size (`int`): side of the square samples; crops are squeezed to it, as the UNet's thumbnail is.
         seed (`int`): of order, crops, simulated camera and experts.
         length (`int`): how many samples there are (an index beyond is an error only for the sampler).
         exclude: file names that are left out, e.g. those kept for validation.
+        vary (`bool`): the target is finished anew with other attributes; `False` makes it the photographer's own
+            finish with c = 0, for networks that take no c.
+        tastes (list of `Taste`): simulated experts of these tastes make the versions instead; c is then what
+            `attribute_labels` says of one among all of them. A photo's epoch shows one of them.
+        looks (*optional*): the tastes' lookup tables, see `load_looks`.
+        statistics (`dict`, *optional*): of `label_statistics`: c is the target's place among all photos instead.
+        on_bad_file (`str`): "stop" raises at a photo that cannot be read, "skip" takes the next of the epoch.
+        thumbnails (`Thumbnails`, *optional*): opens the photos.
 
-    Each sample is a dict: `input` and `target` (3,size,size) float32 in [0,1], `c` (4,) float32 in [-2.5,2.5].
+    Each sample is a dict: `input` and `target` (3,size,size) float32 in [0,1], `c` (4,) float32 in [-2.5,2.5], `k`,
+    the photo's `name`, and `bad`: a line for each file that was passed by.
     """
 
-    def __init__(self, folder, size=128, *, seed=0, length=10**9, exclude=()):
-        paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
-        self.paths = [p for p in paths if p.name not in set(exclude)]
+    def __init__(
+        self,
+        folder,
+        size=128,
+        *,
+        seed=0,
+        length=10**9,
+        exclude=(),
+        vary=True,
+        tastes=(),
+        looks=None,
+        statistics=None,
+        on_bad_file="stop",
+        thumbnails=None,
+        split="all",
+        rendering="finished photos",
+    ):
+        exclude = set(exclude)
+        self.folder = Path(folder)
+        self.paths = [p for p in photo_paths(folder) if p.name not in exclude]
         if not self.paths:
             raise ValueError(f"`folder` must hold photos ({', '.join(sorted(SUFFIXES))}), found none in {folder}.")
-        self.size, self.seed, self.length = size, seed, length
-        self._cached = None, None
-        self._photos = {}
+        self.size, self.seed, self.length, self.vary, self.on_bad_file = size, seed, length, vary, on_bad_file
+        self.tastes, self.looks, self.statistics = list(tastes), looks, statistics
+        self.split, self.rendering = split, rendering
+        self.order = EpochOrder(len(self.paths), seed)
+        self.thumbnails = thumbnails or Thumbnails(4 * size)
 
     def __len__(self):
         return self.length
 
-    def _path_of(self, k):
-        epoch, position = divmod(k, len(self.paths))
-        if self._cached[0] != epoch:
-            self._cached = epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.paths))
-        return self.paths[self._cached[1][position]]
-
-    def _open(self, path):
-        if path not in self._photos:
-            with Image.open(path) as photo:
-                photo.draft("RGB", (4 * self.size, 4 * self.size))
-                photo = photo.convert("RGB")
-                photo.thumbnail((4 * self.size, 4 * self.size), Image.Resampling.BOX)
-            self._photos[path] = photo
-        return self._photos[path]
-
     def __getitem__(self, k):
         rng = np.random.default_rng([self.seed, 1, k])
-        photo = self._open(self._path_of(k))
-        finished = _random_crop(photo, self.size, rng)
-        c = asked_attributes(rng)
-        target = expert_version(finished, c, rng, style=float(rng.random() < 0.3))
-        source = camera_input(finished, rng)
-        chw = lambda image: torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))  # noqa: E731
+        paths = (self.paths[i] for i in self.order.following(k))
+        path, (photo, _), bad = first_readable(paths, self.thumbnails, self.on_bad_file)
+        finished = cut(photo, random_crop(rng), self.size)
+        source, target, c = simulated_pair(
+            finished, rng, vary=self.vary, tastes=self.tastes, looks=self.looks, statistics=self.statistics
+        )
         return {
-            "input": chw(source),
-            "target": chw(target),
-            "c": torch.from_numpy(version_label(target, finished)),
+            "input": as_chw(source),
+            "target": as_chw(target),
+            "c": torch.from_numpy(c),
+            "k": k,
+            "name": str(path),
+            "bad": "\n".join(bad),
         }
+
+    def describe(self):
+        """Folder, who made the versions, split and rendering, and counts: JSON-able."""
+        experts = f"{len(self.tastes)} simulated tastes" if self.tastes else "simulated, asked for c"
+        return {
+            "folders": {"photos": str(self.folder)},
+            "experts": experts if self.vary else "the photographer",
+            "inputs": "simulated camera",
+            "photos": len(self.paths),
+            "samples_per_epoch": len(self.paths),
+            "split": self.split,
+            "ids_sha256": names_digest(p.relative_to(self.folder).as_posix() for p in self.paths),
+            "rendering": self.rendering,
+            "input_files": dict(Counter(p.suffix.lower() for p in self.paths)),
+            "first_input": describe_file(self.thumbnails, self.paths[0]),
+        }
+
+
+def simulated_pair(finished, rng, *, vary=True, tastes=(), looks=None, statistics=None):
+    """A finished crop (H,W,3) -> (input, target, c (4,)), all by `rng`: see `UnpairedPhotos`."""
+    target, c = finished, np.zeros(4, np.float32)
+    if vary and tastes:
+        target, c = _one_of_the_tastes(finished, tastes, looks, rng)
+    elif vary:
+        asked = asked_attributes(rng)
+        target = expert_version(finished, asked, rng, style=float(rng.random() < 0.3))
+        c = version_label(target, finished) if statistics is None else c
+    if vary and statistics is not None:
+        c = quantile_labels(_scores(target), statistics)[0].numpy()
+    source = camera_input(finished, rng)
+    if rng.random() < 0.15:  # some need little or nothing, so that a finished photo is left alone
+        source = finished + np.float32(rng.random()) * (source - finished)
+    return source, target, c
+
+
+def _one_of_the_tastes(finished, tastes, looks, rng):
+    """One expert's version and its label among the versions of all, which are made on a small copy only."""
+    seeds = rng.integers(2**63, size=len(tastes))
+    chosen = int(rng.integers(len(tastes)))
+    step = max(min(finished.shape[:2]) // 64, 1)
+    small = finished[::step, ::step]
+    versions = [
+        taste_version(small, taste, np.random.default_rng(seed), looks)
+        for taste, seed in zip(tastes, seeds, strict=True)
+    ]
+    c = attribute_labels(torch.cat([_scores(version) for version in versions]))[chosen].numpy()
+    return taste_version(finished, tastes[chosen], np.random.default_rng(seeds[chosen]), looks), c
+
+
+def _scores(image):
+    return measure_attributes(as_chw(image)[None])
+
+
+def names_digest(names):
+    """A short digest of a split, for telling whether two trainings saw the same photos."""
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16]
 
 
 def asked_attributes(rng):
     """c (4,) that a simulated expert is asked for: often the photo's own finish, else one to four attributes moved."""
-    if rng.random() < 0.3:
+    if rng.random() < 0.5:
         return np.zeros(4, np.float32)
     moved = rng.random(4) < rng.choice([0.3, 0.8])
     reach = 1.2 if rng.random() < 0.75 else 2.4  # some go further, so that extrapolation is not a guess
     return (rng.uniform(-reach, reach, 4) * moved).astype(np.float32)
-
-
-def _random_crop(photo, size, rng):
-    """A crop of 60 to 100 % of each side, flipped half of the time, as (size,size,3) float32 in [0,1]."""
-    width, height = photo.size
-    crop = np.array([width, height]) * rng.uniform(0.6, 1.0, 2)
-    left, top = rng.uniform(0, 1, 2) * (np.array([width, height]) - crop)
-    box = (left, top, left + crop[0], top + crop[1])
-    photo = photo.resize((size, size), Image.Resampling.BOX, box=box)
-    if rng.random() < 0.5:
-        photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.asarray(photo, np.float32) / 255

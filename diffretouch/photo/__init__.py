@@ -30,6 +30,8 @@ class Photo:
         format: "JPEG", "PNG", "TIFF", "WebP", "AVIF", "HEIC" or "RAW": what the file is, whatever its suffix says.
         exif: EXIF block (a TIFF header and directories), of an upright photo and without thumbnail, or None.
         icc_profile: the profile that `save_photo` converts back to; None means sRGB.
+        codes: (H,W,C) the file's own values, kept where `pixels` do not lead back to them exactly (16 bits in another
+            profile than sRGB): `save_photo` writes them where the pixels did not change. Or None.
         xmp, iptc: XMP packet and IPTC-IIM records, or None.
         text: text chunks of a PNG, comment of a JPEG.
         dpi: horizontal and vertical, or None.
@@ -45,6 +47,7 @@ class Photo:
     format: str | None = None
     exif: bytes | None = field(default=None, repr=False)
     icc_profile: bytes | None = field(default=None, repr=False)
+    codes: np.ndarray | None = field(default=None, repr=False)
     xmp: bytes | None = field(default=None, repr=False)
     iptc: bytes | None = field(default=None, repr=False)
     text: dict[str, str] = field(default_factory=dict, repr=False)
@@ -88,6 +91,8 @@ def load_photo(path, *, max_pixels=300_000_000):
         if samples.shape[2] > colours:
             photo.alpha = np.divide(samples[..., colours], peak, dtype=np.float32)
         photo.pixels = _to_srgb(photo, np.divide(samples[..., :colours], peak, dtype=np.float32))
+        if photo.icc_profile and photo.bit_depth == 16 and peak == 65535 and not _is_srgb(photo.icc_profile):
+            photo.codes = np.ascontiguousarray(samples[..., :colours])
     except MemoryError as error:
         raise PhotoError(f"{str(path)!r} cannot be read: there is not enough memory for it.") from error
     except Exception as error:  # decoders raise whatever they like on broken files
@@ -198,6 +203,19 @@ def save_photo(photo, path, *, like=None, overwrite=False, bit_depth=None, quali
         OSError: the file cannot be written. Nothing is left behind.
     """
     path = Path(path)
+    lost = write_photo(
+        photo, path, like=like, overwrite=overwrite, bit_depth=bit_depth, quality=quality, dither=dither,
+        background=background, keep_profile=keep_profile, keep_metadata=keep_metadata, description=description,
+    )  # fmt: skip
+    if lost:
+        kind = encoders.SUFFIXES[path.suffix.lower()]
+        warnings.warn(f"{str(path)!r}: {kind} could not hold {', '.join(lost)}.", stacklevel=2)
+
+
+def write_photo(photo, path, *, like=None, overwrite=False, bit_depth=None, quality=None, dither=False,
+                background=None, keep_profile=True, keep_metadata=True, description=None):  # fmt: skip
+    """`save_photo` that returns the names of what the format could not hold instead of warning: for threads."""
+    path = Path(path)
     kind = encoders.SUFFIXES.get(path.suffix.lower())
     if kind is None:
         raise ValueError(f"`path` must end in {', '.join(encoders.SUFFIXES)}, got {str(path)!r}.")
@@ -231,11 +249,28 @@ def save_photo(photo, path, *, like=None, overwrite=False, bit_depth=None, quali
     if alpha is not None:
         values = np.concatenate([values, alpha[..., None]], 2)
     codes = encoders.quantise(values, bit_depth, dither)
+    if source.codes is not None and bit_depth == 16 and profile is source.icc_profile:
+        _restore_unchanged(codes, pixels, source)
     carried = _carried(source if keep_metadata else None, pixels.shape, profile, description)
     with encoders.new_file(path, overwrite) as file:
-        lost = encoders.write(kind, file, codes, carried, quality=quality, jpeg=source.jpeg)
-    if lost:
-        warnings.warn(f"{str(path)!r}: {kind} could not hold {', '.join(lost)}.", stacklevel=2)
+        return encoders.write(kind, file, codes, carried, quality=quality, jpeg=source.jpeg)
+
+
+def _is_srgb(profile):
+    return icc.profile_channels(profile) == 3 and icc.is_srgb(profile)
+
+
+def _restore_unchanged(codes, pixels, source):
+    """The file's own values where the pixels are (to a quarter of a level of 16 bits) what they were read as."""
+    colours = source.codes.shape[2]
+    if source.codes.shape != (*pixels.shape[:2], colours) or codes.shape[2] not in (colours, colours + 1):
+        return
+    rows = max(1, (1 << 20) // pixels.shape[1])
+    for start in range(0, len(pixels), rows):
+        strip = slice(start, start + rows)
+        read = icc.to_srgb(np.divide(source.codes[strip], 65535, dtype=np.float32), source.icc_profile)
+        same = (np.abs(read - pixels[strip]) < 4e-6).all(2, keepdims=True)
+        np.copyto(codes[strip, :, :colours], source.codes[strip], where=same)
 
 
 def _pixels_and_source(photo, like):

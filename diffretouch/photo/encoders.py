@@ -6,8 +6,10 @@ A writer takes an open binary file, codes (H,W,C) of uint8, uint16 or float32, a
 
 import io
 import os
+import re
 import secrets
 import shutil
+import socket
 import struct
 import zlib
 from contextlib import contextmanager
@@ -55,7 +57,7 @@ def new_file(path, overwrite=False):
         OSError: the file cannot be written.
     """
     path = Path(os.path.realpath(path)) if overwrite else Path(path)  # a link stays a link
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f"{_mark()}{os.getpid()}-{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "x+b") as file:
             yield file
@@ -73,6 +75,24 @@ def new_file(path, overwrite=False):
         raise OSError(error.errno, error.strerror, str(path)) from error  # not the temporary file's name
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _mark():
+    """The start of this machine's temporary names."""
+    return f".diffretouch-{re.sub('[^A-Za-z0-9.]', '_', socket.gethostname())[:64]}-"
+
+
+def remove_abandoned(folder):
+    """Remove the unfinished files that killed processes of this machine left in a folder -> how many."""
+    import psutil
+
+    number = 0
+    for path in Path(folder).glob(f"{_mark()}*.tmp"):
+        process = path.name.removeprefix(_mark()).split("-")[0]
+        if process.isdigit() and not psutil.pid_exists(int(process)):
+            path.unlink(missing_ok=True)
+            number += 1
+    return number
 
 
 def _name_if_free(temporary, path):

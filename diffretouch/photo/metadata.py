@@ -234,6 +234,7 @@ def join_tiff(file, base, exif, tags, fixed):
 
 _END = "</rdf:RDF>"
 _NAMESPACE = "http://ns.diffretouch/1.0/"
+_RETOUCH = re.compile("diffretouch:Retouch(?:>([^<]*)<|=\"([^\"]*)\"|='([^']*)')")  # as an element or an attribute
 _DESCRIPTION = re.compile(r"<rdf:Description[^>]*xmlns:diffretouch=[^>]*>.*?</rdf:Description>\s*", re.S)
 _EMPTY = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -270,8 +271,8 @@ def xmp_describe(xmp, description):
 
 def xmp_description(xmp):
     """What `xmp_describe` wrote, or None."""
-    found = re.search(r"diffretouch:Retouch(?:>|=[\"'])([^<\"']*)", xmp_text(xmp)) if xmp else None
-    return html.unescape(found[1]) if found else None
+    found = _RETOUCH.search(xmp_text(xmp)) if xmp else None
+    return html.unescape(found[found.lastindex]) if found else None
 
 
 # IPTC-IIM: Photoshop's resource in JPEG, ImageMagick's and exiftool's text chunk in PNG.

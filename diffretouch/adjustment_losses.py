@@ -1,0 +1,56 @@
+"""The losses of SA-AdjustNet. Lab colours in units of 100, in which the paper's Huber delta of 0.04 makes sense."""
+
+import torch.nn.functional as F
+
+HUBER_DELTA = 0.04
+
+
+def colour_error(estimate, target, kind="huber", delta=HUBER_DELTA):
+    """Per-pixel error (...): the sum over L, a and b of squares ("mse") or of Huber's function ("huber")."""
+    if kind not in ("mse", "huber"):
+        raise ValueError(f'`kind` must be "mse" or "huber", got {kind!r}.')
+    target = target.expand_as(estimate)
+    if kind == "mse":
+        return F.mse_loss(estimate, target, reduction="none").sum(-1)
+    return F.huber_loss(estimate, target, reduction="none", delta=delta).sum(-1)
+
+
+def preset_weights(usage, influence=0.8):
+    """Class weights (K,): 1 - influence + influence * K * usage, so that presets in rare use cost less.
+
+    The paper says that low-frequency classes get smaller weights, so that small classes can appear, and gives 0.8
+    for the coefficient of their influence; the form, with mean 1 over equal use, is ours.
+    """
+    return 1 - influence + influence * len(usage) * usage
+
+
+def moved_usage(usage, probabilities, momentum=0.99):
+    """The moving average of how often each preset is chosen, (K,), after a batch of probabilities (...,K)."""
+    now = probabilities.detach().flatten(0, -2).mean(0)
+    return momentum * usage + (1 - momentum) * now / now.sum()
+
+
+def adjustment_loss(estimates, probabilities, target, *, kind="huber", delta=HUBER_DELTA, usage=None, influence=0.8):
+    """The regression loss, a scalar: the mean over pixels, and with presets the exact expectation over the choice.
+
+    mean of sum_k w_k p_k error(estimate_k, target): an upper bound of the negative log likelihood (ours, from the
+    text). No gradient flows through the class weights.
+
+    Args:
+        estimates: (B,P,3), or (B,P,K,3) with presets.
+        probabilities: (B,P,K) or `None`.
+        target: (B,P,3).
+        usage: (K,), see `moved_usage`; `None` weighs all presets alike.
+    """
+    if probabilities is None:
+        return colour_error(estimates, target, kind, delta).mean()
+    weights = preset_weights(usage.detach(), influence) if usage is not None else 1
+    return (weights * probabilities * colour_error(estimates, target[..., None, :], kind, delta)).sum(-1).mean()
+
+
+def scene_loss(logits, scene):
+    """Cross-entropy of scene parsing, (B,P,classes) against (B,P) int64; -1 is unknown. 0 where nothing is known."""
+    known = scene >= 0
+    if not known.any():
+        return logits.sum() * 0
+    return F.cross_entropy(logits[known], scene[known])

@@ -1,0 +1,222 @@
+"""Photos and what experts made of them: folders with the same names."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from diffretouch.attributes import attribute_labels, measure_attributes, quantile_labels
+
+from .crops import WHOLE, as_chw, cut, random_crop
+from .order import EpochOrder
+from .thumbnails import Thumbnails, describe_file, first_readable, photo_paths
+from .unpaired import names_digest, simulated_pair
+
+
+class PairedPhotos(torch.utils.data.Dataset):
+    """Inputs and the versions of one or several experts, matched by name, endless: sample k is by (seed, k) alone.
+
+    An epoch shows every photo in every expert's version. What c says of a target:
+
+    * several experts: the labels of their scores of the whole photo, relative to each other (`attribute_labels`);
+    * one expert: the expert's own finish is c = 0, and often the target is finished on with other attributes, as in
+      `UnpairedPhotos`, so that there is something to learn of c;
+    * `vary=False`: the expert's finish and c = 0, for networks that take no c;
+    * `statistics`: the target's place among all photos' scores (`quantile_labels`) instead of all these.
+
+    Args:
+        inputs: folder of the photos.
+        targets: folder of the versions, or a dict from experts' names to folders.
+        size (`int`): side of the square samples: the same random crop of all versions, squeezed.
+        seed (`int`): of order, crops and simulated experts.
+        ids (*optional*): only these photos, as `id_of` names them.
+        exclude: file names or ids that are left out.
+        id_of: stem of a file name -> what pairs have in common; the stem itself by default.
+        masks (*optional*): folder of grey pictures, as `mask` (1,size,size) in the samples.
+        statistics (`dict`, *optional*): of `label_statistics`.
+        crops (`bool`): `False` shows whole photos, squeezed, and never turns them round.
+        on_bad_file (`str`): "stop" or "skip", see `first_readable`. A pair of different size counts as a bad file.
+        split, rendering (`str`): what `describe` says of them.
+        strict (`bool`): unpaired names are an error; else they are kept in `unpaired` and left out.
+
+    Each sample is a dict as in `UnpairedPhotos`, and `item`: which photo's version by which expert it is.
+
+    Raises:
+        ValueError: a folder that is missing, no photos, unpaired names.
+    """
+
+    def __init__(
+        self,
+        inputs,
+        targets,
+        size=128,
+        *,
+        seed=0,
+        length=10**9,
+        ids=None,
+        exclude=(),
+        id_of=str,
+        masks=None,
+        vary=True,
+        statistics=None,
+        crops=True,
+        on_bad_file="stop",
+        thumbnails=None,
+        split="all",
+        rendering="not stated",
+        strict=True,
+    ):
+        targets = dict(targets) if isinstance(targets, dict) else {Path(targets).name: targets}
+        if not targets:
+            raise ValueError("`targets` must name at least one folder.")
+        if not vary and len(targets) > 1:
+            raise ValueError(f"`targets` must be one folder for a network that takes no c, got {', '.join(targets)}.")
+        self.size, self.seed, self.length, self.vary, self.on_bad_file = size, seed, length, vary, on_bad_file
+        self.experts, self.statistics, self.split, self.rendering = list(targets), statistics, split, rendering
+        self.crops, self.fixed_targets = crops, not vary or len(targets) > 1
+        self.thumbnails = thumbnails or Thumbnails(4 * size)
+        wanted, left_out = set(ids) if ids is not None else None, set(exclude)
+
+        # 1. Files by id, of those wanted
+        def by_id(name, folder):
+            if not Path(folder).is_dir():
+                raise ValueError(f"`{name}` must be a folder, got {folder}.")
+            found = {}
+            for path in photo_paths(folder):
+                key = id_of(path.stem)
+                if (wanted is None or key in wanted) and not left_out & {key, path.stem, path.name}:
+                    if key in found:
+                        raise ValueError(f"`{name}` must name each photo once, got {found[key]} and {path}.")
+                    found[key] = path
+            return found
+
+        sides = {"inputs": by_id("inputs", inputs)}
+        sides.update({expert: by_id(f"targets[{expert}]", folder) for expert, folder in targets.items()})
+        if masks is not None:
+            sides["masks"] = by_id("masks", masks)
+
+        # 2. Those that are there on all sides
+        everywhere = set.intersection(*(set(side) for side in sides.values()))
+        self.unpaired = {
+            name: sorted(set().union(*(other for other in sides.values())) - set(side)) for name, side in sides.items()
+        }
+        self.unpaired = {name: missing for name, missing in self.unpaired.items() if missing}
+        if strict and self.unpaired:
+            lacks = "; ".join(
+                f"{name} lacks {len(missing)}: {', '.join(missing[:5])}" for name, missing in self.unpaired.items()
+            )
+            raise ValueError(f"`inputs` and `targets` must hold the same names; {lacks}.")
+        self.ids = sorted(everywhere)
+        self.missing_ids = sorted(wanted - everywhere) if wanted is not None else []
+        if not self.ids and strict:
+            raise ValueError(
+                f"`inputs` and `targets` must hold photos of the same names, got none in {inputs} and "
+                f"{', '.join(map(str, targets.values()))}" + (f" of the {len(wanted)} ids listed." if wanted else ".")
+            )
+        self.folders = {"inputs": str(inputs), **{k: str(v) for k, v in targets.items()}}
+        self.inputs = [sides["inputs"][key] for key in self.ids]
+        self.targets = [[sides[expert][key] for expert in self.experts] for key in self.ids]
+        self.masks = [sides["masks"][key] for key in self.ids] if masks is not None else None
+        self.order = EpochOrder(len(self.ids) * len(self.experts), seed)
+        self._scores = {}
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, k):
+        rng = np.random.default_rng([self.seed, 1, k])
+        items = (divmod(i, len(self.experts)) for i in self.order.following(k))
+        (photo, expert), opened, bad = first_readable(items, self._open, self.on_bad_file)
+        crop = random_crop(rng) if self.crops else WHOLE
+        source, target = (cut(image, crop, self.size) for image in opened[:2])
+        c = np.zeros(4, np.float32)
+        if self.vary and len(self.experts) > 1:
+            if self.statistics is None:
+                c = attribute_labels(self.scores(photo))[expert].numpy()
+            else:
+                c = quantile_labels(self.scores(photo), self.statistics)[expert].numpy()
+        elif self.vary:
+            _, target, c = simulated_pair(target, rng, statistics=self.statistics)
+        sample = {
+            "input": as_chw(source),
+            "target": as_chw(target),
+            "c": torch.from_numpy(c),
+            "k": k,
+            "item": photo * len(self.experts) + expert,
+            "name": f"{self.inputs[photo]} -> {self.targets[photo][expert]}",
+            "bad": "\n".join(bad),
+        }
+        if self.masks is not None:
+            sample["mask"] = torch.from_numpy(cut(opened[2], crop, self.size)[..., 0].copy())[None]
+        return sample
+
+    def target(self, item):
+        """The whole target (3,size,size) of an `item`, as samples name it."""
+        photo, expert = divmod(item, len(self.experts))
+        return as_chw(cut(self.thumbnails(self.targets[photo][expert])[0], WHOLE, self.size))
+
+    def scores(self, photo):
+        """Scores (K,4) of the K experts' versions of a whole photo, by its place in `ids`."""
+        if photo not in self._scores:
+            rows = []
+            for path in self.targets[photo]:
+                pixels = np.asarray(self.thumbnails(path)[0], np.float32) / 255
+                rows.append(measure_attributes(as_chw(pixels)[None])[0])
+            self._scores[photo] = torch.stack(rows)
+        return self._scores[photo]
+
+    def _open(self, item):
+        photo, expert = item
+        paths = [self.inputs[photo], self.targets[photo][expert]] + ([self.masks[photo]] if self.masks else [])
+        opened = [self.thumbnails(path) for path in paths]
+        for path, (_, size) in zip(paths[1:], opened[1:], strict=True):
+            if size != opened[0][1]:
+                raise ValueError(
+                    f"{paths[0]} is {'x'.join(map(str, opened[0][1]))} px, {path} {'x'.join(map(str, size))}."
+                )
+        if len(self.experts) > 1:
+            self.scores(photo)  # an unreadable version of another expert is found here, not later
+        return [image for image, _ in opened]
+
+    def describe(self):
+        """Folders, experts, split and rendering, as far as they are known, and counts: JSON-able."""
+        return {
+            "folders": self.folders,
+            "experts": self.experts,
+            "photos": len(self.ids),
+            "samples_per_epoch": len(self.ids) * len(self.experts),
+            "split": self.split,
+            "listed_but_missing": len(self.missing_ids),
+            "ids_sha256": names_digest(self.ids),
+            "rendering": self.rendering,
+            "input_files": dict(Counter(p.suffix.lower() for p in self.inputs)),
+            "target_files": dict(Counter(p.suffix.lower() for row in self.targets for p in row)),
+            "first_input": describe_file(self.thumbnails, self.inputs[0]) if self.inputs else None,
+        }
+
+
+def read_ids(path, id_of=str):
+    """Ids of a split list: one a line, empty lines and those with # left out, extensions too."""
+    lines = (line.split("#")[0].strip() for line in Path(path).read_text().splitlines())
+    ids = [id_of(re.sub(r"\.(jpe?g|png|tiff?|dng|webp)$", "", line, flags=re.I)) for line in lines if line]
+    if not ids:
+        raise ValueError(f"`split` {path} lists no ids.")
+    return ids
+
+
+def subfolder(root, pattern, meaning):
+    """The one folder within two levels of `root` whose name the pattern matches."""
+    root = Path(root)
+    if not root.is_dir():
+        raise ValueError(f"`folder` must be a folder, got {root}.")
+    level = [root]
+    for _ in range(2):
+        level = sorted(p for parent in level for p in parent.iterdir() if p.is_dir())
+        found = [p for p in level if re.search(pattern, p.name, re.I)]
+        if len(found) > 1:
+            raise ValueError(f"`folder` {root} holds several for {meaning}: {', '.join(p.name for p in found)}.")
+        if found:
+            return found[0]
+    raise ValueError(f"`folder` {root} must hold {meaning}, found no folder of that name.")

@@ -1,0 +1,193 @@
+"""The models that the page offers, opened when they are first asked for, and what they do with a photo."""
+
+import threading
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from diffretouch.attributes import ATTRIBUTES
+from diffretouch.settings import Settings, resolved
+
+LABELS = {
+    "small": "DiffRetouch",
+    "csrnet": "CSRNet (automatic)",
+    "csrnet-l": "CSRNet-L (automatic)",
+    "sa-adjustnet": "SA-AdjustNet (automatic)",
+}
+
+
+class Look(NamedTuple):
+    """How a photo is to be retouched.
+
+    Args:
+        model (`str`): a label of `Models`.
+        c (4 `float`): the attributes, in the order of `ATTRIBUTES`, in [-3,3].
+        strength (`float`): in [0,2].
+        seed (`int`): of the noise.
+    """
+
+    model: str
+    c: tuple = (0.0, 0.0, 0.0, 0.0)
+    strength: float = 1.0
+    seed: int = 0
+
+
+class Area(NamedTuple):
+    """A part of the photo with sliders of its own.
+
+    Args:
+        name (`str`): what the page calls it.
+        mask (`numpy.ndarray`): (h,w) float32 in [0,1], of the photo as it is shown.
+        c (4 `float`): its attributes.
+        words (`str`, *optional*): the mask in the words of the command line, such as "luminosity=0.6-1"; None for one
+            that was painted.
+    """
+
+    name: str
+    mask: np.ndarray
+    c: tuple
+    words: str | None = None
+
+
+class Models:
+    """The models by the label that the page shows, each loaded once.
+
+    Args:
+        directories: model directories beside the bundled models; the first that is given is the page's first choice.
+        device (`str`): where they work.
+
+    Raises:
+        ValueError: a directory holds no model.
+    """
+
+    def __init__(self, directories=(), device="cpu"):
+        bundled = {label: name for name, label in LABELS.items() if _is_bundled(name)}
+        self._names = {}
+        for directory in directories:
+            path = Path(directory).resolve()
+            if not (path / "model_index.json").is_file():
+                raise ValueError(f"`model`: {directory} holds no model (no model_index.json).")
+            label, number = path.name, 2
+            while label in self._names or label in bundled:
+                label, number = f"{path.name} ({number})", number + 1
+            self._names[label] = str(path)
+        self._names |= bundled
+        self._device = device
+        self._opened = {}
+        self._opening = threading.Lock()
+        self._working = threading.Lock()
+
+    @property
+    def labels(self):
+        """What can be chosen, the default first."""
+        return list(self._names)
+
+    def __getitem__(self, label):
+        if label not in self._names:
+            raise ValueError(f"`model` must be one of {', '.join(self._names)}, got {label!r}.")
+        with self._opening:
+            if label not in self._opened:
+                from diffretouch.pipelines.pretrained import open_pipeline
+
+                pipe = open_pipeline(self._names[label]).to(self._device)
+                pipe.set_progress_bar_config(disable=True)
+                self._opened[label] = pipe
+            return self._opened[label]
+
+    def label_of(self, name):
+        """The label of a model that settings name, or None."""
+        short = {Path(own).name if Path(own).is_absolute() else own: label for label, own in self._names.items()}
+        return short.get(name)
+
+    def is_steered(self, label):
+        """Whether the model follows the four attributes."""
+        return hasattr(self[label], "predict_grid")
+
+    def retouch(self, look, pixels, areas=()):
+        """The same as the command line: (H,W,3) array -> array of its kind, at full resolution.
+
+        Raises:
+            ValueError, TypeError: as the pipelines.
+        """
+        pipe = self[look.model]
+        if not self.is_steered(look.model):
+            kind = "pil" if pixels.dtype == np.uint8 else "np"
+            with self._working:
+                return np.asarray(pipe(pixels, strength=look.strength, output_type=kind).images[0])
+        regions = regions_of(areas)
+        with self._working:  # schedulers keep the state of a run
+            grids = pipe.predict_grid(pixels, look.c, regions=regions, generator=noise(look.seed))
+        return pipe.apply_grid(pixels, grids, look.strength, regions=regions)
+
+    def grids(self, look, pixels, areas=(), seeds=None):
+        """The grids of a look, see `DiffRetouchPipeline.predict_grid`; with `seeds`, one sample of each."""
+        generators = [noise(seed) for seed in ((look.seed,) if seeds is None else seeds)]
+        with self._working:
+            return self[look.model].predict_grid(
+                pixels, look.c, regions=regions_of(areas), num_samples=len(generators), generator=generators
+            )
+
+    def sheet(self, look, pixels):
+        """The contact sheet: every attribute from -1 to 1, see `sweep`."""
+        from diffretouch.sweep import sweep
+
+        self._check_steered(look.model, "a contact sheet of the sliders")
+        with self._working:
+            return sweep(self[look.model], pixels, seed=look.seed)
+
+    def table(self, look, pixels, size=33):
+        """The look as a colour table, see `bake_lut`."""
+        from diffretouch.lut import bake_lut
+
+        steered = {"c": look.c, "generator": noise(look.seed)} if self.is_steered(look.model) else {}
+        with self._working:
+            return bake_lut(self[look.model], pixels, size=size, strength=look.strength, **steered)
+
+    def settings(self, look, areas=()):
+        """The look as `Settings` for files, complete; areas that were painted are not among them."""
+        words = []
+        for area in areas:
+            if area.words is not None:
+                c = zip(ATTRIBUTES, area.c, strict=True)
+                words.append(f"{area.words}:" + ",".join(f"{name}={value:g}" for name, value in c))
+        said = Settings(
+            c=dict(zip(ATTRIBUTES, look.c, strict=True)),
+            strength=look.strength,
+            seed=look.seed,
+            regions=tuple(words) or None,
+        )
+        return resolved(said, self[look.model], self._names[look.model])
+
+    def _check_steered(self, label, what):
+        if not self.is_steered(label):
+            raise ValueError(f"{label} has no sliders: {what} needs DiffRetouch.")
+
+
+def noise(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def regions_of(areas):
+    """Areas -> `regions` as the pipelines take them; an empty mask changes nothing and is left out."""
+    return [(area.mask, area.c) for area in areas if area.mask.any()] or None
+
+
+def _is_bundled(name):
+    """Whether the package holds the weights of a bundled model."""
+    import sys
+
+    import diffretouch
+    from diffretouch.pipelines.pretrained import BUNDLED
+
+    if name not in BUNDLED:
+        return False
+    class_name, own_name = BUNDLED[name]
+    try:
+        module = sys.modules[getattr(diffretouch, class_name).__module__]
+    except (AttributeError, ImportError):
+        return False
+    folder = getattr(module, "BUNDLED", {}).get(own_name, own_name)
+    return (files("diffretouch") / "weights" / folder / "model_index.json").is_file()

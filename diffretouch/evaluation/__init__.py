@@ -1,0 +1,68 @@
+"""Evaluate retouching: metrics against experts' versions, other methods beside, controllability, one report."""
+
+from .controllability import controllability, step_table
+from .methods import (
+    PEERS,
+    PROTOCOLS,
+    Method,
+    adaptive_lut_method,
+    peer_methods,
+    pipeline_method,
+    retouch_methods,
+    untouched,
+)
+from .page import controllability_sections, report_sections, slider_sheets, write_page
+from .pairs import (
+    DATA_PROTOCOLS,
+    Pair,
+    describe_data,
+    expert_labels,
+    expert_pairs,
+    folder_photos,
+    load_pair,
+    pair_names,
+    read_labels,
+    read_names,
+    simulated_pairs,
+)
+from .report import evaluate_methods, evaluate_pairs, without_pictures
+from .runs import Cache, is_main_process, write_text
+from .tables import controllability_markdown, controllability_table, report_markdown, report_table
+
+__all__ = [
+    "DATA_PROTOCOLS",
+    "PEERS",
+    "PROTOCOLS",
+    "Cache",
+    "Method",
+    "Pair",
+    "adaptive_lut_method",
+    "controllability",
+    "controllability_markdown",
+    "controllability_sections",
+    "controllability_table",
+    "describe_data",
+    "evaluate_methods",
+    "evaluate_pairs",
+    "expert_labels",
+    "expert_pairs",
+    "folder_photos",
+    "is_main_process",
+    "load_pair",
+    "pair_names",
+    "peer_methods",
+    "pipeline_method",
+    "read_labels",
+    "read_names",
+    "report_markdown",
+    "report_sections",
+    "report_table",
+    "retouch_methods",
+    "simulated_pairs",
+    "slider_sheets",
+    "step_table",
+    "untouched",
+    "without_pictures",
+    "write_page",
+    "write_text",
+]

@@ -1,0 +1,135 @@
+"""The paper's figures, made from your photos and models, as sections of a page."""
+
+import math
+import warnings
+from html import escape
+
+import numpy as np
+import torch
+
+from diffretouch.attributes import ATTRIBUTES
+from diffretouch.metrics import psnr
+from diffretouch.pixels import shrink
+
+from .pairs import load_pair, photo_tensor
+from .pictures import PICTURE_SIZE, data_uri
+
+CROP = 144  # side of the crops that show texture, px of the photo
+
+
+def attributes_figure(pipe, photos, *, columns=6, seed=0, steps=None):
+    """As figure 1 of the paper: what random c do whose largest |value| lies in [0,1], in (1,2] and in (2,3]."""
+    parts = []
+    for path in photos:
+        photo = shrink(photo_tensor(path), PICTURE_SIZE)
+        parts.append(f"<h3>{escape(path.name)}</h3>")
+        for low, high in ((0, 1), (1, 2), (2, 3)):
+            c = random_attributes(low, high, columns, seed)
+            noise = [torch.Generator().manual_seed(seed) for _ in c]
+            images = _quietly(pipe, photo, c, num_inference_steps=steps, generator=noise, output_type="pt").images
+            head = "[0, 1]" if low == 0 else f"({low}, {high}]"
+            figures = [_figure(image[None], _c_text(row)) for image, row in zip(images, c, strict=True)]
+            figures.insert(0, _figure(photo, f"<b>the photo</b>; largest |c| in {head}:"))
+            parts.append(_rows(figures, columns + 1))
+    note = f"<p>c = {', '.join(ATTRIBUTES)}; up to 1 was trained, beyond extrapolates. One noise for all.</p>"
+    return "c of growing size", note + "".join(parts)
+
+
+def models_figure(pipes, pairs, *, seed=0, steps=None):
+    """As figure 3 of the paper: two models or more on the same photos, such as with and without the grid.
+
+    Beside each result at c = 0 a crop at the photo's own pixels, which shows what becomes of texture, and contrast
+    and temperature at both ends, which show what becomes of control.
+    """
+    if len(pipes) < 2:
+        raise ValueError(f"`pipes` must be two models or more to be compared, got {len(pipes)}.")
+    ends = [(name, end) for name in ("contrast", "temperature") for end in (-1.0, 1.0)]
+    parts = []
+    firsts = {}
+    for pair in pairs:
+        firsts.setdefault(pair.source, pair)  # of several experts' versions
+    for pair in firsts.values():
+        source, target, pair = load_pair(pair, fit=True)
+        rows = [("the photo", source, []), (pair.expert or "the expert's version", target, [])]
+        for name, pipe in pipes.items():
+            c = [dict.fromkeys(ATTRIBUTES, 0.0), *({**dict.fromkeys(ATTRIBUTES, 0.0), a: end} for a, end in ends)]
+            images = [
+                pipe(source, x, num_inference_steps=steps, generator=_noise(seed), output_type="pt").images.cpu()
+                for x in c
+            ]
+            rows.append((name, images[0], images[1:]))
+        figures = []
+        for name, image, moved in rows:
+            kept = "" if image is target else f", {psnr(image, target).item():.2f} dB"
+            figures.append(_figure(shrink(image, PICTURE_SIZE), f"<b>{escape(name)}</b>{kept}"))
+            figures.append(_figure(_crop(image), "at its own pixels"))
+            captions = [f"{a} {end:+g}" for a, end in ends]
+            figures += [_figure(shrink(x, PICTURE_SIZE), text) for x, text in zip(moved, captions, strict=False)] or [
+                "<div></div>"
+            ] * len(ends)
+        parts.append(f"<h3>{escape(pair.source.name)}</h3>" + _rows(figures, 2 + len(ends)))
+    return "Models side by side", "".join(parts)
+
+
+def experts_figure(pipe, pairs, *, seed=0, steps=None):
+    """As figure 5 of the paper: the experts' versions, below them the model's with c matched to each (an oracle)."""
+    by_source = {}
+    for pair in pairs:
+        by_source.setdefault(pair.source, []).append(pair)
+    parts = []
+    for source_path, versions in by_source.items():
+        above, below = [], []
+        for pair in versions:
+            source, target, pair = load_pair(pair, fit=True)
+            c = pipe.attributes_of(source, target, num_inference_steps=steps, generator=_noise(seed))
+            result = _quietly(
+                pipe, source, c, num_inference_steps=steps, generator=_noise(seed), output_type="pt"
+            ).images.cpu()  # fmt: skip
+            above.append(_figure(shrink(target, PICTURE_SIZE), f"<b>{escape(pair.expert or 'expert')}</b>"))
+            text = f"{psnr(result, target).item():.2f} dB<br>{_c_text(c)}"
+            below.append(_figure(shrink(result, PICTURE_SIZE), text))
+        first = _figure(shrink(source, PICTURE_SIZE), "<b>the photo</b>")
+        text = f"<p><b>the model</b>, c ({', '.join(ATTRIBUTES)}) matched</p>"
+        rows = [first, *above, text, *below]
+        parts.append(f"<h3>{escape(source_path.name)}</h3>" + _rows(rows, 1 + len(versions)))
+    return "Experts", "".join(parts)
+
+
+def random_attributes(low, high, count, seed):
+    """`count` random c (count,4) whose largest |value| is uniform in (low, high]: directions of the cube, seeded."""
+    rng = np.random.default_rng([seed, math.floor(low)])
+    direction = rng.uniform(-1, 1, (count, len(ATTRIBUTES)))
+    size = high - (high - low) * rng.random((count, 1))
+    return torch.from_numpy(direction / np.abs(direction).max(1, keepdims=True) * size).float()
+
+
+def _quietly(function, *args, **kwargs):
+    """Call without the warnings about extrapolation, where it is the point."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return function(*args, **kwargs)
+
+
+def _noise(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def _c_text(c):
+    return "c = " + ", ".join(f"{v:+.2f}" for v in c.tolist())
+
+
+def _crop(image):
+    """The middle of the photo, shown at twice its pixels with hard edges."""
+    height, width = image.shape[-2:]
+    top, left = max((height - CROP) // 2, 0), max((width - CROP) // 2, 0)
+    crop = image[..., top : top + CROP, left : left + CROP]
+    return torch.nn.functional.interpolate(crop, scale_factor=2, mode="nearest")
+
+
+def _figure(image, caption):
+    alt = escape(caption.replace("<b>", "").replace("</b>", "").replace("<br>", " "), quote=True)
+    return f'<figure><img alt="{alt}" src="{data_uri(image)}"><figcaption>{caption}</figcaption></figure>'
+
+
+def _rows(figures, columns):
+    return f'<div class="scroll"><div class="rows" style="--columns:{columns}">{"".join(figures)}</div></div>'

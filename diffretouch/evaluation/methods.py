@@ -1,0 +1,221 @@
+"""What is compared: the protocols of a DiffRetouch pipeline, other pipelines, and methods without learning."""
+
+import functools
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from diffretouch.metrics import psnr
+
+from .pairs import as_batch
+from .runs import file_digest, model_digest
+
+# How a DiffRetouch pipeline is asked, and what it is told. Only "automatic" is a blind prediction.
+PROTOCOLS = {
+    "input": "the untouched photo",
+    "automatic": "c = 0",
+    "best": "the sample of the highest PSNR among {} seeds: an oracle, it sees the target",
+    "labels": "c from the labels of the expert's version: an oracle, it sees the target's four scores",
+    "matched": "c by attributes_of(input, reference=target): an oracle, it sees the target's four scores",
+}
+
+PEERS = {
+    "autocontrast": "Pillow's autocontrast, each channel stretched to [0,1]",
+    "equalize": "Pillow's histogram equalisation of each channel",
+    "clahe": "scikit-image's equalize_adapthist (CLAHE on the value channel)",
+    "curve": "the best possible curve of each channel, fitted to the target: an oracle, it sees the target",
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to retouch that is measured.
+
+    Args:
+        name (`str`): its row in the tables.
+        meaning (`str`): what it is, in a few words.
+        retouch: (source, target, pair) -> (image (1,3,H,W) in [0,1], dict of what else to record). Photos are
+            (1,3,H,W) float32 in [0,1]; only oracles may look at the target or the pair's label.
+        oracle (`bool`): whether it sees the target.
+        identity: a function without arguments -> what decides the result (JSON-able), for the cache.
+    """
+
+    name: str
+    meaning: str
+    retouch: Callable = field(repr=False)
+    oracle: bool = False
+    identity: Callable = field(default=lambda: None, repr=False)
+
+
+def untouched():
+    return Method("input", PROTOCOLS["input"], lambda source, target, pair: (source, {}))
+
+
+def retouch_methods(pipe, *, suffix="", seed=0, steps=None, best_of=1, labels=False):
+    """The protocols of one [`DiffRetouchPipeline`].
+
+    Args:
+        suffix (`str`): appended to the names, to tell several models or numbers of steps apart.
+        seed (`int`): the same noise seed for every photo.
+        steps (`int`, *optional*): denoising steps; the model's own by default.
+        best_of (`int`): from 2 on, also the best of this many seeds.
+        labels (`bool`): also c from the pairs' labels.
+    """
+    steps = steps or pipe.config.default_steps
+    noise = lambda n=0: torch.Generator().manual_seed(seed + n)  # noqa: E731
+
+    def result(source, c=None, **kwargs):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about extrapolation: it is the protocol that chose c
+            return pipe(source, c, num_inference_steps=steps, output_type="pt", **kwargs).images.cpu()
+
+    def automatic(source, target, pair):
+        return result(source, generator=noise()), {}
+
+    def best(source, target, pair):
+        images = result(source, num_samples=best_of, generator=[noise(n) for n in range(best_of)])
+        n = psnr(images, target.expand_as(images)).argmax().item()
+        return images[n : n + 1], {"seed": seed + n}
+
+    def from_labels(source, target, pair):
+        return result(source, pair.label, generator=noise()), {"c": _short(pair.label)}
+
+    def matched(source, target, pair):
+        c = pipe.attributes_of(source, target, num_inference_steps=steps, generator=noise())
+        return result(source, c, generator=noise()), {"c": _short(c.tolist())}
+
+    protocols = {"automatic": automatic, "best": best, "labels": from_labels, "matched": matched}
+    if best_of < 2:
+        del protocols["best"]
+    if not labels:
+        del protocols["labels"]
+    settings = {"seed": seed, "steps": steps, "best_of": best_of}
+    digest = functools.cache(lambda: model_digest(pipe))  # once, and only if it is asked for
+    return [
+        Method(
+            name + suffix,
+            PROTOCOLS[name].format(best_of),
+            retouch,
+            oracle=name != "automatic",
+            identity=lambda name=name: [name, settings, digest()],
+        )
+        for name, retouch in protocols.items()
+    ]
+
+
+def _short(c):
+    return [round(v, 3) for v in c]
+
+
+def pipeline_method(name, pipe, meaning):
+    """A deterministic pipeline with the call `pipe(image, output_type="pt")`, such as `CSRNetPipeline`."""
+
+    def retouch(source, target, pair):
+        images = pipe(source, output_type="pt").images
+        return images[0][None].float().cpu(), {}
+
+    return Method(name, meaning, retouch, identity=functools.cache(lambda: [name, model_digest(pipe)]))
+
+
+def peer_methods(names):
+    """Methods without learning, of `PEERS`, and the reasons for those that cannot run here.
+
+    Returns:
+        (list of [`Method`], dict from name to reason)
+    """
+    methods, missing = [], {}
+    for name in names:
+        if name not in PEERS:
+            raise ValueError(f"`peer` must be one of {', '.join(PEERS)}, got {name!r}.")
+        if name == "clahe":
+            try:
+                import skimage.exposure  # noqa: F401
+            except ImportError:
+                missing[name] = "needs scikit-image: pip install scikit-image"
+                continue
+        methods.append(Method(name, PEERS[name], _PEERS[name], name == "curve", lambda name=name: [name]))
+    return methods, missing
+
+
+def _pillow(operation):
+    def retouch(source, target, pair):
+        photo = Image.fromarray((source[0].permute(1, 2, 0) * 255).round().byte().numpy())
+        return as_batch(np.asarray(operation(photo), np.float32) / 255), {}
+
+    return retouch
+
+
+def _clahe(source, target, pair):
+    from skimage.exposure import equalize_adapthist
+
+    return as_batch(np.float32(equalize_adapthist(source[0].permute(1, 2, 0).numpy()))), {}
+
+
+def _curve(source, target, pair):
+    """Of all curves that map one channel's 256 levels, the least-squares one: the mean of the target at each level."""
+    levels = (source[0] * 255).round().long()
+    curves = []
+    for level, wanted in zip(levels, target[0], strict=True):
+        number = torch.bincount(level.flatten(), minlength=256)
+        total = torch.bincount(level.flatten(), wanted.flatten().double(), minlength=256)
+        curves.append((total / number.clamp(min=1)).float()[level])
+    return torch.stack(curves)[None], {}
+
+
+_PEERS = {
+    "autocontrast": _pillow(ImageOps.autocontrast),
+    "equalize": _pillow(ImageOps.equalize),
+    "clahe": _clahe,
+    "curve": _curve,
+}
+
+
+def adaptive_lut_method(name, weights, folder):
+    """Image-Adaptive 3D LUT (Zeng et al., TPAMI 2020) with its released weights.
+
+    A small classifier looks at the photo at 256x256 and weighs basis lookup tables, whose sum is the photo's own.
+
+    Args:
+        weights: (classifier weights by their released names, list of tables (3,D,D,D) indexed by channel, b, g, r), as
+            `diffretouch.training.convert.load_adaptive_lut` reads them.
+        folder: where they came from, for the cache.
+    """
+    classifier, tables = weights
+    files = sorted(Path(folder).glob("*.pth"))
+
+    @torch.no_grad()
+    def retouch(source, target, pair):
+        weighed = adaptive_lut_weights(classifier, source)
+        table = sum(weight * table for weight, table in zip(weighed, tables, strict=True))
+        # Tables are addressed x = r, y = g, z = b, with nodes at both ends
+        colours = (source.permute(0, 2, 3, 1) * 2 - 1)[:, None]  # (1,1,H,W,3)
+        image = torch.nn.functional.grid_sample(table[None], colours, padding_mode="border", align_corners=True)
+        return image[:, :, 0].clamp(0, 1), {}
+
+    meaning = "Image-Adaptive 3D LUT, released weights for sRGB input"
+    return Method(name, meaning, retouch, identity=lambda: [name, *map(file_digest, files)])
+
+
+def adaptive_lut_weights(weights, photo):
+    """The classifier of Image-Adaptive 3D LUT: photo (1,3,H,W) -> the weights of the basis tables.
+
+    Convolutions of stride 2 with leaky ReLU and instance normalisation, whose released names number the layers of one
+    sequence: a 4-D weight is a convolution, a 1-D weight the normalisation behind it. The last one, an 8x8 window,
+    ends the sequence.
+    """
+    functional = torch.nn.functional
+    x = functional.interpolate(photo, (256, 256), mode="bilinear", align_corners=False)
+    layers = sorted({int(name.split(".")[1]) for name in weights})
+    for layer in layers[:-1]:
+        weight, bias = weights[f"model.{layer}.weight"], weights[f"model.{layer}.bias"]
+        if weight.ndim == 4:
+            x = functional.leaky_relu(functional.conv2d(x, weight, bias, stride=2, padding=1), 0.2)
+        else:
+            x = functional.instance_norm(x, weight=weight, bias=bias)
+    last = f"model.{layers[-1]}"
+    return functional.conv2d(x, weights[f"{last}.weight"], weights[f"{last}.bias"]).flatten()

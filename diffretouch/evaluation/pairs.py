@@ -1,0 +1,289 @@
+"""What is evaluated: photos with their experts' versions, and the field's data protocols that name such sets."""
+
+import hashlib
+import json
+import re
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from diffretouch.attributes import ATTRIBUTES, as_attributes, attribute_labels, measure_attributes
+from diffretouch.data.simulated_experts import camera_input, expert_version, version_label
+from diffretouch.photo import load_photo
+from diffretouch.pixels import shrink
+
+SIMULATED_SIZE = 512  # long side of simulated pairs, px
+_TEXT = {".csv", ".txt", ".json", ".md", ".xmp"}
+
+
+class Pair(NamedTuple):
+    """One photo and one expert's version of it.
+
+    Args:
+        source (`pathlib.Path`): the untouched photo.
+        target (`pathlib.Path`): the expert's version, of the same size.
+        expert (`str`): whose it is; empty where there is one expert only.
+        label (4 `float`, *optional*): c of this version, in the order of `ATTRIBUTES`: knowledge about the target.
+        simulated (`int`, *optional*): a seed; `source` is then a finished photo, from which the simulated camera makes
+            the input and the simulated expert number `expert` the target.
+    """
+
+    source: Path
+    target: Path
+    expert: str = ""
+    label: tuple[float, ...] | None = None
+    simulated: int | None = None
+
+
+class DataProtocol(NamedTuple):
+    """A published way to render and split a data set. Rows of different protocols must not stand in one table.
+
+    Args:
+        title (`str`): as in the field's tables.
+        rendering (`str`): how its inputs and targets are made.
+        count, sha256: number of its test ids, and the first 16 digits of the SHA-256 of the sorted ids, one a line.
+        id_pattern (`str`): what of a file's stem is its id.
+        side: ("short" or "long", px) of the inputs, where it is part of the protocol.
+    """
+
+    title: str
+    rendering: str
+    count: int | None = None
+    sha256: str | None = None
+    id_pattern: str = ".*"
+    side: tuple[str, int] | None = None
+
+
+_FIVEK_ID = r"a\d{4}"
+_UPE = 500, "d3c5d449c3318ddb", _FIVEK_ID
+_DPE = 498, "2d70c95af09d5cd2", _FIVEK_ID
+_CSRNET = 500, None, _FIVEK_ID  # drawn at random, never listed
+_PPR10K = 2286, "a11ca7719db62a5e", r"\d+_\d+"
+_YAN = 45, "95e597e459b606df", ".*"
+DATA_PROTOCOLS = {
+    "paired": DataProtocol("paired folder", "as the files are"),
+    "simulated": DataProtocol("simulated experts", f"simulated camera, long side {SIMULATED_SIZE} px"),
+    "fivek-upe": DataProtocol("FiveK, UPE split", "full resolution, sRGB", *_UPE),
+    "fivek-dpe": DataProtocol("FiveK, DPE split", "InputAsShotZeroed, long side 512 px", *_DPE, ("long", 512)),
+    "fivek-480p": DataProtocol("FiveK 480p (Zeng et al.)", "8-bit sRGB, short side 480 px", *_DPE, ("short", 480)),
+    "fivek-csrnet": DataProtocol(
+        "FiveK, CSRNet", "inputs 16-bit ProPhoto RGB, targets sRGB, long side 500 px", *_CSRNET, ("long", 500)
+    ),
+    **{
+        f"ppr10k-{expert}": DataProtocol(
+            f"PPR10K, expert {expert}", "camera raw to 8-bit sRGB, 360p or full", *_PPR10K
+        )
+        for expert in "abc"
+    },
+    "yan": DataProtocol("Yan et al. 2016", "8-bit sRGB, long side 512 px", *_YAN, ("long", 512)),
+}
+
+
+def read_names(path):
+    """The photo names or ids of a split file, one a line; `#` starts a comment."""
+    lines = (line.split("#")[0].strip() for line in Path(path).read_text().splitlines())
+    names = list(dict.fromkeys(line for line in lines if line))
+    if not names:
+        raise ValueError(f"`names`: {path} names no photo.")
+    return names
+
+
+def folder_photos(name, folder, names=None):
+    """The photos of a folder by stem, sorted; with `names` (file names, stems or ids) only these, and all of these.
+
+    Hidden files and text beside the photos (.csv, .txt, .json, .md, .xmp) are no photos.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f"`{name}` must be a folder, got {folder}.")
+    files = {}
+    for path in sorted(Path(folder).iterdir()):
+        if path.is_file() and not path.name.startswith(".") and path.suffix.lower() not in _TEXT:
+            if path.stem in files:
+                raise ValueError(f"`{name}`: {folder} holds {files[path.stem].name} and {path.name}: which is meant?")
+            files[path.stem] = path
+    if names is None:
+        return files
+    # FiveK's own file names go on after the id: a0001-jmac_DSC1459
+    by_id = {stem.split("-")[0]: stem for stem in files} | {path.name: stem for stem, path in files.items()}
+    stems = {n: n if n in files else by_id.get(n, by_id.get(Path(n).stem, Path(n).stem)) for n in names}
+    missing = [n for n, stem in stems.items() if stem not in files]
+    if missing:
+        raise ValueError(f"`{name}`: {folder} lacks {len(missing)} of {len(names)} names: {', '.join(missing[:8])}.")
+    return {stem: files[stem] for stem in sorted(set(stems.values()))}
+
+
+def pair_names(inputs, targets, names=None):
+    """Pairs (input path, target path) with the same stem in both folders, sorted; unpaired names are an error.
+
+    Args:
+        inputs, targets: folders.
+        names (*optional*): only these photos, see `read_names`.
+    """
+    sides = [folder_photos("inputs", inputs, names), folder_photos("targets", targets, names)]
+    unpaired = sorted(sides[0].keys() ^ sides[1].keys())
+    if unpaired or not sides[0]:
+        raise ValueError(
+            f"`inputs` and `targets` must hold the same names; unpaired: {', '.join(unpaired[:8]) or 'all'}."
+        )
+    return [(sides[0][stem], sides[1][stem]) for stem in sides[0]]
+
+
+def expert_pairs(inputs, targets, names=None):
+    """Every [`Pair`] of a folder of inputs and either one expert's folder or a folder of several experts' folders.
+
+    The experts of FiveK (`expertA` or `01-Experts-A` to E), of PPR10K (`target_a` to c) and the effects of Yan et al.
+    all lie like that. An expert is named as the folder is.
+    """
+    if not Path(targets).is_dir():
+        raise ValueError(f"`targets` must be a folder, got {targets}.")
+    folders = sorted(p for p in Path(targets).iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not folders or any(p.is_file() and not p.name.startswith(".") for p in Path(targets).iterdir()):
+        return [Pair(*pair) for pair in pair_names(inputs, targets, names)]
+    return [Pair(*pair, expert=folder.name) for folder in folders for pair in pair_names(inputs, folder, names)]
+
+
+def expert_labels(pairs):
+    """The pairs with labels c from the experts' versions of each photo, which must be two or more (an oracle)."""
+    by_source = {}
+    for pair in pairs:
+        by_source.setdefault(pair.source, []).append(pair)
+    labelled = {}
+    for source, versions in by_source.items():
+        if len(versions) < 2:
+            raise ValueError(f"`pairs`: labels need versions of two or more experts, {source.name} has one.")
+        scores = torch.cat([measure_attributes(photo_tensor(pair.target)) for pair in versions])
+        for pair, label in zip(versions, attribute_labels(scores).tolist(), strict=True):
+            labelled[pair] = pair._replace(label=tuple(label))
+    return [labelled[pair] for pair in pairs]
+
+
+def read_labels(path, pairs):
+    """The pairs with labels c of a JSON file: {photo name or id: c}, c as `as_attributes` takes it.
+
+    Several experts: {expert: {photo: c}}. The JSON files of the released DiffRetouch have another order
+    (colorfulness, brightness, contrast, temperature): name the attributes there.
+    """
+    try:
+        labels = json.loads(Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"`labels`: {path} is no JSON file: {error}") from error
+    if not isinstance(labels, dict):
+        raise ValueError(f"`labels`: {path} must hold an object from photo names to c.")
+    found = []
+    for pair in pairs:
+        own = labels.get(pair.expert, labels) if pair.expert else labels
+        c = next((own[n] for n in (pair.source.name, pair.source.stem, photo_id(pair.source)) if n in own), None)
+        if c is None:
+            raise ValueError(f"`labels`: {path} has no c for {pair.source.name} {pair.expert}".rstrip() + ".")
+        found.append(pair._replace(label=tuple(as_attributes(c)[0].tolist())))
+    return found
+
+
+def simulated_pairs(folder, names=None, *, experts=3, seed=0):
+    """Pairs from finished photos alone: a simulated camera makes the inputs, simulated experts the targets.
+
+    The expert "photographer" is the finished photo itself (c = 0); "1", "2", ... re-finish it with an asked c, drawn
+    by (seed, photo name, expert). The label of each is measured.
+    """
+    photos = folder_photos("folder", folder, names).values()
+    names = ["photographer", *(str(k + 1) for k in range(experts))]
+    return [Pair(path, path, name, None, seed) for name in names for path in photos]
+
+
+def load_pair(pair, *, fit=False):
+    """Input and target as (1,3,H,W) float32 in [0,1], and the pair with its label, if it has one.
+
+    Args:
+        fit (`bool`): bring a target of another size to the input's: to be looked at, not to be measured.
+
+    Raises:
+        ValueError: the two differ in size.
+        PhotoError: one cannot be read.
+    """
+    if pair.simulated is None:
+        source, target = photo_tensor(pair.source), photo_tensor(pair.target)
+        if fit and source.shape != target.shape:
+            target = torch.nn.functional.interpolate(target, source.shape[2:], mode="bilinear", antialias=True)
+        if source.shape != target.shape:
+            sizes = " and ".join("x".join(map(str, x.shape[:1:-1])) for x in (source, target))
+            raise ValueError(f"{pair.source} and {pair.target} differ in size: {sizes}.")
+        return source, target, pair
+    finished = as_array(shrink(photo_tensor(pair.source), SIMULATED_SIZE))
+    source, target = simulated_camera(finished, pair.source.name, pair.simulated), finished
+    if pair.expert != "photographer":
+        rng = np.random.default_rng([pair.simulated, zlib.crc32(pair.source.name.encode()), int(pair.expert)])
+        target = expert_version(finished, rng.uniform(-1, 1, 4) * (rng.random(4) < 0.6), rng)
+    label = tuple(version_label(target, finished).tolist())
+    return as_batch(source), (as_batch(target) * 255).round() / 255, pair._replace(label=label)
+
+
+def simulated_camera(finished, name, seed):
+    """The finished photo (H,W,3) as a camera would have left it, by (seed, name) alone."""
+    return camera_input(finished, np.random.default_rng([seed, zlib.crc32(name.encode())]))
+
+
+def photo_tensor(path):
+    """The photo of a file as (1,3,H,W) float32, limited to [0,1]."""
+    return as_batch(load_photo(path).pixels).clamp(0, 1)
+
+
+def as_batch(pixels):
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
+
+
+def as_array(image):
+    return np.ascontiguousarray(image[0].permute(1, 2, 0).cpu().numpy())
+
+
+def photo_id(path, pattern=_FIVEK_ID):
+    """What of a file's stem is its id: the start that fits the pattern, or else the stem."""
+    match = re.match(pattern, path.stem)
+    return match[0] if match else path.stem
+
+
+def describe_data(pairs, protocol=None, rendering=None):
+    """What a report records about its data: protocol, rendering, split, and whether the split is the published one.
+
+    Args:
+        pairs: of [`Pair`].
+        protocol (`str`, *optional*): of `DATA_PROTOCOLS`; by default "simulated" for such pairs, else "paired".
+        rendering (`str`, *optional*): how the files at hand were made, where the protocol does not tell.
+    """
+    protocol = protocol or ("simulated" if pairs[0].simulated is not None else "paired")
+    if protocol not in DATA_PROTOCOLS:
+        raise ValueError(f"`protocol` must be one of {', '.join(DATA_PROTOCOLS)}, got {protocol!r}.")
+    known = DATA_PROTOCOLS[protocol]
+    ids = sorted({photo_id(pair.source, known.id_pattern) for pair in pairs})
+    digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+    if known.count is None:
+        split = f"{len(ids)} photos"
+    elif known.sha256 is None:
+        split = f"{len(ids)} photos; the {known.count} published test photos were never listed"
+    elif digest == known.sha256:
+        split = f"the {known.count} published test photos"
+    else:
+        split = f"{len(ids)} photos, not the {known.count} published test photos: do not compare with published rows"
+    return {
+        "protocol": protocol,
+        "title": known.title,
+        "rendering": rendering or known.rendering,
+        "rendering_stated_by": "user" if rendering else "protocol",
+        "split": split,
+        "split_sha256": digest,
+        "photos": len(ids),
+        "experts": list(dict.fromkeys(pair.expert for pair in pairs if pair.expert)),
+        "attributes": list(ATTRIBUTES),
+    }
+
+
+def describe_sizes(sizes, protocol="paired"):
+    """What a report says of the photos' sizes (width, height), and whether they are the protocol's."""
+    smallest, largest = (choose(sizes, key=lambda size: size[0] * size[1]) for choose in (min, max))
+    text = f"{smallest[0]}x{smallest[1]}" + (f" to {largest[0]}x{largest[1]}" if smallest != largest else "") + " px"
+    side = DATA_PROTOCOLS[protocol].side
+    if side and any({"short": min, "long": max}[side[0]](size) != side[1] for size in sizes):
+        text += f"; the protocol's {side[0]} side is {side[1]} px: do not compare with published rows"
+    return text

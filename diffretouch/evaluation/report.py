@@ -1,0 +1,208 @@
+"""The report: every method on every pair, the means, and what was run."""
+
+import torch
+
+from diffretouch.attributes import ATTRIBUTE_SCALES, ATTRIBUTES, attribute_coordinates, measure_attributes
+from diffretouch.metrics import (
+    MetricUnavailable,
+    clipped_share,
+    csrnet_lab_l2,
+    delta_e76,
+    delta_e2000,
+    frechet_distance,
+    gradient_correlation,
+    inception_features,
+    lpips_metric,
+    psnr,
+    ssim,
+)
+
+from .methods import retouch_methods, untouched
+from .pairs import Pair, describe_data, describe_sizes, load_pair
+from .pictures import picture
+from .runs import file_digest, for_each, model_digest, versions
+from .tables import COLUMNS
+
+FID_PHOTOS = 100  # fewer say nothing: the FID is biased by the number of photos
+
+
+def evaluate_pairs(pipe, pairs, *, seed=0, steps=None, best_of=1, peers=(), **settings):
+    """Every protocol of one pipeline or several on every pair; the untouched photo and other methods beside.
+
+    Args:
+        pipe: a [`DiffRetouchPipeline`], or a dict of several by name.
+        pairs: of [`Pair`], or (input path, target path), see `expert_pairs` and `pair_names`.
+        seed (`int`): the same noise seed for every photo.
+        steps: denoising steps, a number or several; the model's own by default.
+        best_of (`int`): from 2 on, also the best of this many seeds (an oracle).
+        peers: of [`Method`], see `peer_methods` and `pipeline_method`.
+        settings: see `evaluate_methods`.
+
+    Returns:
+        `dict`: see `evaluate_methods`; also `seed`, `steps`, and `models`: name -> SHA-256 (16 digits) of its weights.
+    """
+    pipes = pipe if isinstance(pipe, dict) else {"model": pipe}
+    pairs = [Pair(*pair) for pair in pairs]
+    counts = list(steps) if isinstance(steps, (list, tuple)) else [steps]
+    labels = bool(pairs) and all(pair.label is not None or pair.simulated is not None for pair in pairs)
+    methods = [untouched(), *(peer for peer in peers if not peer.oracle)]
+    for name, one in pipes.items():
+        for count in counts:
+            model = f" {name}" if len(pipes) > 1 else ""
+            taken = f" {count or one.config.default_steps} steps" if len(counts) > 1 else ""
+            methods += retouch_methods(
+                one, suffix=model + taken, seed=seed, steps=count, best_of=best_of, labels=labels
+            )
+    methods += [peer for peer in peers if peer.oracle]
+    report = evaluate_methods(methods, pairs, **settings)
+    used = [count or one.config.default_steps for one in pipes.values() for count in counts]
+    used = list(dict.fromkeys(used))
+    models = {name: model_digest(one)[:16] for name, one in pipes.items()}
+    return {**report, "seed": seed, "steps": used[0] if len(used) == 1 else used, "models": models}
+
+
+def evaluate_methods(
+    methods,
+    pairs,
+    *,
+    protocol=None,
+    rendering=None,
+    csrnet_lab=False,
+    lpips_weights=None,
+    pictures=0,
+    cache=None,
+    missing=None,
+    device="cpu",
+):
+    """Measure methods on pairs.
+
+    Results are rounded to 8 bits before they are measured, as a file would hold them.
+
+    Args:
+        methods: of [`Method`], with different names.
+        pairs: of [`Pair`], or (input path, target path).
+        protocol, rendering (`str`, *optional*): what data this is, see `describe_data`.
+        csrnet_lab (`bool`): also the error of the released CSRNet script, with its bug.
+        lpips_weights (*optional*): a weights file for LPIPS, see [`diffretouch.perceptual.Lpips`].
+        pictures (`int`): keep small pictures, error maps and histograms of the first so many pairs, for `write_page`.
+        cache ([`Cache`], *optional*): where results are kept and found again.
+        missing (`dict`): method -> why it could not be run, to be recorded.
+        device (`str`): where the methods run, to be recorded.
+
+    Returns:
+        `dict`: `photos` (a row per pair), `mean` and, with several experts, `experts` (means by method), `methods`,
+        `missing` (metric or method -> reason), `data`, `versions`.
+    """
+    pairs = [Pair(*pair) for pair in pairs]
+    if not pairs:
+        raise ValueError("`pairs` must hold at least one pair.")
+    if len({method.name for method in methods}) != len(methods):
+        raise ValueError(f"`methods` must have different names, got {', '.join(m.name for m in methods)}.")
+    data, missing = describe_data(pairs, protocol, rendering), dict(missing or {})
+    measures, features = _measures(csrnet_lab, lpips_weights, len({pair.source for pair in pairs}), missing)
+    shown = set(pairs[:pictures])
+
+    def measure(pair):
+        return _row(methods, pair, measures, features, pair in shown, cache)
+
+    rows = for_each(measure, pairs, description="Evaluating")
+    names = [method.name for method in methods]
+    data["sizes"] = describe_sizes([tuple(row[names[0]]["size"]) for row in rows], data["protocol"])
+    report = {
+        "mean": {name: _mean([row[name] for row in rows]) for name in names},
+        "photos": rows,
+        "methods": {m.name: {"meaning": m.meaning, "oracle": m.oracle} for m in methods},
+        "missing": missing,
+        "data": data,
+        "pairs_sha256": data["split_sha256"],
+        "versions": versions(device),
+    }
+    if data["experts"]:
+        report["experts"] = {
+            expert: {name: _mean([row[name] for row in rows if row["expert"] == expert]) for name in names}
+            for expert in data["experts"]
+        }
+    for row in rows:
+        for name in names:
+            row[name].pop("features", None)
+    return report
+
+
+def _measures(csrnet_lab, lpips_weights, count, missing):
+    """Metric -> function (image, target) -> (B,), and the feature extractor; what is unavailable goes to `missing`."""
+    measures = {"psnr": psnr, "ssim": ssim, "delta_e76": delta_e76, "delta_e2000": delta_e2000}
+    if csrnet_lab:
+        measures["csrnet_lab"] = csrnet_lab_l2
+    try:
+        measures["lpips"] = lpips_metric(lpips_weights)
+    except MetricUnavailable as why:
+        missing["lpips"] = str(why)
+    features = None
+    if count < FID_PHOTOS:
+        missing["fid"] = f"needs {FID_PHOTOS} photos to mean anything, there are {count}"
+    else:
+        try:
+            features = inception_features()
+        except MetricUnavailable as why:
+            missing["fid"] = str(why)
+    return measures, features
+
+
+def _row(methods, pair, measures, features, shown, cache):
+    """What all methods reach on one pair; the photos are read only if something is not in the cache."""
+    row, photos = {"photo": pair.source.name, "expert": pair.expert}, None
+    for method in methods:
+        key = cache and [
+            *(method.name, method.identity(), sorted(measures), features is not None, shown),
+            *(file_digest(pair.source), file_digest(pair.target), pair.expert, pair.label, pair.simulated),
+        ]
+        result = cache.get(key) if cache else None
+        if result is None:
+            if photos is None:
+                photos = load_pair(pair)
+                if min(photos[0].shape[-2:]) < 11:
+                    raise ValueError(f"{pair.source} must have sides of at least 11 px to be measured.")
+            result = _measure(method, *photos, measures, features, shown)
+            if cache:
+                cache.put(key, result)
+        row[method.name] = result
+    return row
+
+
+@torch.no_grad()
+def _measure(method, source, target, pair, measures, features, shown):
+    image, extra = method.retouch(source, target, pair)
+    image = (image.clamp(0, 1) * 255).round() / 255  # as a file would hold it
+    result = {name: function(image, target).item() for name, function in measures.items()}
+    result["structure"] = gradient_correlation(image, source).item()
+    result["clipping"] = 100 * (clipped_share(image) - clipped_share(source)).item()
+    result["size"] = [image.shape[3], image.shape[2]]
+    result["attributes"], result["target_attributes"] = (measure_attributes(x)[0].tolist() for x in (image, target))
+    if features is not None:
+        result["features"] = [features(x).tolist() for x in (image, target)]
+    if shown:
+        result["picture"] = picture(image, target)
+    return {**result, **extra}
+
+
+def _mean(results):
+    """The means of what all photos have; the two distribution distances instead of their features."""
+    mean = {name: sum(r[name] for r in results) / len(results) for name in COLUMNS if name in results[0]}
+    if len(results) > len(ATTRIBUTES):
+        own, wanted = (torch.tensor([r[side] for r in results]) for side in ("attributes", "target_attributes"))
+        own, wanted = (attribute_coordinates(x) / torch.tensor(ATTRIBUTE_SCALES) for x in (own, wanted))
+        mean["expert_distance"] = frechet_distance(own, wanted).sqrt().item()
+    if "features" in results[0]:
+        sides = (torch.tensor([r["features"][side] for r in results]) for side in (0, 1))
+        mean["fid"] = frechet_distance(*sides).item()
+    return mean
+
+
+def without_pictures(report):
+    """The report without the pictures that `write_page` shows, for JSON."""
+    rows = [
+        {name: {k: v for k, v in value.items() if k != "picture"} if isinstance(value, dict) else value
+         for name, value in row.items()}
+        for row in report.get("photos", [])
+    ]  # fmt: skip
+    return {**report, "photos": rows} if rows else report

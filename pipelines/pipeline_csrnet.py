@@ -1,0 +1,279 @@
+"""CSRNet and CSRNet-L: one good retouch at once, without sliders (ECCV 2020, arXiv 2009.10390; arXiv 2104.06279)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import PIL.Image
+import torch
+import torch.nn.functional as F
+from diffusers import DiffusionPipeline
+from diffusers.utils import BaseOutput
+
+from diffretouch.colour_map import map_colours
+from diffretouch.kernels import strips
+from diffretouch.models.csrnet import SMALLEST, CSRNet, CSRNetL
+from diffretouch.pipelines.pretrained import load_pretrained
+from diffretouch.pixels import as_float, as_output, as_photos, check_strength
+from diffretouch.prophoto import srgb_to_prophoto
+
+BUNDLED = {"small": "csrnet_small", "small-l": "csrnet_l_small"}
+
+_LOCAL_STRIP = 1 << 17  # pixels of which CSRNet-L holds its 64 channels
+
+
+@dataclass
+class CSRNetOutput(BaseOutput):
+    """What `CSRNetPipeline` returns.
+
+    Args:
+        images: the retouched photos at full resolution: a list of PIL images; or (N,H,W,3) float32 in [0,1] for "np"
+            and (N,3,H,W) for "pt" (lists where sizes differ).
+    """
+
+    images: list | np.ndarray | torch.Tensor
+
+
+class CSRNetPipeline(DiffusionPipeline):
+    r"""Retouch photos with CSRNet (one colour function per photo) or CSRNet-L (local effects); nothing is random.
+
+    The condition is computed from a thumbnail of a fixed size, so that a photo gets the same retouch at any size. With
+    it CSRNet is three small matrices: photos of 8 bits are retouched by their colours, each computed once, others in
+    strips.
+
+    Args:
+        network (`CSRNet` or `CSRNetL`): its config says the thumbnail's size and the space of its input.
+    """
+
+    model_cpu_offload_seq = "network"
+
+    def __init__(self, network):
+        super().__init__()
+        self.register_modules(network=network)
+
+    @classmethod
+    def from_pretrained(cls, name, **kwargs):
+        """Load a pipeline: "small" (CSRNet) or "small-l" (CSRNet-L), both bundled; a directory; or a Hub id.
+
+        Reads safetensors and json files only.
+
+        Raises:
+            ValueError: the directory holds no model, or one that cannot be read.
+            OSError: the Hub id is unknown or cannot be reached.
+        """
+        return load_pretrained(cls, name, BUNDLED, **kwargs)
+
+    @property
+    def is_local(self):
+        """Whether equal colours may become different ones in different places: CSRNet-L."""
+        return isinstance(self.network, CSRNetL)
+
+    def check_inputs(self, strength, other, mix, output_type):
+        check_strength(strength)
+        if output_type not in ("pil", "np", "pt"):
+            raise ValueError(f'`output_type` must be "pil", "np" or "pt", got {output_type!r}.')
+        if other is not None and not isinstance(other, CSRNetPipeline):
+            raise TypeError(f"`other` must be a CSRNetPipeline or None, got {type(other).__name__}.")
+        number = isinstance(mix, (int, float, np.number)) and not isinstance(mix, bool)
+        if not number or not -1 <= mix <= 2:
+            raise ValueError(f"`mix` must be a number in [-1, 2] (0: this model, 1: `other`), got {mix!r}.")
+        if other is None and mix:
+            raise ValueError(f"`mix` needs a second model as `other`, got {mix!r} without one.")
+
+    @torch.no_grad()
+    def __call__(self, image, *, strength=1.0, other=None, mix=0.0, output_type="pil", return_dict=True):
+        r"""Retouch one photo or several.
+
+        Args:
+            image: a PIL image; an (H,W,3) or (B,H,W,3) array of uint8, uint16 or float in [0,1]; a (3,H,W) or
+                (B,3,H,W) float tensor in [0,1]; or a list of these (sizes may differ).
+            strength (`float`): 0 returns the photo, 1 the model's retouch, values between mix them exactly; up to 2.
+            other (`CSRNetPipeline`, *optional*): a second expert's model.
+            mix (`float`): (1 - mix) of this model's retouch and mix of the other's (paper, Sec. 4.5), in [-1,2].
+            output_type (`str`): "pil", "np" or "pt".
+            return_dict (`bool`): `False` returns the tuple (images,).
+
+        Returns:
+            [`CSRNetOutput`]
+
+        Example:
+            >>> pipe = CSRNetPipeline.from_pretrained("small")
+            >>> pipe(image, strength=0.8).images[0]
+        """
+        # 1. Check everything before any work is done
+        self.check_inputs(strength, other, mix, output_type)
+        photos = as_photos(image)
+
+        # 2. Photo by photo: nothing is rounded on the way to "np" and "pt"
+        images = []
+        for photo in photos:
+            if output_type != "pil" and isinstance(photo, np.ndarray):
+                photo = as_float(photo)
+            images.append(as_output(self._retouch(photo, strength, other, mix), output_type))
+
+        # 3. One array where the sizes allow it
+        if output_type != "pil" and len({i.shape for i in images}) == 1:
+            images = np.stack(images) if output_type == "np" else torch.stack(images)
+        self.maybe_free_model_hooks()
+        return CSRNetOutput(images) if return_dict else (images,)
+
+    @torch.no_grad()
+    def retouch(self, image, *, strength=1.0, other=None, mix=0.0, out=None):
+        """Retouch one photo, in the form it came.
+
+        Args:
+            image: one photo in any form that `__call__` takes, also a memory-mapped array.
+            strength, other, mix: as in `__call__`.
+            out (array, *optional*): written to instead of a new array, for array input.
+
+        Returns:
+            PIL image, array of the same dtype, or float32 tensor. Integer pixels are rounded and limited to their
+            range; floats are not limited.
+        """
+        self.check_inputs(strength, other, mix, "pt")
+        photos = as_photos(image)
+        if len(photos) != 1:
+            raise ValueError(f"`image` must be one photo, got {len(photos)}.")
+        photo = photos[0]
+        batched = getattr(image, "ndim", 3) == 4
+        if out is not None:
+            if not isinstance(photo, np.ndarray) or isinstance(image, PIL.Image.Image):
+                raise ValueError("`out` is for array input, got another form of `image`.")
+            given = out[0] if batched and out.ndim == 4 else out
+            if given.shape != photo.shape or given.dtype != photo.dtype or not given.flags.writeable:
+                raise ValueError(
+                    f"`out` must be a writeable {photo.dtype} array {photo.shape}, got {given.dtype} {given.shape}."
+                )
+            if np.may_share_memory(photo, given) and (self.is_local or photo.ctypes.data != given.ctypes.data):
+                raise ValueError("`out` must lie apart from `image` (or, for CSRNet, be `image` itself).")
+        result = self._retouch(photo, strength, other, mix, None if out is None else given)
+        if isinstance(image, PIL.Image.Image):
+            return PIL.Image.fromarray(result)
+        return out if out is not None else result[None] if batched else result
+
+    @torch.no_grad()
+    def colour_function(self, image, *, strength=1.0, other=None, mix=0.0):
+        """What happens to colours: with CSRNet the retouch itself, with CSRNet-L that of flat areas, on average.
+
+        Args:
+            image: one photo, in any form that `__call__` takes: the condition comes from it.
+            strength, other, mix: as in `__call__`.
+
+        Returns:
+            A function of colours (n,3) float32 in [0,1] (tensor on the pipeline's device) that returns (n,3), not
+            clamped. `is_local` tells whether it is the whole retouch.
+        """
+        self.check_inputs(strength, other, mix, "pt")
+        photos = as_photos(image)
+        if len(photos) != 1:
+            raise ValueError(f"`image` must be one photo, got {len(photos)}.")
+        return self._colours(photos[0], strength, self._experts(other, mix))
+
+    def _experts(self, other, mix):
+        """(weight, network) of all that takes part."""
+        experts = [(1 - float(mix), self.network)]
+        if other is not None and mix:
+            experts = [expert for expert in experts if expert[0]] + [(float(mix), other.network)]
+        return experts
+
+    def _retouch(self, photo, strength, other, mix, out=None):
+        """(H,W,3) array -> array of its dtype, (3,H,W) tensor -> float32 tensor."""
+        experts = self._experts(other, mix)
+        photo = photo.to(self._execution_device) if torch.is_tensor(photo) else photo
+        if all(isinstance(network, CSRNet) for _, network in experts):
+            function = self._colours(photo, strength, experts)
+            return map_colours(function, photo, out=out, device=self._execution_device)
+        return self._retouch_strips(photo, strength, experts, out)
+
+    def _colours(self, photo, strength, experts):
+        device, folded = self._execution_device, []
+        for weight, network in experts:
+            thumbnail = self._thumbnail(photo, network)
+            if isinstance(network, CSRNet):
+                layers = network.fold(network.condition(thumbnail)[0])
+            else:
+                layers = network.flat_colours(network.modulation(thumbnail))
+            layers = [(w.to(device).T.contiguous(), b.to(device)) for w, b in layers]
+            folded.append((weight, network.config.input_space, layers))
+
+        def function(colours):
+            result = 0
+            for weight, space, layers in folded:
+                x = colours if space == "srgb" else srgb_to_prophoto(colours.T[:, :, None])[:, :, 0].T
+                for k, (matrix, bias) in enumerate(layers):
+                    x = torch.addmm(bias, x, matrix)
+                    x = x.relu_() if k < 2 else x
+                result = x if weight == 1 else result + weight * x
+            return torch.lerp(colours, result, float(strength))
+
+        return function
+
+    def _retouch_strips(self, photo, strength, experts, out):
+        """CSRNet-L's layers see neighbours: strips of rows, a little taller than their result."""
+        device, tensor = self._execution_device, torch.is_tensor(photo)
+        modulated = []
+        for weight, network in experts:
+            thumbnail = self._thumbnail(photo, network)
+            if isinstance(network, CSRNet):  # without neighbours: a mix of both kinds
+                modulated.append((weight, network, network.condition(thumbnail)))
+            else:
+                modulated.append((weight, network, network.modulation(thumbnail)))
+        height, width = photo.shape[-2:] if tensor else photo.shape[:2]
+        if out is None:
+            shape = photo.shape
+            out = torch.empty(shape, device=device) if tensor else np.empty(shape, photo.dtype.newbyteorder("="))
+        for rows in strips(height, width, _LOCAL_STRIP):
+            seen = CSRNetL.rows_seen(rows, height)
+            if tensor:
+                window = photo[None, :, seen].to(device, torch.float32)
+            else:
+                pixels = torch.from_numpy(as_float(np.ascontiguousarray(photo[seen])))
+                window = pixels.to(device).permute(2, 0, 1)[None]
+            own = window[..., rows.start - seen.start : rows.stop - seen.start, :]
+            result = 0
+            for weight, network, modulation in modulated:
+                space, dtype = network.config.input_space, network.dtype
+                x = (window if space == "srgb" else srgb_to_prophoto(window)).to(dtype)
+                if isinstance(network, CSRNetL):
+                    x = network.retouch_rows(x, modulation, rows, height)
+                else:
+                    x = network.modulated(x, modulation)[..., rows.start - seen.start : rows.stop - seen.start, :]
+                result = x.float() if weight == 1 else result + weight * x.float()
+            result = torch.lerp(own, result, float(strength))[0]
+            if tensor:
+                out[:, rows] = result
+                continue
+            result = result.permute(1, 2, 0).cpu().numpy()
+            if out.dtype.kind == "u":
+                if not np.isfinite(result).all():
+                    raise ValueError("The model made colours that are not finite: its weights are broken.")
+                result = np.rint(np.clip(result, 0, 1) * np.iinfo(out.dtype).max)
+            out[rows] = result.astype(out.dtype)
+        return out
+
+    def _thumbnail(self, photo, network):
+        thumbnail = condition_thumbnail(photo, network.config.condition_size).to(self._execution_device)
+        thumbnail = thumbnail if network.config.input_space == "srgb" else srgb_to_prophoto(thumbnail)
+        return thumbnail.to(network.dtype)
+
+
+def condition_thumbnail(photo, size):
+    """A photo (H,W,3 array or 3,H,W tensor) at a long side of `size`, and at least 5 pixels on the short one.
+
+    Returns (1,3,h,w) float32 in [0,1]. Smaller photos are enlarged: the condition depends on the scale of pixels. Of
+    large ones only some pixels are read, about sixteen for each of the thumbnail's.
+    """
+    tensor = torch.is_tensor(photo)
+    height, width = photo.shape[-2:] if tensor else photo.shape[:2]
+    step = max(max(height, width) // (4 * size), 1)
+    # The short side of a very long photo keeps its pixels
+    down, across = (step if side >= 4 * step else 1 for side in (height, width))
+    if tensor:
+        image = photo[None, :, down // 2 :: down, across // 2 :: across].float()
+    else:
+        pixels = as_float(np.ascontiguousarray(photo[down // 2 :: down, across // 2 :: across]))
+        image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    ratio = size / max(height, width)
+    shape = [max(round(side * ratio), SMALLEST) for side in (height, width)]
+    if tuple(image.shape[-2:]) == tuple(shape):
+        return image
+    return F.interpolate(image, shape, mode="bilinear", antialias=True)

@@ -1,0 +1,99 @@
+"""Opening saved pipelines: bundled, from a directory or from the Hub, and nothing but safetensors and json of them."""
+
+import json
+import os
+from importlib.resources import files
+from pathlib import Path
+
+from diffusers import DiffusionPipeline
+
+# One name for every bundled model: the pipeline, and what its `from_pretrained` calls it
+BUNDLED = {
+    "small": ("DiffRetouchPipeline", "small"),
+    "csrnet": ("CSRNetPipeline", "small"),
+    "csrnet-l": ("CSRNetPipeline", "small-l"),
+    "sa-adjustnet": ("SAAdjustNetPipeline", "small"),
+}
+
+HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
+
+
+def load_pretrained(cls, name, bundled, **kwargs):
+    """An instance of the pipeline class `cls`.
+
+    Args:
+        cls: a subclass of `DiffusionPipeline`.
+        name: one of `bundled`, a directory, or a Hub id.
+        bundled (`dict`): name -> folder of `diffretouch/weights`.
+        kwargs: handed on to `DiffusionPipeline.from_pretrained`.
+
+    Raises:
+        ValueError: the directory holds no model, or one that cannot be read.
+        OSError: the Hub id is unknown or cannot be reached.
+    """
+    path = _folder(name, bundled, {k: kwargs.pop(k) for k in HUB_ARGUMENTS if k in kwargs})
+    try:
+        return DiffusionPipeline.from_pretrained.__func__(cls, path, **{"use_safetensors": True, **kwargs})
+    except Exception as error:  # diffusers raises many types for a broken folder: one clear sentence for all
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"`name`: the model in {path} cannot be loaded: {reason}") from error
+
+
+def open_pipeline(name):
+    """The pipeline that is called `name`, whichever of this library's it is.
+
+    Args:
+        name: a key of `BUNDLED`, a directory, or a Hub id: its model_index.json says which pipeline it is.
+
+    Raises:
+        ValueError, OSError: as `load_pretrained`, and where the model belongs to another pipeline.
+    """
+    import diffretouch
+
+    if name in BUNDLED:
+        class_name, own_name = BUNDLED[name]
+        return getattr(diffretouch, class_name).from_pretrained(own_name)
+    path = _folder(name, BUNDLED)
+    try:
+        class_name = json.loads(Path(path, "model_index.json").read_bytes())["_class_name"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"`name`: the model_index.json in {path} names no pipeline.") from error
+    if class_name not in {class_name for class_name, _ in BUNDLED.values()}:
+        raise ValueError(f"`name`: {path} holds a {class_name}, which is not a pipeline of this library.")
+    return getattr(diffretouch, class_name).from_pretrained(path)
+
+
+def _folder(name, bundled, hub_arguments=None):
+    path = str(name)
+    if path in bundled:
+        return str(files("diffretouch") / "weights" / bundled[path])
+    if os.path.isfile(path):
+        raise ValueError(
+            f"`name` must be a model directory, a Hub id or {_choice(bundled)}, got the file {path}; a released "
+            "checkpoint is converted with `diffretouch convert`."
+        )
+    if not os.path.isdir(path):
+        path = _download(path, bundled, hub_arguments or {})
+    if not os.path.isfile(os.path.join(path, "model_index.json")):
+        raise ValueError(f"`name`: {path} holds no model (no model_index.json).")
+    return path
+
+
+def _choice(bundled):
+    return " or ".join(f"'{name}'" for name in bundled)
+
+
+def _download(name, bundled, arguments):
+    """The local folder of a Hub model: json and safetensors files only, whatever else the repository holds."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return snapshot_download(name, allow_patterns=["*.json", "*.safetensors"], **arguments)
+    except HFValidationError as error:
+        raise ValueError(f"`name` must be {_choice(bundled)}, a directory or a Hub id, got {name!r}.") from error
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise OSError(
+            f"`name`: {name!r} is neither a directory nor a Hub model that can be reached: {reason}"
+        ) from error

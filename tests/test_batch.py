@@ -1,0 +1,488 @@
+"""Folders: every photo once and as by itself, whatever the order; what cannot be used is named; kills do no harm."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from diffretouch.batch import (
+    Report,
+    Task,
+    existing_results,
+    exposed,
+    plan_batch,
+    retouch_batch,
+    series_brightness,
+    series_target,
+)
+from diffretouch.photo import icc, load_photo, save_photo
+from diffretouch.settings import Settings, read_preset, resolved, seed_of, settings_of, sidecar_path
+
+from .bad_inputs import BAD_INPUTS, make
+from .tiny import tiny_pipeline
+
+ROOT = Path(__file__).parents[1]
+PHOTOS = sorted((Path(__file__).parent / "photos").glob("gb82_*.jpg"))
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return tiny_pipeline()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six photos in two folders, of several kinds."""
+    source = tmp_path / "in"
+    (source / "sub").mkdir(parents=True)
+    for photo in PHOTOS[:3]:
+        shutil.copy(photo, source)
+    shutil.copy(PHOTOS[3], source / "sub" / "a.jpg")
+    random = np.random.default_rng(0)
+    tifffile.imwrite(source / "deep.tif", random.integers(0, 65536, (33, 51, 3), np.uint16), photometric="rgb")
+    Image.fromarray(random.integers(0, 256, (9, 7, 4), np.uint8)).save(source / "sub" / "alpha.png")
+    return source
+
+
+def settings_for(pipe, **values):
+    return resolved(Settings(**values), pipe, "tiny")
+
+
+def run(pipe, plan, settings, **options):
+    return {row["photo"]: row for row in retouch_batch(pipe, plan.tasks, settings, **options)}
+
+
+def tree(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
+# What will be done
+
+
+def test_the_tree_is_mirrored(folder):
+    (folder / ".hidden.jpg").write_bytes(b"")
+    (folder / ".trash").mkdir()
+    shutil.copy(PHOTOS[0], folder / ".trash")
+    (folder / "notes.txt").write_text("no photo")
+    target = folder / "finished"
+    target.mkdir()
+    shutil.copy(PHOTOS[0], target / "earlier.jpg")
+    plan = plan_batch(folder, target)
+    names = sorted([photo.name for photo in PHOTOS[:3]] + ["deep.tif", "sub/a.jpg", "sub/alpha.png"])
+    assert [task.name for task in plan.tasks] == names and not plan.unread
+    assert all(task.source == folder / task.name and task.target == target / task.name for task in plan.tasks)
+    assert plan.notes == ("1 other files, no photos by their suffix, are left out.",)
+    assert "sub/a.jpg" not in [task.name for task in plan_batch(folder, target, recursive=False).tasks]
+
+
+def test_names_of_results(folder):
+    (folder / "photo.NEF").write_bytes(b"")
+    (folder / "phone.heic").write_bytes(b"")
+    target = folder.parent / "out"
+    by_format = {task.name: task.target for task in plan_batch(folder, target, suffix="_x", format="webp").tasks}
+    assert by_format["deep.tif"] == target / "deep_x.webp"
+    targets = {task.name: task.target.name for task in plan_batch(folder, target).tasks}
+    assert (targets["photo.NEF"], targets["phone.heic"], targets["sub/a.jpg"]) == ("photo.tif", "phone.tif", "a.jpg")
+
+
+@pytest.mark.parametrize(
+    "names, options, message",
+    [
+        (["a.jpg", "a.png"], {"format": "jpg"}, "'a.jpg' and 'a.png' would both become"),
+        (["a.nef", "a.tif"], {}, "'a.nef' and 'a.tif' would both become"),
+        (["a.tif", "a_x.png"], {"format": "jpg", "suffix": ""}, None),
+        (["a.png", "a.jpg/b.png"], {"format": "jpg"}, "name of a folder that other results need"),
+        (["a.jpg", "A.jpg"], {}, None),
+        (["a.jpg"], {"suffix": "/../../b"}, "`suffix`"),
+        (["a.jpg"], {"suffix": None}, "`suffix`"),
+        (["a.jpg"], {"format": "gif"}, "`format` must be jpg"),
+        (["a.jpg"], {"format": "../x.jpg"}, "`format`"),
+        (["a.txt"], {}, "holds no photos"),
+        ([], {}, "holds no photos"),
+    ],
+)
+def test_collisions_are_refused_before_anything_is_done(names, options, message, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    for name in names:
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_bytes(b"")
+    if message is None:
+        assert len(plan_batch(source, tmp_path / "out", **options).tasks) == len(names)
+        return
+    with pytest.raises(ValueError, match=message):
+        plan_batch(source, tmp_path / "out", **options)
+
+
+def test_folders_that_cannot_be(folder, tmp_path):
+    with pytest.raises(ValueError, match="`source` must be a folder"):
+        plan_batch(tmp_path / "missing", tmp_path / "out")
+    with pytest.raises(ValueError, match="`source` must be a folder"):
+        plan_batch(folder / "deep.tif", tmp_path / "out")
+    with pytest.raises(ValueError, match="`target` must be a folder"):
+        plan_batch(folder, folder / "deep.tif")
+    (tmp_path / "same").symlink_to(folder)
+    with pytest.raises(ValueError, match="another folder"):
+        plan_batch(folder, tmp_path / "same")
+
+
+def test_links_are_followed_once(folder, tmp_path):
+    (folder / "round").symlink_to(folder)
+    (folder / "sub" / "up").symlink_to("..")
+    (folder / "a_link").symlink_to("sub")
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(PHOTOS[0], other / "b.jpg")
+    (folder / "linked").symlink_to(other)
+    (folder / "link.jpg").symlink_to(PHOTOS[0])
+    (folder / "dead.jpg").symlink_to("nowhere.jpg")
+    plan = plan_batch(folder, tmp_path / "out")
+    names = [task.name for task in plan.tasks]
+    assert len(names) == 9 and {"sub/a.jpg", "linked/b.jpg", "link.jpg", "dead.jpg"} < set(names)
+    assert sum("entered already" in note for note in plan.notes) == 3
+
+
+def test_no_result_leaves_the_target_or_lies_on_a_photo(folder, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (out / "sub").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="leads out of the target folder"):
+        plan_batch(folder, out)
+    (out / "sub").unlink()
+    (out / "deep.tif").symlink_to(folder / "deep.tif")
+    with pytest.raises(ValueError, match="would lie on a photo"):
+        plan_batch(folder, out)
+
+
+# What is done
+
+
+def test_results_are_those_of_single_calls_whatever_the_order(pipe, folder, tmp_path):
+    settings = settings_for(pipe, c={"brightness": 0.5}, strength=0.8, seed=5)
+    plan = plan_batch(folder, tmp_path / "out")
+    rows = run(pipe, plan, settings, jobs=2, batch_size=3)
+    assert {row["status"] for row in rows.values()} == {"done"} and len(rows) == 6
+    for task in plan.tasks:
+        photo, result = load_photo(task.source), load_photo(task.target)
+        seed = seed_of(task.name, 5)
+        noise = torch.Generator().manual_seed(seed)
+        grid = pipe.predict_grid(photo.pixels, settings.c, generator=noise)
+        save_photo(pipe.apply_grid(photo.pixels, grid, 0.8), tmp_path / f"one{task.target.suffix}", like=photo,
+                   overwrite=True)  # fmt: skip
+        alone = load_photo(tmp_path / f"one{task.target.suffix}")
+        level = 1 / 255 if result.bit_depth == 8 else 3 / 65535
+        assert np.abs(result.pixels - alone.pixels).max() <= 1.01 * level * (3 if photo.format == "JPEG" else 1)
+        assert result.bit_depth == photo.bit_depth and (result.alpha is None) == (photo.alpha is None)
+        said = settings_of(result)
+        assert said.seed == seed == rows[task.name]["seed"] and said.c == settings.c and said.strength == 0.8
+
+    backwards = plan_batch(folder, tmp_path / "again")
+    for _ in retouch_batch(pipe, backwards.tasks[::-1], settings, jobs=1, batch_size=1):
+        pass
+    for task in plan.tasks:
+        a, b = (load_photo(root / task.target.relative_to(tmp_path / "out")).pixels
+                for root in (tmp_path / "out", tmp_path / "again"))  # fmt: skip
+        assert np.abs(a - b).max() <= 4 / 255 and (a != b).mean() < 0.01
+
+
+def test_strength_zero_keeps_every_value(pipe, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    random = np.random.default_rng(1)
+    deep = random.integers(0, 65536, (40, 50, 3), np.uint16)
+    tifffile.imwrite(source / "deep.tif", deep, photometric="rgb")
+    tifffile.imwrite(source / "wide.tif", deep, photometric="rgb", iccprofile=icc.adobe_rgb_profile())
+    flat = random.integers(0, 256, (40, 50, 3), np.uint8)
+    Image.fromarray(flat).save(source / "flat.png", icc_profile=icc.cicp_profile(12, 13))
+    run(pipe, plan_batch(source, tmp_path / "out"), settings_for(pipe, strength=0.0))
+    assert np.array_equal(tifffile.imread(tmp_path / "out" / "deep.tif"), deep)
+    assert np.array_equal(tifffile.imread(tmp_path / "out" / "wide.tif"), deep)
+    with Image.open(tmp_path / "out" / "flat.png") as image:
+        assert np.array_equal(np.asarray(image), flat)
+
+
+def test_bad_files_are_named_and_passed_by(pipe, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    refused = {}
+    for _, name, content, message in BAD_INPUTS:
+        make(source / name, content)
+        refused[name] = message
+    plan = plan_batch(source, tmp_path / "out")
+    names = {task.name for task in plan.tasks}
+    assert names ^ refused.keys() == {"folder.jpg", "drawing.svg", "photo.jxl", "moving.gif"}
+    rows = run(pipe, plan, settings_for(pipe))
+    assert rows.keys() == names
+    for name, row in rows.items():
+        json.dumps(row)
+        if name == "n" * 251 + ".png":  # a name as long as it may be
+            assert row["status"] == "done" and row["result"].endswith("n.png")
+        elif refused[name]:
+            assert row["status"] == "failed" and name.encode("unicode_escape").decode() in row["error"], row
+        else:
+            assert row["status"] == "done" and load_photo(row["result"]).pixels.size, row
+    done = sum(row["status"] == "done" for row in rows.values())
+    assert len(tree(tmp_path / "out")) == done > 40
+
+
+def test_what_cannot_be_written_is_named(pipe, folder, tmp_path):
+    plan, settings = plan_batch(folder, tmp_path / "out"), settings_for(pipe)
+    assert existing_results(plan.tasks) == []
+    run(pipe, plan, settings)
+    assert existing_results(plan.tasks) == list(plan.tasks)
+    before = {task.name: task.target.read_bytes() for task in plan.tasks}
+    rows = run(pipe, plan, settings_for(pipe, strength=0.5))
+    assert all(row["status"] == "failed" and "exists" in row["error"] for row in rows.values())
+    assert before == {task.name: task.target.read_bytes() for task in plan.tasks}
+    rows = run(pipe, plan, settings_for(pipe, strength=0.5), overwrite=True)
+    assert {row["status"] for row in rows.values()} == {"done"}
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, limits[1]))  # a full disk, for files of more than that
+    try:
+        rows = run(pipe, plan_batch(folder, tmp_path / "full"), settings)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    failed = {name for name, row in rows.items() if row["status"] == "failed"}
+    assert {"deep.tif", "sub/a.jpg"} <= failed and "sub/alpha.png" not in failed
+    assert all("File too large" in rows[name]["error"] for name in failed)
+    assert tree(tmp_path / "full") == sorted(rows.keys() - failed)
+
+    rows = run(pipe, plan_batch(folder, tmp_path / "jpg", format="jpg"), settings)
+    assert "`background`" in rows["sub/alpha.png"]["error"]
+    assert rows["deep.tif"]["notes"] == ["JPEG holds 8 bits a channel, the photo has 16."]
+
+
+def test_photos_that_the_model_cannot_take_fail_alone(pipe, folder, tmp_path):
+    tifffile.imwrite(folder / "bright.tif", np.full((8, 8, 3), 9, np.float32), photometric="rgb")
+    rows = run(pipe, plan_batch(folder, tmp_path / "out"), settings_for(pipe), batch_size=8, jobs=4)
+    assert [name for name, row in rows.items() if row["status"] == "failed"] == ["bright.tif"]
+    assert "`image` floats must be in [0,1], got values from 9" in rows["bright.tif"]["error"]
+
+
+def test_a_file_larger_than_the_room_comes_in_alone(pipe, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("diffretouch.batch._PIXELS_INSIDE", 1000)
+    rows = run(pipe, plan_batch(folder, tmp_path / "out"), settings_for(pipe), jobs=3)
+    assert {row["status"] for row in rows.values()} == {"done"} and len(rows) == 6
+
+
+def test_sidecars_are_each_photos_own(pipe, folder, tmp_path):
+    plan = plan_batch(folder, tmp_path / "out")
+    run(pipe, plan, settings_for(pipe, c={"contrast": 0.3}), sidecars=True)
+    assert len(tree(tmp_path / "out")) == 12
+    for task in plan.tasks:
+        said = read_preset(sidecar_path(task.target))
+        assert said.photo == task.source.name and said.seed == seed_of(task.name)
+        assert said.to_json() == Settings(photo=said.photo).over(settings_of(load_photo(task.target))).to_json()
+
+
+def test_regions_are_made_of_each_photo(pipe, folder, tmp_path):
+    regions = ("luminosity=0.6-1:brightness=1",)
+    plan = plan_batch(folder, tmp_path / "out")
+    run(pipe, plan, settings_for(pipe, regions=regions))
+    run(pipe, plan_batch(folder, tmp_path / "plain"), settings_for(pipe))
+    with_region, plain = (load_photo(tmp_path / name / PHOTOS[0].name).pixels for name in ("out", "plain"))
+    luma = load_photo(PHOTOS[0]).pixels @ [0.299, 0.587, 0.114]
+    moved = np.abs(with_region - plain).mean(2)
+    assert settings_of(load_photo(tmp_path / "out" / PHOTOS[0].name)).regions == regions
+    assert moved[luma < 0.4].mean() < 0.5 * moved[luma > 0.6].mean()  # JPEG's blocks carry a little over
+
+
+class Brighter:
+    """A pipeline without noise and grids, with the call that all pipelines have."""
+
+    def __call__(self, image, *, strength=1.0, output_type="pil"):
+        assert output_type == "np" and image.dtype == np.float32
+
+        class Output:
+            images = [np.clip(image * (1 + 0.1 * strength), 0, 1)]
+
+        return Output()
+
+
+def test_any_pipeline(folder, tmp_path):
+    plan = plan_batch(folder, tmp_path / "out")
+    rows = run(Brighter(), plan, resolved(Settings(strength=0.5), Brighter(), "mine"))
+    assert {row["status"] for row in rows.values()} == {"done"}
+    before, after = (tifffile.imread(path / "deep.tif").astype(int) for path in (folder, tmp_path / "out"))
+    assert np.abs(after - np.minimum(before * 1.05, 65535)).max() <= 1
+    said = settings_of(load_photo(tmp_path / "out" / "deep.tif"))
+    assert (said.c, said.seed, said.strength, said.model) == (None, None, 0.5, "mine")
+
+
+# A series
+
+
+def test_a_series_gets_one_noise_and_one_brightness(pipe, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    pixels = load_photo(PHOTOS[0]).pixels * 0.8
+    gains = {"dark": 0.75, "middle": 1.0, "bright": 1.15, "night": 0.1}
+    for name, gain in gains.items():
+        save_photo(pixels * gain, source / f"{name}.png")
+    settings = settings_for(pipe, seed=3)
+    plan = plan_batch(source, tmp_path / "out")
+    values = list(series_brightness(pipe, plan.tasks, settings))
+    target = series_target(values)
+    assert len(values) == 4 and min(values) < target < max(values)
+    rows = run(pipe, plan, settings, series=target)
+    exposures = {name: rows[f"{name}.png"]["exposure"] for name in gains}
+    assert exposures["night"] == 1.5 and "not the series'" in rows["night.png"]["notes"][0]
+    assert exposures["dark"] > exposures["middle"] > exposures["bright"]
+    results = {name: load_photo(tmp_path / "out" / f"{name}.png") for name in gains}
+    brightness = {name: result.pixels @ [0.299, 0.587, 0.114] for name, result in results.items()}
+    for name in ("dark", "middle", "bright"):
+        assert brightness[name].mean() == pytest.approx(target, abs=3e-3)
+        said = settings_of(results[name])
+        assert said.seed == 3 and said.exposure == pytest.approx(exposures[name], abs=1e-3)
+    with pytest.raises(ValueError, match="no photo"):
+        series_target([])
+
+
+def test_exposure_is_a_gain_for_gamma_2_2():
+    pixels = np.array([[[0.0, 0.2, -0.1]]], np.float32)
+    assert exposed(pixels, None) is pixels and exposed(pixels.copy(), 0.0).tolist() == pixels.tolist()
+    np.testing.assert_allclose((exposed(pixels.copy(), 1.0)[0, 0, 1]) ** 2.2, 2 * 0.2**2.2, rtol=1e-5)
+
+
+# Reports, and what ends a batch before its end
+
+
+def test_reports_are_gone_on_with_after_a_kill(tmp_path):
+    path = tmp_path / "report.jsonl"
+    with Report(path) as report:
+        report.write({"photo": "a\n\udcff.jpg", "status": "done"})
+        report.write({"photo": "b.jpg", "status": "failed"})
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"photo": "c.jp')
+    with Report(path, append=True) as report:
+        assert report.done == {"a\n\udcff.jpg"}
+        report.write({"photo": "c.jpg", "status": "done"})
+    assert path.read_bytes() == whole + b'{"photo": "c.jpg", "status": "done"}\n'
+    for content in (b"text\n", b"[]\n", b'{"a": 1}\n'):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="no report"):
+            Report(path, append=True)
+        assert path.read_bytes() == content
+
+
+def test_a_closed_batch_leaves_whole_files_and_no_threads(pipe, folder, tmp_path):
+    for n in range(20):
+        shutil.copy(PHOTOS[n % 3], folder / f"{n}.jpg")
+    before, own_threads = threading.active_count(), torch.get_num_threads()
+    torch.set_num_threads(3)
+    rows = retouch_batch(pipe, plan_batch(folder, tmp_path / "out").tasks, settings_for(pipe), batch_size=2)
+    for _ in range(3):
+        next(rows)
+    rows.close()
+    assert threading.active_count() == before and torch.get_num_threads() == 3
+    torch.set_num_threads(own_threads)
+    names = tree(tmp_path / "out")
+    assert 3 <= len(names) < 26
+    for name in names:
+        load_photo(tmp_path / "out" / name)
+
+
+@pytest.mark.parametrize("options, message", [({"jobs": -1}, "`jobs`"), ({"jobs": 2.0}, "`jobs`"),
+                                              ({"batch_size": 0}, "`batch_size`")])  # fmt: skip
+def test_bad_arguments(options, message, pipe, tmp_path):
+    task = Task("a.jpg", tmp_path / "a.jpg", tmp_path / "b.jpg")
+    with pytest.raises(ValueError, match=message):
+        list(retouch_batch(pipe, [task], settings_for(pipe), **options))
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from diffretouch.batch import Report, existing_results, plan_batch, remove_unfinished, retouch_batch
+from diffretouch.settings import Settings
+
+class Brighter:
+    def __call__(self, image, *, strength=1.0, output_type="pil"):
+        self.images = [image * 1.1]
+        return self
+
+source, target, report = map(Path, sys.argv[1:])
+plan = plan_batch(source, target)
+remove_unfinished(plan.tasks)
+existing = existing_results(plan.tasks)
+tasks = [task for task in plan.tasks if task not in existing]
+with Report(report, append=report.exists()) as report:
+    try:
+        for row in retouch_batch(Brighter(), tasks, Settings(strength=1.0), jobs=3):
+            report.write(row)
+            print(row["status"], flush=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def start(*arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, *map(str, arguments)], stdout=subprocess.PIPE, text=True,
+                            cwd=ROOT, env=environment)  # fmt: skip
+
+
+def mixed_folder(source):
+    """200 files of five formats in three folders, 20 of them broken."""
+    files = {}
+    for suffix in (".jpg", ".png", ".tif", ".webp", ".avif"):
+        save_photo(np.full((24, 32, 3), 0.4), source.parent / f"one{suffix}")
+        files[suffix] = (source.parent / f"one{suffix}").read_bytes()
+    for n in range(200):
+        path = source / ("abc"[n % 3]) / f"{n:03}{list(files)[(n + n // 10) % 5]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(files[path.suffix][: (0, 3, 40, 200)[n // 10 % 4] if n % 10 == 7 else None])
+    return source
+
+
+def test_killed_at_half_and_run_again(tmp_path):
+    source, target, report = mixed_folder(tmp_path / "in"), tmp_path / "out", tmp_path / "report.jsonl"
+    killed = start(source, target, report)
+    for _ in range(100):
+        killed.stdout.readline()
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    half = {name: (target / name).stat().st_mtime_ns for name in tree(target) if not name.endswith(".tmp")}
+    assert 80 <= len(half) < 180
+    again = start(source, target, report)
+    out, _ = again.communicate()
+    assert again.returncode == 0
+    broken = {f"{'abc'[n % 3]}/{n:03}" for n in range(7, 200, 10)}
+    names = {name.rpartition(".")[0] for name in tree(target)}
+    assert len(tree(target)) == len(names) == 180 and not names & broken  # nothing else, no unfinished file
+    assert all((target / name).stat().st_mtime_ns == time for name, time in half.items())  # none twice
+    assert out.count("done") == 180 - len(half)
+    for name in tree(target):
+        load_photo(target / name)
+    rows = [json.loads(line) for line in report.read_text().splitlines()]
+    done = [row["photo"] for row in rows if row["status"] == "done"]
+    assert len(done) == len(set(done)) >= 180 - 6  # those that were written but not yet told when the kill came
+    failed = {row["photo"].rpartition(".")[0] for row in rows if row["status"] == "failed"}
+    assert failed == broken and all(row["photo"] in row["error"] for row in rows if row["status"] == "failed")
+
+
+def test_ctrl_c_leaves_no_half_file(tmp_path):
+    source, target = mixed_folder(tmp_path / "in"), tmp_path / "out"
+    stopped = start(source, target, tmp_path / "report.jsonl")
+    for _ in range(50):
+        stopped.stdout.readline()
+    stopped.send_signal(signal.SIGINT)
+    stopped.communicate(timeout=60)
+    assert stopped.returncode == 130
+    names = tree(target)
+    assert 30 <= len(names) < 180 and not [name for name in names if name.endswith(".tmp")]
+    for name in names:
+        load_photo(target / name)

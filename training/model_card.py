@@ -1,0 +1,78 @@
+"""The card of a trained model, with the settings that it was really trained with, and its way to the Hub."""
+
+import json
+import sys
+from importlib.metadata import version
+
+from huggingface_hub import ModelCardData, create_repo, upload_folder
+from huggingface_hub.errors import HfHubHTTPError
+
+_VERSIONS = ("torch", "diffusers", "accelerate", "transformers")
+
+
+def model_card(args, *, steps, data, losses, figures=None, processes=1, parameters=None):
+    """The text of `README.md`.
+
+    Args:
+        args: the settings of the training.
+        steps (`int`): that were done.
+        data (`dict`): the data set's `describe`.
+        losses (`dict`): of the last step.
+        figures (`dict`, *optional*): of the last validation.
+        processes (`int`): that trained together.
+        parameters (`int`, *optional*): of the model.
+    """
+    import diffretouch
+
+    head = ModelCardData(library_name="diffusers", tags=["photo-retouching", "image-enhancement", "diffretouch"])
+    batch = args.train_batch_size * args.gradient_accumulation_steps * processes
+    rows = [f"| `{key}` | {_cell(value)} |" for key, value in sorted(vars(args).items()) if value is not None]
+    versions = [f"{name} {version(name)}" for name in _VERSIONS]
+    size = f" of {parameters:,} parameters" if parameters else ""
+    text = [
+        f"---\n{head.to_yaml()}\n---\n",
+        "# A DiffRetouch model\n",
+        f"A retouching model{size}, trained for {steps} of {args.max_train_steps} steps of {batch} pairs by "
+        f"`training/train_diffretouch.py` of diffretouch {diffretouch.__version__} ({', '.join(versions)}).\n",
+        "```python\nfrom diffretouch import DiffRetouchPipeline\n\n"
+        'pipe = DiffRetouchPipeline.from_pretrained("...")  # this folder or repository\n'
+        'pipe(image, c={"brightness": 0.5}).images[0]\n```\n',
+        f"## Data\n\n```json\n{json.dumps(data, indent=1, default=str)}\n```\n",
+        "## Losses at the last step\n\n| loss | weighted |\n|---|---|",
+        *(f"| {name} | {value:.5g} |" for name, value in losses.items()),
+    ]
+    if figures:
+        text += ["\n## Last validation\n\n| figure | |\n|---|---|"]
+        text += [f"| {name} | {value:.3f} |" for name, value in figures.items()]
+    text += ["\n## Settings\n\n| | |\n|---|---|", *rows]
+    return "\n".join(text) + "\n"
+
+
+def _cell(value):
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def open_repository(args):
+    """Make sure, before hours of training, that the Hub takes what will be pushed; return the repository's id."""
+    if not args.push_to_hub:
+        return None
+    name = args.hub_model_id or args.output_dir.rstrip("/").rsplit("/", 1)[-1]
+    try:
+        return create_repo(name, exist_ok=True, private=args.hub_private).repo_id
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SystemExit(f"`--push_to_hub`: the repository {name} cannot be opened: {reason}") from error
+
+
+def push(repository, output_dir, step):
+    """Upload the model, its card and its validation sheets; checkpoints and logs stay here."""
+    try:
+        upload_folder(
+            repo_id=repository,
+            folder_path=output_dir,
+            commit_message=f"{step} steps",
+            allow_patterns=["*.json", "*.safetensors", "README.md", "validation/*.png"],
+            ignore_patterns=["checkpoint-*", "checkpoint-*/**", "logs/**", "timing.json"],
+        )
+    except (OSError, ValueError, HfHubHTTPError) as error:  # the model is trained and lies in output_dir
+        print(f"`--push_to_hub`: {repository} was not reached, the model is in {output_dir}: {error}", file=sys.stderr)

@@ -1,0 +1,178 @@
+"""Train CSRNet or CSRNet-L, from pairs or from a folder of finished photos alone.
+
+accelerate launch training/train_csrnet.py --train_data_dir PHOTOS --output_dir runs/csrnet
+accelerate launch training/train_csrnet.py --train_data_dir PHOTOS --network csrnet-l --init runs/csrnet \\
+    --output_dir runs/csrnet_l
+"""
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.utils import send_to_device, set_seed
+from diffusers.training_utils import EMAModel
+from tqdm.auto import tqdm
+
+from diffretouch.models.csrnet import CSRNet, CSRNetL
+from diffretouch.pipelines.pipeline_csrnet import CSRNetPipeline
+from diffretouch.training.checkpoints import (
+    check_output_dir,
+    leave_signals_to_the_loop,
+    resume,
+    save_checkpoint,
+    stop_agreed,
+    stop_signals,
+)
+from diffretouch.training.log import Log
+from diffretouch.training.pairs import add_pair_arguments, training_pairs, verify_if_asked
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add_pair_arguments(parser)
+    add("--network", choices=["csrnet", "csrnet-l"], default="csrnet")
+    add("--init", help="CSRNetPipeline to start from; csrnet-l also starts from a csrnet, and does what it does")
+    add(
+        "--train_condition_only",
+        action="store_true",
+        help="leave the base network as it is: turns one expert's model (--init) into another's",
+    )
+    add("--output_dir", required=True)
+    add("--resolution", type=int, default=128, help="side of the training crops, and of the thumbnails of the model")
+    add("--pixel_stride", type=int, default=1, help="csrnet's loss sees every n-th row and column; the condition all")
+    add("--train_batch_size", type=int, default=16)
+    add("--max_train_steps", type=int, default=6000)
+    add("--learning_rate", type=float, default=1e-4)
+    add("--halvings", type=int, default=5, help="the learning rate is halved so often, evenly over the training")
+    add("--ema_decay", type=float, default=0.998)
+    add("--mixed_precision", choices=["no", "fp16", "bf16"], default="no")
+    add("--dataloader_num_workers", type=int, default=1)
+    add("--checkpointing_steps", type=int, default=500)
+    add("--checkpoints_total_limit", type=int, default=2)
+    add("--resume_from_checkpoint", help='"latest" or a checkpoint directory')
+    add("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    if args.train_condition_only and not args.init:
+        parser.error("--train_condition_only needs --init: a base network that was trained before.")
+    if args.network == "csrnet-l" and args.pixel_stride != 1:
+        parser.error("--pixel_stride must be 1 with --network csrnet-l, which looks at neighbouring pixels.")
+    return args
+
+
+def build_network(args):
+    """The network that `args` ask for, with what is to be trained marked by `requires_grad`."""
+    network = CSRNetPipeline.from_pretrained(args.init).network if args.init else None
+    if network is None:
+        network = {"csrnet": CSRNet, "csrnet-l": CSRNetL}[args.network](condition_size=args.resolution)
+    elif args.network == "csrnet-l" and isinstance(network, CSRNet):
+        network = CSRNetL.from_csrnet(network)
+    elif isinstance(network, CSRNetL) != (args.network == "csrnet-l"):
+        raise SystemExit(f"`--init`: {args.init} holds a {type(network).__name__}, --network asks for {args.network}.")
+    if network.config.input_space != "srgb":
+        raise SystemExit(f"`--init`: {args.init} takes {network.config.input_space} photos, the pairs are sRGB.")
+    network.register_to_config(condition_size=args.resolution)
+    network.requires_grad_(True).train()
+    if args.train_condition_only:
+        network.convs.requires_grad_(False)
+    return network
+
+
+def batches(args, accelerator, first_step):
+    """This process' batches on its device, from `first_step` on.
+
+    Sample k is the same whatever was read before, so a training goes on at any step; and each process takes its part
+    of the same batch. (Shards are streams: see `Shards`.)
+    """
+    size, process, processes = args.train_batch_size, accelerator.process_index, accelerator.num_processes
+    place = {"start": first_step * size, "batch_size": size, "process": process, "processes": processes}
+    pairs = training_pairs(args, args.resolution, vary=False, **place)
+    if isinstance(pairs, torch.utils.data.IterableDataset):
+        how = {"batch_size": size}
+    else:
+        starts = ((n * processes + process) * size for n in range(first_step, args.max_train_steps))
+        how = {"batch_sampler": (range(start, start + size) for start in starts)}
+    workers = {"num_workers": args.dataloader_num_workers, "worker_init_fn": leave_signals_to_the_loop}
+    loader = torch.utils.data.DataLoader(pairs, pin_memory=accelerator.device.type == "cuda", **how, **workers)
+    return (send_to_device(batch, accelerator.device, non_blocking=True) for batch in loader)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    verify_if_asked(args, args.resolution)
+    set_seed(args.seed)
+    accelerator = Accelerator(mixed_precision=args.mixed_precision)
+    output_dir, going_on = Path(args.output_dir), args.resume_from_checkpoint
+    if accelerator.is_main_process:
+        check_output_dir(output_dir, going_on)
+    accelerator.wait_for_everyone()
+
+    # 1. Network, optimizer and schedule (paper, Sec. 4.1: L1, Adam 1e-4 with beta 0.9 and 0.99, halved in steps)
+    network = build_network(args)
+    ema = EMAModel(network.parameters(), decay=args.ema_decay, use_ema_warmup=True, power=3 / 4)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, args.learning_rate, betas=(0.9, 0.99))
+    stretch = args.max_train_steps * accelerator.num_processes / (args.halvings + 1)
+    lr_schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 ** int(step / stretch))
+    network, optimizer, lr_schedule = accelerator.prepare(network, optimizer, lr_schedule)
+    ema.to(accelerator.device)
+
+    # 2. Resume, and data from there on
+    first_step = resume(going_on, output_dir, accelerator, ema, vars(args)) if going_on else 0
+    loader, stride = batches(args, accelerator, first_step), args.pixel_stride
+
+    # 3. The loop
+    stopping, log, written = stop_signals(), Log(accelerator, output_dir, args), True
+    bar = tqdm(range(first_step, args.max_train_steps), disable=not accelerator.is_local_main_process)
+    for step in bar:
+        batch = log.next_batch(loader)
+        with accelerator.autocast():
+            retouched = network(batch["input"][..., ::stride, ::stride], batch["input"])
+        loss = F.l1_loss(retouched.float(), batch["target"][..., ::stride, ::stride])
+        if not loss.isfinite():
+            raise SystemExit(f"step {step}: the loss is {loss.item()}, on these files: {', '.join(batch['name'])}")
+        accelerator.backward(loss)
+        optimizer.step()
+        lr_schedule.step()
+        optimizer.zero_grad()
+        ema.step(accelerator.unwrap_model(network).parameters())
+        log.add({"l1": loss})
+        done = step + 1
+        log.step(done, lr_schedule.get_last_lr()[0], bar)
+        last = done == args.max_train_steps or stop_agreed(stopping, accelerator)
+        if done % args.checkpointing_steps == 0 or last:
+            written = save_checkpoint(output_dir, done, accelerator, ema, args.checkpoints_total_limit, vars(args))
+            if accelerator.is_main_process:
+                save_pipeline(output_dir, accelerator.unwrap_model(network), ema)
+        if last:
+            break
+    log.close()
+    if not written:
+        raise SystemExit(f"{output_dir}: the last checkpoint could not be written, see the warnings.")
+
+
+def save_pipeline(output_dir, network, ema):
+    """The EMA weights as a pipeline in `output_dir`, ready for `CSRNetPipeline.from_pretrained`.
+
+    Written aside first, so that a failure leaves the one before.
+    """
+    aside = output_dir / "model.tmp"
+    ema.store(network.parameters())
+    ema.copy_to(network.parameters())
+    try:
+        CSRNetPipeline(network).save_pretrained(aside)
+        for path in sorted(path for path in aside.rglob("*") if path.is_file()):
+            place = output_dir / path.relative_to(aside)
+            place.parent.mkdir(exist_ok=True)
+            os.replace(path, place)
+    finally:
+        ema.restore(network.parameters())
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

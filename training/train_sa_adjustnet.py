@@ -1,0 +1,230 @@
+"""Train SA-AdjustNet on photos retouched by region: simulated local effects, or the photos of Yan et al.
+
+accelerate launch training/train_sa_adjustnet.py --train_data_dir PHOTOS --effect local_xpro --output_dir runs/xpro
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from diffusers.optimization import get_scheduler
+from tqdm.auto import tqdm
+
+from diffretouch.adjustment_losses import adjustment_loss, moved_usage, scene_loss
+from diffretouch.data.local_effects import EFFECTS, REGIONS, LocalEffectPhotos
+from diffretouch.data.scene_parsing import CLASSES, SceneParse150
+from diffretouch.data.yan import YanPhotos
+from diffretouch.metrics import srgb_to_lab
+from diffretouch.models.sa_adjustnet import SMALL_ADJUSTNET, SAAdjustNet, load_backbone
+from diffretouch.pipelines.pipeline_sa_adjustnet import SAAdjustNetPipeline
+from diffretouch.training.checkpoints import (
+    check_output_dir,
+    leave_signals_to_the_loop,
+    resume,
+    save_checkpoint,
+    stop_signals,
+)
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--train_data_dir", required=True, help="folder of photos; yan: of the autotoned photos")
+    add("--dataset", choices=["effects", "yan"], default="effects")
+    add("--effect", choices=list(EFFECTS), default="foreground_pop_out", help="effects: what is simulated")
+    add("--target_dir", help="yan: folder of one style's photos")
+    add("--split_dir", help="yan: folder of the published id lists")
+    add("--exclude", help="text file with photo names to leave out, one a line")
+    add("--on_bad_file", choices=["stop", "skip"], default="stop")
+    add("--output_dir", required=True)
+    add("--size", choices=["full", "small"], default="full", help="ResNet-50 on 512 px, or the bundled model's size")
+    add("--backbone_weights", help="saved ResNet to start from: a directory or Hub id; random without")
+    add("--loss", choices=["huber", "mse"], default="huber")
+    add("--huber_delta", type=float, default=0.04, help="in Lab / 100")
+    add("--scene_weight", type=float, default=0.0, help="multi-task loss by scene parsing, 0.01 in the paper")
+    add("--scene_data_dir", help="SceneParse150; without it the regions of simulated effects stand in for its classes")
+    add("--presets", type=int, default=0, help="K of the adjustment map (2, 4, 2 in the paper), 0 for none")
+    add("--preset_influence", type=float, default=0.8, help="of how often a preset is used on its weight")
+    add("--usage_momentum", type=float, default=0.99)
+    add("--pixels", type=int, default=2048, help="random pixels per photo that are trained on")
+    add("--train_batch_size", type=int, default=4)
+    add("--max_train_steps", type=int, default=7500, help="500 epochs of 60 photos in batches of 4")
+    add("--learning_rate", type=float, default=1e-4)
+    add("--backbone_lr_scale", type=float, default=0.5)
+    add("--lr_scheduler", default="constant")
+    add("--lr_warmup_steps", type=int, default=0)
+    add("--max_grad_norm", type=float, default=1.0)
+    add("--mixed_precision", choices=["no", "bf16"], default="no")
+    add("--dataloader_num_workers", type=int, default=0)
+    add("--checkpointing_steps", type=int, default=500)
+    add("--checkpoints_total_limit", type=int, default=2)
+    add("--resume_from_checkpoint", help='"latest" or a checkpoint directory')
+    add("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    if args.presets == 1 or args.presets < 0:
+        parser.error("--presets must be 0 or at least 2")
+    if args.dataset == "yan" and not (args.target_dir and args.split_dir):
+        parser.error("--dataset yan needs --target_dir and --split_dir")
+    if args.scene_weight and args.dataset == "yan" and not args.scene_data_dir:
+        parser.error("--scene_weight needs --scene_data_dir: the photos of Yan et al. come without scene classes")
+    if args.scene_data_dir and not args.scene_weight:
+        parser.error("--scene_data_dir needs --scene_weight")
+    return args
+
+
+class SparseModel(torch.nn.Module):
+    """`SAAdjustNet.sparse` as a forward, as data-parallel training needs it."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, view, pixels):
+        return self.network.sparse(view, pixels)
+
+
+def build_network(args):
+    settings = dict(SMALL_ADJUSTNET) if args.size == "small" else {}
+    classes = 0
+    if args.scene_weight:
+        classes = CLASSES if args.scene_data_dir else len(REGIONS)
+    network = SAAdjustNet(**settings, presets=args.presets, scene_classes=classes)
+    if args.backbone_weights:
+        load_backbone(network, args.backbone_weights)
+    return network
+
+
+def build_data(args, size):
+    """The pairs, and the scenes of SceneParse150 or `None`; both endless."""
+    common = dict(pixels=args.pixels, seed=args.seed, on_bad_file=args.on_bad_file)
+    if args.dataset == "yan":
+        pairs = YanPhotos(args.train_data_dir, args.target_dir, args.split_dir, "train", size, **common)
+    else:
+        exclude = Path(args.exclude).read_text().split("\n") if args.exclude else ()
+        pairs = LocalEffectPhotos(args.train_data_dir, args.effect, size, exclude=exclude, **common)
+    return pairs, SceneParse150(args.scene_data_dir, "training", size, **common) if args.scene_data_dir else None
+
+
+def at_pixels(maps, pixels):
+    """(B,C,S,S) at (B,P) positions -> (B,P,C)."""
+    return maps.flatten(2).gather(2, pixels[:, None].expand(-1, maps.shape[1], -1)).transpose(1, 2)
+
+
+def training_losses(model, network, batch, scenes, args):
+    """The losses of one batch, weighted, as a dict; and the probabilities of the presets."""
+    target = at_pixels(srgb_to_lab(batch["target"]) / 100, batch["pixels"])
+    size = len(target)
+    # Scenes run in the same forward: batch norm and data-parallel training want one.
+    both = batch if scenes is None else {k: torch.cat([batch[k], scenes[k]]) for k in ("input", "pixels")}
+    estimates, probabilities, logits = model(both["input"], both["pixels"])
+    estimates, probabilities = estimates[:size], None if probabilities is None else probabilities[:size]
+    losses = {
+        "regression": adjustment_loss(
+            estimates.float(),
+            probabilities,
+            target,
+            kind=args.loss,
+            delta=args.huber_delta,
+            usage=network.usage,
+            influence=args.preset_influence,
+        )
+    }
+    if args.scene_weight:
+        labelled, logits = (batch, logits) if scenes is None else (scenes, logits[size:])
+        scene = at_pixels(labelled["scene"][:, None], labelled["pixels"])[..., 0]
+        losses["scene"] = args.scene_weight * scene_loss(logits.float(), scene)
+    return losses, probabilities
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    set_seed(args.seed)
+    accelerator = Accelerator(mixed_precision=args.mixed_precision)
+    output_dir = Path(args.output_dir)
+    check_output_dir(output_dir, args.resume_from_checkpoint)
+
+    # 1. Model, optimizer and schedule: the backbone learns more slowly
+    network = build_network(args)
+    backbone = list(network.resnet.parameters())
+    known = {id(p) for p in backbone}
+    others = [p for p in network.parameters() if id(p) not in known]
+    optimizer = torch.optim.Adam(
+        [{"params": backbone, "lr": args.learning_rate * args.backbone_lr_scale}, {"params": others}],
+        args.learning_rate,
+    )
+    lr_schedule = get_scheduler(
+        args.lr_scheduler,
+        optimizer,
+        num_warmup_steps=args.lr_warmup_steps * accelerator.num_processes,
+        num_training_steps=args.max_train_steps * accelerator.num_processes,
+    )
+    model, optimizer, lr_schedule = accelerator.prepare(SparseModel(network), optimizer, lr_schedule)
+    network = accelerator.unwrap_model(model).network
+
+    # 2. Resume
+    first_step = 0
+    if args.resume_from_checkpoint:
+        first_step = resume(args.resume_from_checkpoint, output_dir, accelerator, None, vars(args))
+
+    # 3. Data: sample k is the same whatever was read before
+    per_step = args.train_batch_size * accelerator.num_processes
+    loaders = [
+        None if data is None else iter(
+            accelerator.prepare(
+                torch.utils.data.DataLoader(
+                    data,
+                    args.train_batch_size,
+                    sampler=range(first_step * per_step, args.max_train_steps * per_step),
+                    num_workers=args.dataloader_num_workers,
+                    worker_init_fn=leave_signals_to_the_loop,
+                )
+            )
+        )
+        for data in build_data(args, network.config.view_size)
+    ]  # fmt: skip
+
+    # 4. The loop
+    stopping = stop_signals()
+    bar = tqdm(range(first_step, args.max_train_steps), disable=not accelerator.is_local_main_process)
+    log = None
+    if accelerator.is_main_process:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        log = open(output_dir / "log.jsonl", "a")
+    model.train()
+    for step in bar:
+        batch, scenes = (loader and next(loader) for loader in loaders)
+        with accelerator.autocast():
+            losses, probabilities = training_losses(model, network, batch, scenes, args)
+        loss = sum(losses.values())
+        if not loss.isfinite():
+            raise SystemExit(f"step {step}: the loss is {loss.item()} with {', '.join(batch['name'])}.")
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+        optimizer.step()
+        lr_schedule.step()
+        optimizer.zero_grad()
+        if probabilities is not None:
+            shares = accelerator.reduce(probabilities.detach().float().mean((0, 1)), "mean")
+            network.usage.copy_(moved_usage(network.usage, shares[None], args.usage_momentum))
+        if log is not None:
+            row = {"step": step + 1, "lr": lr_schedule.get_last_lr()[-1], **{k: v.item() for k, v in losses.items()}}
+            if probabilities is not None:
+                row["usage"] = [round(share, 4) for share in network.usage.tolist()]
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+            bar.set_postfix({k: f"{v.item():.5f}" for k, v in losses.items()})
+        done = step + 1
+        if done % args.checkpointing_steps == 0 or done == args.max_train_steps or stopping:
+            save_checkpoint(output_dir, done, accelerator, None, args.checkpoints_total_limit, vars(args))
+            if accelerator.is_main_process:
+                SAAdjustNetPipeline(network).save_pretrained(output_dir)
+        if stopping:
+            break
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()
