@@ -1,23 +1,41 @@
 """Compiled loops over the pixels of large photos, in strips and threads."""
 
 import functools
+import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 
-from diffretouch.models.slice_apply import _cache_folder, _compiling
-
 STRIP = 1 << 18  # pixels, one task of a thread
+
+_compiling = threading.Lock()
+
+
+def kernel(function, *types):
+    """`function` compiled for these types, once; it runs without the interpreter's lock.
+
+    Args:
+        function: what numba can compile.
+        types: a type of numba by name ("float32"), or an array's: (name, ndim, readonly), contiguous, or
+            (name, ndim, readonly, layout) with numba's "C", "F" or "A" (any strides).
+    """
+    with _compiling:
+        return _compile_once(function, types)
 
 
 @functools.cache
 def _compile_once(function, types):
-    import numba
+    import numba  # takes a second: not before the first use
 
-    compile_kernel = functools.partial(numba.njit, numba.void(*types), nogil=True, fastmath={"contract"})
-    # Both settings as for the pass of the bilateral grid (`models/slice_apply.py`), which says why
+    compile_kernel = functools.partial(
+        numba.njit, numba.void(*map(_numba_type, types)), nogil=True, fastmath={"contract"}
+    )
+    # Without this pass of LLVM, which is off in numba, the 4-wide sums of `slice_apply` stay scalar: half the speed.
     slp, numba.config.SLP_VECTORIZE = numba.config.SLP_VECTORIZE, 1
+    # Beside the source, what numba keeps would outlive an uninstall, and the folder left behind would hide a later
+    # editable install.
     cache_folder, numba.config.CACHE_DIR = numba.config.CACHE_DIR, numba.config.CACHE_DIR or _cache_folder()
     try:
         return compile_kernel(cache=True)(function)
@@ -27,19 +45,18 @@ def _compile_once(function, types):
         numba.config.SLP_VECTORIZE, numba.config.CACHE_DIR = slp, cache_folder
 
 
-def kernel(function, *types):
-    """`function` compiled for these types, which are numba's names ("float32"), or ("uint8", ndim, readonly)."""
-    with _compiling:
-        import numba
+def _numba_type(kind):
+    import numba
 
-        made = []
-        for kind in types:
-            if isinstance(kind, str):
-                made.append(getattr(numba, kind))
-            else:
-                name, ndim, readonly = kind
-                made.append(numba.types.Array(getattr(numba, name), ndim, "C", readonly=readonly))
-        return _compile_once(function, tuple(made))
+    if isinstance(kind, str):
+        return getattr(numba, kind)
+    name, ndim, readonly, layout = (*kind, "C")[:4]
+    return numba.types.Array(getattr(numba, name), ndim, layout, readonly=readonly)
+
+
+def _cache_folder():
+    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or os.path.expanduser("~/.cache")
+    return os.path.join(base, "diffretouch")
 
 
 def strips(height, width, pixels=STRIP):
@@ -49,7 +66,11 @@ def strips(height, width, pixels=STRIP):
 
 
 def in_threads(work, tasks):
-    """`work(task)` for all tasks, in `torch.get_num_threads()` threads; the results in order."""
+    """`work(task)` for all tasks, in `torch.get_num_threads()` threads; the results in order.
+
+    The threads are our own and end with the call. Numba's cannot be used from two threads at once under one of its
+    threading layers, nor after a fork under another.
+    """
     threads = min(torch.get_num_threads(), len(tasks))
     if threads <= 1:
         return [work(task) for task in tasks]

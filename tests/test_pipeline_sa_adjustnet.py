@@ -180,7 +180,7 @@ def test_bundled_model_knows_the_effect():
     errors = []
     for path in sorted(PHOTOS.glob("*.jpg")):
         with Image.open(path) as image:
-            pixels = torch.from_numpy(np.asarray(image.convert("RGB"))).permute(2, 0, 1) / 255
+            pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 255
         target = local_effect(pixels, "foreground_pop_out")[None]
         out = pipe(pixels, output_type="pt")
         errors.append([delta_e76(x, target).item() for x in (pixels[None], out.images)])

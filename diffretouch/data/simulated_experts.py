@@ -10,7 +10,7 @@ import torch
 
 from diffretouch.attributes import attribute_labels, measure_attributes
 
-_LUMA = np.float32([0.299, 0.587, 0.114])
+LUMA = np.float32([0.299, 0.587, 0.114])  # weights of (R,G,B), ITU-R BT.601
 
 
 def to_linear(srgb):
@@ -41,9 +41,9 @@ def camera_input(photo, rng):
     image = to_srgb(np.clip(to_linear(photo) * light[..., None] * gains.astype(np.float32), 0, 1))
 
     image = image ** np.float32(2.0 ** rng.uniform(-0.15, 0.4))  # middle tones sink, white stays
-    pivot = float((image @ _LUMA).mean())
+    pivot = float((image @ LUMA).mean())
     image = pivot + (image - pivot) * rng.uniform(0.85, 1.1)
-    luma = (image @ _LUMA)[..., None]
+    luma = (image @ LUMA)[..., None]
     image = luma + (image - luma) * rng.uniform(0.6, 1.1)
     floor = rng.uniform(0, 0.13) if rng.random() < 0.75 else 0.0
     white = 1 - rng.uniform(0, 0.06)
@@ -52,17 +52,26 @@ def camera_input(photo, rng):
     return (np.round(np.clip(image, 0, 1) * 255) / 255).astype(np.float32)
 
 
-def _finish(photo, saturation, contrast, warmth, brightness, split):
-    """One set of darkroom controls: all zeros leave the photo as it is."""
+def finish(photo, saturation, contrast, warmth, brightness, split):
+    """One set of darkroom controls: all zeros, and no split tone, leave the photo as it is.
+
+    Args:
+        photo: (H,W,3) float32, clipped to [0,1].
+        saturation, contrast, warmth, brightness (`float`): powers of two, + is more.
+        split (*optional*): what is added to the (R,G,B) of shadows and of highlights, (2,3).
+
+    Returns:
+        (H,W,3) float32 in [0,1].
+    """
     if warmth:
         gains = np.float32([2.0**warmth, 1.0, 2.0**-warmth])
         # The power of the encoding curve turns gains in linear light into gains in sRGB; luma is kept.
         warmed = photo * gains ** np.float32(1 / 2.2)
-        photo = warmed * ((photo @ _LUMA).mean() + 1e-4) / ((warmed @ _LUMA).mean() + 1e-4)
+        photo = warmed * ((photo @ LUMA).mean() + 1e-4) / ((warmed @ LUMA).mean() + 1e-4)
     photo = np.clip(photo, 0, 1)
     if brightness:
         photo = photo ** np.float32(2.0**-brightness)
-    luma = (photo @ _LUMA)[..., None]
+    luma = (photo @ LUMA)[..., None]
     if contrast:
         # An S-curve around the photo's own mean, which keeps black, white and the mean in place.
         pivot = float(np.clip(luma.mean(), 0.1, 0.9))
@@ -79,7 +88,7 @@ def _finish(photo, saturation, contrast, warmth, brightness, split):
     return np.clip(photo, 0, 1)
 
 
-# How far one unit of c moves each control of `_finish`, roughly: the first guess of the search below.
+# How far one unit of c moves each control of `finish`, roughly: the first guess of the search below.
 _CONTROL_STEPS = np.float32([0.5, 0.4, 0.5, 0.5])
 _CONTROL_LIMITS = np.float32([2.5, 1.6, 1.6, 1.8])
 
@@ -104,9 +113,9 @@ def expert_version(photo, c, rng, style=0.0):
     start = _scores(small)
     controls = c * _CONTROL_STEPS
     for _ in range(5):
-        reached = attribute_labels(_scores(_finish(small, *controls, split))[None], start, limit=4.0)[0].numpy()
+        reached = attribute_labels(_scores(finish(small, *controls, split))[None], start, limit=4.0)[0].numpy()
         controls = np.clip(controls + 0.8 * (c - reached) * _CONTROL_STEPS, -_CONTROL_LIMITS, _CONTROL_LIMITS)
-    return _finish(photo, *controls, split)
+    return finish(photo, *controls, split)
 
 
 def _scores(photo):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .simulated_experts import _LUMA, _finish
+from .simulated_experts import LUMA, finish
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def draw_tastes(count, seed=0, *, looks=0):
     for i in range(count):
         # A tone and its complement, of no luma: teal shadows with orange highlights, and so on round the circle
         tone = 0.03 * depth[i] * np.cos(hue[i] + np.array([0, 2, 4]) * np.pi / 3)
-        tone = tone - tone @ _LUMA
+        tone = tone - tone @ LUMA
         tastes.append(
             Taste(
                 controls=tuple(controls[i].tolist()),
@@ -94,14 +94,14 @@ def taste_version(photo, taste, rng, looks=None):
 
     if dodge or vignette:
         # Smooth over the photo, as a hand with a large soft brush does it
-        luma = torch.from_numpy(np.ascontiguousarray(photo @ _LUMA))[None, None]
+        luma = torch.from_numpy(np.ascontiguousarray(photo @ LUMA))[None, None]
         areas = F.interpolate(luma, (min(8, height), min(8, width)), mode="bilinear", antialias=True)
         areas = F.interpolate(areas, (height, width), mode="bicubic", align_corners=False)[0, 0].numpy()
         y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
         x = np.linspace(-1, 1, width, dtype=np.float32)[None]
         stops = 2 * dodge * (float(luma.mean()) - areas) - vignette * ((x * x + y * y) / 2 - 1 / 3)
         photo = 1 - (1 - np.clip(photo, 0, 1)) ** (2.0 ** stops[..., None].astype(np.float32))  # white stays white
-    photo = _finish(photo, *controls, np.float32([taste.shadows, taste.highlights]))
+    photo = finish(photo, *controls, np.float32([taste.shadows, taste.highlights]))
     if taste.look is not None and strength:
         photo = photo + strength * (apply_look(photo, looks[taste.look]) - photo)
     photo = taste.black + photo * np.float32(taste.white - taste.black)

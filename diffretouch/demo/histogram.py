@@ -14,7 +14,8 @@ def channel_counts(pixels):
 def clipped(pixels):
     """Shares of the pixels whose channels are all 0, and all 255."""
     some = _some(pixels)
-    return float((some.max(1) == 0).mean()), float((some.min(1) == 255).mean())
+    red, green, blue = some.T
+    return float(((red | green | blue) == 0).mean()), float(((red & green & blue) == 255).mean())
 
 
 def histogram_svg(before, after):

@@ -176,7 +176,8 @@ class Page:
         visit = self.visits[session]
         look = self._look(visit, controls)
         words = RANGES.get(kind)
-        area = visit.add_area(look._replace(c=visit.c), words, name=kind if words else None)
+        area = next((area for area in visit.areas if words and area.words == words), None)  # chosen again
+        area = area or visit.add_area(look._replace(c=visit.c), words, name=kind if words else None)
         return self._new_area(visit, controls, area)
 
     def load_area(self, session, controls, path):

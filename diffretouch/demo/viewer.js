@@ -182,8 +182,16 @@ message.querySelector('button').addEventListener('click', () => tell(''));
 // Opening: a button, a sample, or a drop anywhere on the page; the upload itself is the upload button's
 const upload_input = () => document.querySelector('#head input[type=file]');
 find('.open').addEventListener('click', () => upload_input().click());
-for (const button of element.querySelectorAll('[data-sample]')) {
-  button.addEventListener('click', () => trigger('sample', { name: button.dataset.sample }));
+// Made here and not in the template, which Gradio compiles anew for every picture
+for (const sample of props.samples) {
+  const button = document.createElement('button'), picture = new Image();
+  button.type = 'button';
+  button.dataset.sample = sample.name;
+  picture.src = sample.src;
+  picture.alt = sample.alt;
+  button.append(picture);
+  button.addEventListener('click', () => trigger('sample', { name: sample.name }));
+  find('.samples').append(button);
 }
 find('.close').addEventListener('click', () => trigger('leave'));
 document.addEventListener('dragover', (event) => {
@@ -212,6 +220,7 @@ document.addEventListener('change', (event) => {
   } else {
     tell('');
     setBusy({ text: 'Reading the file', always: true });
+    setTimeout(() => { input.value = ''; });  // so that the same file can be chosen again
   }
 }, true);
 

@@ -7,21 +7,19 @@ rescaled.
 """
 
 import functools
-import os
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from diffretouch.kernels import in_threads, kernel, strips
 
 BACKENDS = ("numba", "torch")
 
 # The numbers that stand for 1.0 in a photo.
 _WHITE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
 
-# Pixels in one strip. One task of a thread in the numba pass; what the torch pass holds twelve coefficients of.
-_NUMBA_STRIP = 1 << 18
+# Pixels in one strip of the torch pass, which holds twelve coefficients of each.
 _TORCH_STRIP = {"cpu": 1 << 16, "cuda": 1 << 21}
 
 _CHUNK = 512  # pixels whose intermediate values the numba kernel keeps, a size for the first-level cache
@@ -29,7 +27,6 @@ _LANES = 16  # one cell in the kernel's table: 4 inputs (R, G, B, 1) x 4 outputs
 
 _f32 = np.float32
 _u64 = np.uint64
-_compiling = threading.Lock()
 
 
 @torch.no_grad()
@@ -210,11 +207,6 @@ def _positions(pixels, cells):
     return cell, (position - cell).astype(np.float32)
 
 
-def _strips(height, width, pixels):
-    rows = max(1, pixels // width)
-    return [slice(start, min(start + rows, height)) for start in range(0, height, rows)]
-
-
 def _apply_numba(cells, curve, source, target):
     """One photo (H,W,3), a CPU tensor or an array, into `target` of the same shape."""
     height, width = source.shape[:2]
@@ -268,17 +260,7 @@ def _apply_numba(cells, curve, source, target):
         if result is not finished:
             finished[...] = result
 
-    strips = _strips(height, width, _NUMBA_STRIP)
-    threads = min(torch.get_num_threads(), len(strips))
-    if threads == 1:
-        for strip in strips:
-            retouch(strip)
-        return
-    # Own threads, which end with the call, instead of numba's: those cannot be used from two threads at once under
-    # one of its threading layers, nor after a fork under another. The kernel runs without the interpreter's lock.
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(retouch, strips):
-            pass
+    in_threads(retouch, strips(height, width))
 
 
 def _apply_torch(cells, curve, source, target):
@@ -294,7 +276,7 @@ def _apply_torch(cells, curve, source, target):
     x = torch.from_numpy(_x_coordinates(width)).to(device)
     white = 1.0 if torch.is_tensor(source) else _WHITE[source.dtype.newbyteorder("=")]
 
-    for rows in _strips(height, width, _TORCH_STRIP[device.type]):
+    for rows in strips(height, width, _TORCH_STRIP[device.type]):
         if torch.is_tensor(source):
             planes = source[rows].permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
         else:
@@ -337,48 +319,16 @@ def _strip_guide(planes, matrix, ramps, bias):
     return guide.nan_to_num_(0, posinf=1, neginf=0).clamp_(0, 1)
 
 
-def _cache_folder():
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or os.path.expanduser("~/.cache")
-    return os.path.join(base, "diffretouch")
-
-
 @functools.cache
-def _kernel_once(dtype, flat):
-    import numba
-
-    ndim, layout = (2, "C") if flat else (3, "A")
-    number = numba.from_dtype(dtype)
-    signature = numba.void(
-        numba.types.Array(number, ndim, layout, readonly=True),
-        numba.types.Array(number, ndim, layout),
-        numba.int64,
-        numba.float32[:, ::1],
-        numba.int64,
-        numba.int32[::1],
-        numba.float32[::1],
-        numba.int32[::1],
-        numba.float32[::1],
-        numba.float32[:, ::1],
-        numba.float32[:, :, ::1],
-        *[numba.float32] * 5,
-    )
-    compile_kernel = functools.partial(numba.njit, signature, nogil=True, fastmath={"contract"})
-    # Without this pass of LLVM the 4-wide sums below stay scalar, which halves the speed. It is off in numba.
-    slp, numba.config.SLP_VECTORIZE = numba.config.SLP_VECTORIZE, 1
-    # Beside this file, what numba keeps would outlive an uninstall, and the folder left behind would hide a later
-    # editable install.
-    cache_folder, numba.config.CACHE_DIR = numba.config.CACHE_DIR, numba.config.CACHE_DIR or _cache_folder()
-    try:
-        return compile_kernel(cache=True)(_retouch_rows)
-    except Exception:  # nowhere to keep compiled code, or what is kept is damaged; other errors come again
-        return compile_kernel()(_retouch_rows)
-    finally:
-        numba.config.SLP_VECTORIZE, numba.config.CACHE_DIR = slp, cache_folder
-
-
 def _kernel(dtype, flat):
-    with _compiling:
-        return _kernel_once(dtype, flat)
+    ndim, layout = (2, "C") if flat else (3, "A")
+    return kernel(
+        _retouch_rows,
+        *((dtype.name, ndim, True, layout), (dtype.name, ndim, False, layout), "int64"),
+        *(("float32", 2, False), "int64", ("int32", 1, False), ("float32", 1, False)),
+        *(("int32", 1, False), ("float32", 1, False), ("float32", 2, False), ("float32", 3, False)),
+        *["float32"] * 5,
+    )
 
 
 # ruff: noqa: B023  (the function inside the kernel's loop is inlined where it stands)

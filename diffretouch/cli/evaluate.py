@@ -1,0 +1,274 @@
+"""Figures: of photos (`measure`), of models (`evaluate`)."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+from .loading import load_pipeline, open_photo, say
+
+
+def measure(
+    photos: Annotated[list[Path], typer.Argument(help="One photo or more.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+):
+    """Measure the four attributes of photos."""
+    failed = False
+    for number, path in enumerate(photos):
+        try:
+            pixels = open_photo(path).pixels
+        except (ValueError, OSError) as error:
+            say(f"Error: {error}")
+            failed = True
+            continue
+        import torch
+
+        from diffretouch.attributes import ATTRIBUTES, measure_attributes
+
+        scores = measure_attributes(torch.from_numpy(pixels).permute(2, 0, 1)[None].clamp(0, 1))[0].tolist()
+        if as_json:
+            print(json.dumps({"photo": str(path), **dict(zip(ATTRIBUTES, scores, strict=True))}))
+            continue
+        if number == 0:
+            print("".join(f"{name:>14}" for name in ATTRIBUTES) + "  photo")
+        print("".join(f"{score:14.4f}" for score in scores) + f"  {path}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def evaluate(
+    inputs: Annotated[Path | None, typer.Argument(help="Folder of untouched photos.")] = None,
+    targets: Annotated[
+        Path | None, typer.Argument(help="An expert's versions, matched by name; or a folder of experts' folders.")
+    ] = None,
+    simulated: Annotated[Path | None, typer.Option(help="Finished photos: camera and experts simulated.")] = None,
+    controllability: Annotated[Path | None, typer.Option(help="Finished photos: measure what the sliders do.")] = None,
+    as_they_are: Annotated[bool, typer.Option("--as-they-are", help="Sliders without the simulated camera.")] = False,
+    model: Annotated[
+        list[str] | None, typer.Option(help="As elsewhere, or NAME=...; again for models side by side.")
+    ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Beside: autocontrast, equalize, clahe, curve, csrnet, csrnet-l, sa-adjustnet, all; a model "
+            "directory, the released csrnet.pth, or a folder with the released LUTs.pth and classifier.pth."
+        ),
+    ] = None,
+    steps: Annotated[str | None, typer.Option(help="Denoising steps, one or several: 1,2,4.")] = None,
+    best_of: Annotated[int, typer.Option(min=1, max=64, help="Also the best of so many seeds (an oracle).")] = 1,
+    labels: Annotated[
+        str | None, typer.Option(help="Also c from labels (an oracle): a JSON file, or 'experts': from the versions.")
+    ] = None,
+    protocol: Annotated[str | None, typer.Option(help="What the data is: fivek-upe, ppr10k-a, yan, ...")] = None,
+    rendering: Annotated[str | None, typer.Option(help="How the files were made, for the record.")] = None,
+    split: Annotated[Path | None, typer.Option(help="Text file with names or ids: only these photos.")] = None,
+    controllability_split: Annotated[Path | None, typer.Option(help="The same for --controllability.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many photos.")] = None,
+    csrnet_lab: Annotated[bool, typer.Option("--csrnet-lab", help="Also CSRNet's Lab error, with its bug.")] = False,
+    lpips_weights: Annotated[Path | None, typer.Option(help="LPIPS weights (safetensors).")] = None,
+    card: Annotated[bool, typer.Option("--card", help="Print Markdown for a model card.")] = False,
+    page: Annotated[Path | None, typer.Option(help="Also write one HTML page with pictures.")] = None,
+    page_photos: Annotated[int, typer.Option(min=1, help="Photos on the page.")] = 6,
+    figure: Annotated[
+        list[str] | None,
+        typer.Option(help="Instead, on the page: attributes (paper's fig. 1), grid (3: two models), experts (5)."),
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps results: a stopped run goes on.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write the report as JSON.")] = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    overwrite: options.Overwrite = False,
+):
+    """Measure models and other methods against experts' versions, and what the sliders do.
+
+    Only "input", "automatic" and the methods that are no oracles predict blindly; every table says which is which.
+    """
+    counts = _step_counts(steps)
+    if (inputs is not None) == (simulated is not None) and not (inputs is None and controllability):
+        raise typer.BadParameter("give INPUTS and TARGETS, --simulated PHOTOS or --controllability PHOTOS.")
+    if inputs is not None and targets is None and set(figure or ()) != {"attributes"}:
+        raise typer.BadParameter("INPUTS need TARGETS.", param_hint="TARGETS")
+    if set(figure or ()) - {"attributes", "grid", "experts"}:
+        raise typer.BadParameter("must be attributes, grid or experts.", param_hint="--figure")
+    if figure and page is None:
+        raise typer.BadParameter("figures stand on a page: give --page.", param_hint="--figure")
+    for path, hint in ((output, "--output"), (page, "--page")):
+        if path is not None:
+            options.check_output(path, overwrite, hint=hint)
+
+    # 1. The photos, before any model is loaded
+    from diffretouch import evaluation as ev
+
+    names = ev.read_names(split) if split else None
+    pairs, photos = [], []
+    if simulated is not None:
+        pairs = ev.simulated_pairs(simulated, names, seed=seed)
+    elif targets is not None:
+        pairs = ev.expert_pairs(inputs, targets, names)
+    elif inputs is not None:
+        photos = list(ev.folder_photos("inputs", inputs, names).values())
+    if limit and pairs:
+        kept = list(dict.fromkeys(pair.source for pair in pairs))[:limit]
+        pairs = [pair for pair in pairs if pair.source in kept]
+    if labels is not None:
+        pairs = ev.expert_labels(pairs) if labels == "experts" else ev.read_labels(labels, pairs)
+    if controllability is not None:
+        names = ev.read_names(controllability_split) if controllability_split else None
+        photos = list(ev.folder_photos("controllability", controllability, names).values())
+    photos = photos[:limit]
+    if pairs:
+        ev.describe_data(pairs, protocol, rendering)  # a wrong name is told at once
+
+    # 2. The models, and the methods beside
+    device = _own_device(device)
+    pipes = {}
+    for given in model or ["small"]:
+        name, place = _named(given)
+        if name in pipes:
+            raise typer.BadParameter(f"two models are called {name}: NAME=... tells them apart.", param_hint="--model")
+        pipes[name] = load_pipeline(place, device, progress=False)
+        if not hasattr(pipes[name], "attributes_of"):
+            raise typer.BadParameter(f"{place} has no sliders: give it as --peer.", param_hint="--model")
+    peers, missing = open_peers(peer or [], device)
+    keep = ev.Cache(cache) if cache else None
+
+    # 3. Measure
+    report, sections = {}, []
+    if pairs and not figure:
+        report = ev.evaluate_pairs(
+            pipes,
+            pairs,
+            seed=seed,
+            steps=counts,
+            best_of=best_of,
+            peers=peers,
+            protocol=protocol,
+            rendering=rendering,
+            csrnet_lab=csrnet_lab,
+            lpips_weights=lpips_weights,
+            pictures=page_photos if page else 0,
+            cache=keep,
+            missing=missing,
+            device=str(next(iter(pipes.values())).device),
+        )
+    if controllability is not None:
+        settings = {"seed": seed, "camera": not as_they_are, "cache": keep}
+        report["controllability"] = {
+            name: ev.controllability(pipe, photos, steps=counts[0], description=f"Sliders of {name}", **settings)
+            for name, pipe in pipes.items()
+        }
+        if len(counts) > 1:
+            report["step_table"] = ev.step_table(pipes, photos, counts, **settings)
+    if not ev.is_main_process():
+        return
+
+    # 4. Tell
+    tables = []
+    if "mean" in report:
+        tables.append(ev.report_markdown(report) if card else ev.report_table(report))
+    if "controllability" in report:
+        tables.append(ev.controllability_markdown(report) if card else ev.controllability_table(report))
+    if tables:
+        print("\n\n".join(tables))
+    if page is not None:
+        sections += ev.report_sections(report) if "mean" in report else []
+        if "controllability" in report:
+            sheets = []
+            for name, pipe in pipes.items():
+                own = ev.slider_sheets(pipe, photos[:page_photos], camera=not as_they_are, seed=seed, steps=counts[0])
+                sheets += [(f"{name}: {caption}", sheet) for caption, sheet in own]
+            sections += ev.controllability_sections(report, sheets)
+        sections += _figures(figure or [], pipes, pairs, photos, page_photos, seed, counts[0])
+        ev.write_page(page, sections)
+    if output is not None:
+        ev.write_text(output, json.dumps(ev.without_pictures(report), indent=1) + "\n")
+
+
+def _step_counts(text):
+    """ "1,2,4" -> [1, 2, 4]; None is the model's own number."""
+    if text is None:
+        return [None]
+    counts = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
+    if not all(1 <= count <= 1000 for count in counts):
+        raise typer.BadParameter(f"must be numbers in 1..1000, got {text!r}.", param_hint="--steps")
+    return counts
+
+
+def _named(text):
+    """ "NAME=PLACE" or a place, which is then called as its last part is -> (name, place)."""
+    name, equals, place = text.partition("=")
+    if equals and name and "/" not in name:
+        return name, place
+    return Path(text).name or text, text
+
+
+def _own_device(device):
+    """The device of this process: of several on one machine, each takes a GPU of its own."""
+    import torch
+
+    if device == "auto" and torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
+        return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
+    return device
+
+
+def open_peers(names, device):
+    """-> (methods, dict from name to why it cannot be run). Of "all", what is not to be had is passed by, and said."""
+    import tempfile
+
+    from diffretouch import evaluation as ev
+
+    pipelines = {
+        "csrnet": "CSRNet, the bundled model",
+        "csrnet-l": "CSRNet-L (our reconstruction), the bundled model",
+        "sa-adjustnet": "SA-AdjustNet, the bundled model",
+    }
+    everything = "all" in names
+    if everything:
+        names = [*ev.PEERS, *pipelines, *(name for name in names if name not in (*ev.PEERS, *pipelines, "all"))]
+    methods, missing = ev.peer_methods([name for name in names if name in ev.PEERS])
+    for given in names:
+        name, place = _named(given)
+        if given in ev.PEERS:
+            continue
+        if Path(place).is_dir() and Path(place, "LUTs.pth").is_file():
+            from diffretouch.training.convert import load_adaptive_lut
+
+            methods.append(ev.adaptive_lut_method(name, load_adaptive_lut(place), place))
+            continue
+        try:
+            if Path(place).is_file():
+                from diffretouch.training.convert import convert_csrnet
+
+                with tempfile.TemporaryDirectory() as folder:
+                    pipe = load_pipeline(str(convert_csrnet(place, Path(folder, "csrnet"))), device)
+                meaning = "CSRNet, released weights: ProPhoto input"
+            else:
+                pipe, meaning = load_pipeline(place, device), pipelines.get(place, f"{place}")
+        except (ValueError, OSError, ImportError, AttributeError) as error:
+            if not everything or given not in pipelines:
+                raise
+            missing[name] = " ".join(str(error).split()).rstrip(".")
+            continue
+        methods.append(ev.pipeline_method(name, pipe, meaning))
+    return methods, missing
+
+
+def _figures(names, pipes, pairs, photos, number, seed, steps):
+    """The paper's figures as sections of a page."""
+    from diffretouch.evaluation import figures
+
+    sources = list(dict.fromkeys(pair.source for pair in pairs))[:number]
+    shown = [pair for pair in pairs if pair.source in sources]
+    pipe = next(iter(pipes.values()))
+    sections = []
+    for name in names:
+        if name == "attributes":
+            sections.append(figures.attributes_figure(pipe, sources or photos[:number], seed=seed, steps=steps))
+        elif name == "grid":
+            sections.append(figures.models_figure(pipes, shown[:number], seed=seed, steps=steps))
+        else:
+            sections.append(figures.experts_figure(pipe, shown, seed=seed, steps=steps))
+    return sections

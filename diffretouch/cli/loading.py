@@ -1,0 +1,93 @@
+"""What commands open: models, devices, photos, and the settings of files. What is worth a word goes to stderr."""
+
+import sys
+
+import typer
+
+
+def say(text):
+    print(text, file=sys.stderr)
+
+
+def load_pipeline(model, device, *, progress=True):
+    """The model on the device, its denoising steps with or without a bar."""
+    say(f"Loading the model {model} ...")
+    from diffusers.utils import logging
+
+    from diffretouch.pipelines.pretrained import open_pipeline
+
+    logging.disable_progress_bar()
+    pipe = open_pipeline(model).to(find_device(device))
+    if progress:
+        pipe.set_progress_bar_config(desc="Denoising", delay=1, leave=False)
+    else:
+        pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def find_device(device):
+    """The name of a device that is there; "auto" is the fastest."""
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"`--device {device}` is not to be had here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def open_photo(path):
+    """The photo, with a word about what of its file is not carried. Before the model: a wrong file is told at once."""
+    from diffretouch.photo import load_photo
+
+    photo = load_photo(path)
+    for note in photo.notes:
+        say(f"Note: {path}: {note}")
+    return photo
+
+
+def depth_for(path, source):
+    """The source's bit depth, or the deepest that the output format can hold, with a word about it."""
+    from diffretouch.photo.encoders import DEPTHS, SUFFIXES
+
+    depths = DEPTHS.get(SUFFIXES.get(path.suffix.lower()), (source.bit_depth,))
+    if source.bit_depth in depths:
+        return source.bit_depth
+    say(f"Note: {path} holds {max(depths)} bits a channel, the photo has {source.bit_depth}: TIFF keeps them.")
+    return max(depths)
+
+
+def read_settings(like, preset, model, c, *, region, **given):
+    """What the options say, over what the file of `--like` or `--preset` says -> (settings, model)."""
+    from diffretouch.regions import parse_region
+    from diffretouch.settings import Settings, read_preset, settings_of
+
+    if like and preset:
+        raise typer.BadParameter("--like and --preset cannot be followed both.", param_hint="--preset")
+    given = Settings(c=c or None, regions=tuple(region) if region else None, **given)
+    if not like and not preset:
+        return given, model or "small"
+    earlier = settings_of(open_photo(like)) if like else read_preset(preset)
+    for text in earlier.regions or () if given.regions is None else ():
+        if isinstance(parse_region(text)[0], str):  # a file that some photo names is not opened
+            raise ValueError(f"{like or preset} was made with a mask of its own, {text!r}: give one with --region.")
+    if model is None and earlier.model is not None:
+        from diffretouch.pipelines.pretrained import BUNDLED
+
+        if earlier.model not in BUNDLED:  # nor is a model fetched that some photo names
+            raise ValueError(f"{like or preset} was made with the model {earlier.model!r}: name it with --model.")
+    return given.over(earlier), model or earlier.model or "small"
+
+
+def follow(settings, pipe, model):
+    """The settings as this model follows them, complete; says so where it is not the model that they are from."""
+    from diffretouch.settings import resolved, use_scheduler
+
+    if hasattr(pipe, "predict_grid"):
+        use_scheduler(pipe, settings.scheduler)
+    complete = resolved(settings, pipe, model)
+    if settings.revision not in (None, complete.revision):
+        say(f"Note: the settings are from another model ({settings.model} {settings.revision}): results differ.")
+    return complete

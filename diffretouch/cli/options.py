@@ -1,0 +1,68 @@
+"""Options that several commands have, and what they must hold before any model is loaded."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PhotoArgument = Annotated[Path, typer.Argument(help="The photo.")]
+Model = Annotated[str, typer.Option(help="'small' (bundled), a model directory, or a Hub id.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, mps, ...; auto takes the fastest there is.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it exists.")]
+Steps = Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps; the model's own by default.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the noise: another seed, another retouch.")]
+Slider = Annotated[float | None, typer.Option(min=-3, max=3, help="-1 (less) to 1 (more). [default: 0]")]
+
+# The same for commands that also take settings from a file: what is not given there or here is the default.
+StrengthOrNone = Annotated[float | None, typer.Option(min=0, max=2, help="0 the photo, 1 the retouch. [default: 1]")]
+SeedOrNone = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Of the noise. [default: 0]")]
+ModelOrNone = Annotated[str | None, typer.Option(help="'small' (the default), a model directory, or a Hub id.")]
+Like = Annotated[Path | None, typer.Option(help="A retouched photo: with the settings that its file tells.")]
+Preset = Annotated[Path | None, typer.Option(help="A preset or sidecar (JSON): with its settings.")]
+Region = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="MASK:NAME=VALUE,...: other values in a part of the photo; what is not named stays. MASK is a file "
+        "(white inside), luminosity=0.6-1 (tones) or colour=200-260 (hues in degrees). May be repeated."
+    ),
+]
+RefineRegions = Annotated[
+    bool | None, typer.Option("--refine-regions/--no-refine-regions", help="Masks' edges follow the photo's.")
+]
+
+# How results are written
+Quality = Annotated[int | None, typer.Option(min=1, max=100, help="JPEG, WebP, AVIF; as the photo's else.")]
+Background = Annotated[str | None, typer.Option(help="Colour under transparent pixels, for JPEG.")]
+Dither = Annotated[bool, typer.Option("--dither", help="Noise of one level before rounding, against banding.")]
+Sidecar = Annotated[bool, typer.Option("--sidecar", help="Also write the settings beside the result: OUT.json.")]
+
+
+def given_sliders(colorfulness, contrast, temperature, brightness):
+    """The sliders that were moved, by name."""
+    c = {"colorfulness": colorfulness, "contrast": contrast, "temperature": temperature, "brightness": brightness}
+    return {name: value for name, value in c.items() if value is not None}
+
+
+def colour(name):
+    """ "white" or "#f0f0f0" -> three numbers in [0,1]."""
+    if name is None:
+        return None
+    from PIL import ImageColor
+
+    try:
+        return tuple(channel / 255 for channel in ImageColor.getrgb(name)[:3])
+    except ValueError as error:
+        raise typer.BadParameter(f"{name!r} is no colour: white, '#f0f0f0', ...", param_hint="--background") from error
+
+
+def check_output(output, overwrite, *, photo=None, names=None, hint="--output"):
+    """The output's folder must be there; the files `names` (the output alone, if None) must not, nor be the photo."""
+    if not output.parent.is_dir():
+        raise typer.BadParameter(f"the folder {output.parent} does not exist.", param_hint=hint)
+    if overwrite:
+        return
+    for name in names or [output]:
+        if name.exists() and photo is not None and name.resolve() == photo.resolve():
+            raise typer.BadParameter(f"{name} is the input photo; --overwrite replaces it.", param_hint=hint)
+        if name.exists():
+            raise typer.BadParameter(f"{name} exists; --overwrite replaces it.", param_hint=hint)

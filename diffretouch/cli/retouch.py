@@ -1,0 +1,158 @@
+"""One photo in: one retouched photo out, several, or a sheet of them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+from .loading import depth_for, follow, load_pipeline, open_photo, read_settings, say
+
+
+def retouch(
+    photo: options.PhotoArgument,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Default: <photo>_retouched beside it.")
+    ] = None,
+    colorfulness: options.Slider = None,
+    contrast: options.Slider = None,
+    temperature: options.Slider = None,
+    brightness: options.Slider = None,
+    strength: options.StrengthOrNone = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="A finished photo, best of the same scene: with its four attributes.")
+    ] = None,
+    like: options.Like = None,
+    preset: options.Preset = None,
+    region: options.Region = None,
+    refine_regions: options.RefineRegions = None,
+    samples: Annotated[int, typer.Option(min=1, max=64, help="Results from different noise: OUT-1, OUT-2, ...")] = 1,
+    seed: options.SeedOrNone = None,
+    steps: options.Steps = None,
+    model: options.ModelOrNone = None,
+    device: options.Device = "auto",
+    quality: options.Quality = None,
+    background: options.Background = None,
+    dither: options.Dither = False,
+    save_preset: Annotated[Path | None, typer.Option(help="Also write the settings as a preset for others.")] = None,
+    sidecar: options.Sidecar = False,
+    overwrite: options.Overwrite = False,
+):
+    """Retouch one photo at its full resolution.
+
+    The result's file tells how it was made: --like repeats that. Options count more than --reference, this more than
+    --like or --preset.
+    """
+    output = output or photo.with_name(f"{photo.stem}_retouched{photo.suffix}")
+    numbered = [output.with_name(f"{output.stem}-{n + 1}{output.suffix}") for n in range(samples)]
+    outputs = numbered if samples > 1 else [output]
+    written = [save_preset] if save_preset else []
+    written += [path.with_name(path.name + ".json") for path in outputs if sidecar]
+    options.check_output(output, overwrite, photo=photo, names=outputs + written)
+
+    from diffretouch.batch import exposed
+    from diffretouch.photo import save_photo
+    from diffretouch.settings import sidecar_path, write_preset
+
+    c = options.given_sliders(colorfulness, contrast, temperature, brightness)
+    settings, model = read_settings(
+        like, preset, model, c, region=region, refine_regions=refine_regions, strength=strength, seed=seed, steps=steps
+    )
+    background, source = options.colour(background), open_photo(photo)
+    wanted = open_photo(reference).pixels if reference else None
+    bit_depth = depth_for(output, source)
+    pipe = load_pipeline(model, device)
+    complete = follow(settings, pipe, model)
+    if wanted is not None:
+        complete = follow(_towards(wanted, source.pixels, pipe, complete, c), pipe, model)
+    results = _samples(pipe, source.pixels, complete, samples)
+    for n, (result, path) in enumerate(zip(results, outputs, strict=True)):
+        own = complete if complete.seed is None else replace(complete, seed=complete.seed + n)
+        save_photo(
+            exposed(result, own.exposure),
+            path,
+            like=source,
+            overwrite=overwrite,
+            quality=quality,
+            bit_depth=bit_depth,
+            dither=dither,
+            background=background,
+            description=own.to_json(),
+        )
+        if sidecar:
+            write_preset(replace(own, photo=photo.name), sidecar_path(path), overwrite=overwrite)
+        print(path)
+    if save_preset:
+        write_preset(complete, save_preset, overwrite=overwrite)
+        print(save_preset)
+
+
+def _towards(wanted, pixels, pipe, settings, given):
+    """The settings with the c that gives the photo the attributes of another; what the options say stays."""
+    import torch
+
+    from diffretouch.attributes import ATTRIBUTES
+
+    if settings.c is None:
+        raise ValueError("`--reference` needs a model with sliders.")
+    noise = torch.Generator().manual_seed(settings.seed)
+    found = pipe.attributes_of(pixels, wanted, num_inference_steps=settings.steps, generator=noise).tolist()
+    c = {name: round(value, 3) for name, value in zip(ATTRIBUTES, found, strict=True)} | given
+    say("As the reference: " + ", ".join(f"{name} {value:+g}" for name, value in c.items()))
+    return replace(settings, c=c)
+
+
+def _samples(pipe, pixels, settings, number):
+    """Yields the retouched pixels of every sample."""
+    import torch
+
+    if settings.c is None:
+        if number > 1:
+            raise ValueError("`--samples` needs a model with noise: this one has one result for a photo.")
+        from diffretouch.batch import retouched_without_sliders
+
+        yield retouched_without_sliders(pipe, pixels, settings.strength)
+        return
+    from diffretouch.regions import named_regions
+
+    regions = None
+    if settings.regions:
+        regions = named_regions(settings.regions, pixels, settings.c, refine=bool(settings.refine_regions))
+    generators = [torch.Generator().manual_seed(settings.seed + n) for n in range(number)]
+    for grid in pipe.predict_grid(
+        pixels, settings.c, regions=regions, num_inference_steps=settings.steps, num_samples=number,
+        generator=generators,
+    ):  # fmt: skip
+        yield pipe.apply_grid(pixels, grid, settings.strength, regions=regions)
+
+
+def sweep(
+    photo: options.PhotoArgument,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Default: <photo>_sweep.png beside it.")
+    ] = None,
+    columns: Annotated[int, typer.Option(min=2, max=21, help="Values from -1 to 1.")] = 5,
+    size: Annotated[int, typer.Option(min=16, max=2048, help="Long side of each picture, px.")] = 256,
+    seed: options.Seed = 0,
+    steps: options.Steps = None,
+    model: options.Model = "small",
+    device: options.Device = "auto",
+    overwrite: options.Overwrite = False,
+):
+    """A contact sheet: every attribute from -1 to 1, all from the same noise."""
+    output = output or photo.with_name(f"{photo.stem}_sweep.png")
+    options.check_output(output, overwrite, photo=photo)
+
+    from diffretouch.photo import save_photo
+
+    source = open_photo(photo)
+    pipe = load_pipeline(model, device)
+    import numpy as np
+
+    from diffretouch.sweep import sweep as sheet
+
+    values = np.linspace(-1, 1, columns).round(3).tolist()
+    picture = sheet(pipe, source.pixels, values=values, seed=seed, num_inference_steps=steps, cell=size)
+    save_photo(np.asarray(picture, np.float32) / 255, output, overwrite=overwrite)
+    print(output)
