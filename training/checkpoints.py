@@ -1,6 +1,7 @@
 """Checkpoints that a training comes back from bit-exact, and stops that write one first: for every training script."""
 
 import atexit
+import contextlib
 import json
 import multiprocessing
 import os
@@ -35,7 +36,7 @@ _FREE_SETTINGS = {
 }
 
 
-_WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)  # torch reports a full disk as RuntimeError
+WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)  # torch reports a full disk as RuntimeError
 
 
 def stop_signals():
@@ -98,7 +99,7 @@ def save_checkpoint(output_dir, step, accelerator, ema, limit, settings=None):
     failure = None
     try:
         accelerator.save_state(str(aside))
-    except _WRITE_ERRORS as error:
+    except WRITE_ERRORS as error:
         failure = error
     accelerator.wait_for_everyone()  # each process has written its part
     if accelerator.is_main_process and failure is None:
@@ -114,7 +115,7 @@ def save_checkpoint(output_dir, step, accelerator, ema, limit, settings=None):
             os.replace(aside, final)
             for old in checkpoints(output_dir)[: -max(limit, 1)]:
                 shutil.rmtree(old)
-        except _WRITE_ERRORS as error:
+        except WRITE_ERRORS as error:
             failure = error
     if failure is not None:
         shutil.rmtree(aside, ignore_errors=True)
@@ -156,3 +157,29 @@ def resume(name, output_dir, accelerator, ema, settings=None):
     raise SystemExit(
         f"`--resume_from_checkpoint`: no checkpoint under {output_dir if name == 'latest' else name} can be read."
     )
+
+
+@contextlib.contextmanager
+def ema_weights(model, ema):
+    """The model with the averaged weights, for as long as the block lasts."""
+    ema.store(model.parameters())
+    ema.copy_to(model.parameters())
+    try:
+        yield model
+    finally:
+        ema.restore(model.parameters())
+
+
+def write_model(pipe, output_dir, card=None):
+    """Write a pipeline, and its card, aside, then put each file in its place: a failure leaves the one before."""
+    aside = output_dir / "model.tmp"
+    try:
+        pipe.save_pretrained(aside)
+        if card is not None:
+            (aside / "README.md").write_text(card)
+        for path in sorted(path for path in aside.rglob("*") if path.is_file()):
+            place = output_dir / path.relative_to(aside)
+            place.parent.mkdir(exist_ok=True)
+            os.replace(path, place)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import torch
+from accelerate.utils import send_to_device
 
 from diffretouch.attributes import check_statistics, label_statistics, measure_attributes
 from diffretouch.data.fivek import fivek
@@ -15,6 +16,7 @@ from diffretouch.data.tastes import draw_tastes, load_looks
 from diffretouch.data.thumbnails import Thumbnails
 from diffretouch.data.unpaired import UnpairedPhotos
 from diffretouch.data.verify import verify
+from diffretouch.training.checkpoints import leave_signals_to_the_loop
 
 
 def add_pair_arguments(parser):
@@ -113,6 +115,35 @@ def training_pairs(args, size, vary=True, statistics=None, *, start=0, batch_siz
         options |= {"ids": read_ids(args.split), "split": Path(args.split).name}
     targets = {name: folder / name for name in experts or ["target"]}
     return PairedPhotos(folder / (args.input_folder or "input"), targets, size, **options)
+
+
+def batches(args, accelerator, first_step, *, accumulation=1, vary=True, statistics=None):
+    """-> the data set, and this process' batches on its device, from `first_step` on.
+
+    Sample k is the same whatever was read before, so a training goes on at any step; and each process takes its part
+    of the same batch, so their number changes nothing but speed. (Shards are streams: see `Shards`.)
+
+    Args:
+        args: of `add_pair_arguments`, and `seed`, `resolution`, `train_batch_size`, `max_train_steps` and
+            `dataloader_num_workers`.
+        accumulation (`int`): batches of a step.
+        vary, statistics: see `training_pairs`.
+    """
+    size, process, processes = args.train_batch_size, accelerator.process_index, accelerator.num_processes
+    done, end = (n * accumulation for n in (first_step, args.max_train_steps))
+    place = {"start": done * size, "batch_size": size, "process": process, "processes": processes}
+    photos = training_pairs(args, args.resolution, vary, statistics, **place)
+    several = len(getattr(photos, "experts", None) or getattr(photos, "tastes", None) or ()) > 1
+    if vary and args.labels == "automatic" and several:
+        raise SystemExit("`--labels automatic` needs targets that are c = 0: finished photos or one expert's pairs.")
+    if isinstance(photos, torch.utils.data.IterableDataset):
+        how = {"batch_size": size}
+    else:
+        own = (range((n * processes + process) * size, (n * processes + process + 1) * size) for n in range(done, end))
+        how = {"batch_sampler": own}
+    workers = {"num_workers": args.dataloader_num_workers, "worker_init_fn": leave_signals_to_the_loop}
+    loader = torch.utils.data.DataLoader(photos, pin_memory=accelerator.device.type == "cuda", **how, **workers)
+    return photos, (send_to_device(batch, accelerator.device, non_blocking=True) for batch in loader)
 
 
 def _refuse(args, name, datasets):

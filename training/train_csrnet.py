@@ -6,14 +6,12 @@ accelerate launch training/train_csrnet.py --train_data_dir PHOTOS --network csr
 """
 
 import argparse
-import os
-import shutil
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.utils import send_to_device, set_seed
+from accelerate.utils import set_seed
 from diffusers.training_utils import EMAModel
 from tqdm.auto import tqdm
 
@@ -21,14 +19,15 @@ from diffretouch.models.csrnet import CSRNet, CSRNetL
 from diffretouch.pipelines.pipeline_csrnet import CSRNetPipeline
 from diffretouch.training.checkpoints import (
     check_output_dir,
-    leave_signals_to_the_loop,
+    ema_weights,
     resume,
     save_checkpoint,
     stop_agreed,
     stop_signals,
+    write_model,
 )
 from diffretouch.training.log import Log
-from diffretouch.training.pairs import add_pair_arguments, training_pairs, verify_if_asked
+from diffretouch.training.pairs import add_pair_arguments, batches, verify_if_asked
 
 
 def parse_args(argv=None):
@@ -82,25 +81,6 @@ def build_network(args):
     return network
 
 
-def batches(args, accelerator, first_step):
-    """This process' batches on its device, from `first_step` on.
-
-    Sample k is the same whatever was read before, so a training goes on at any step; and each process takes its part
-    of the same batch. (Shards are streams: see `Shards`.)
-    """
-    size, process, processes = args.train_batch_size, accelerator.process_index, accelerator.num_processes
-    place = {"start": first_step * size, "batch_size": size, "process": process, "processes": processes}
-    pairs = training_pairs(args, args.resolution, vary=False, **place)
-    if isinstance(pairs, torch.utils.data.IterableDataset):
-        how = {"batch_size": size}
-    else:
-        starts = ((n * processes + process) * size for n in range(first_step, args.max_train_steps))
-        how = {"batch_sampler": (range(start, start + size) for start in starts)}
-    workers = {"num_workers": args.dataloader_num_workers, "worker_init_fn": leave_signals_to_the_loop}
-    loader = torch.utils.data.DataLoader(pairs, pin_memory=accelerator.device.type == "cuda", **how, **workers)
-    return (send_to_device(batch, accelerator.device, non_blocking=True) for batch in loader)
-
-
 def main(argv=None):
     args = parse_args(argv)
     verify_if_asked(args, args.resolution)
@@ -123,7 +103,8 @@ def main(argv=None):
 
     # 2. Resume, and data from there on
     first_step = resume(going_on, output_dir, accelerator, ema, vars(args)) if going_on else 0
-    loader, stride = batches(args, accelerator, first_step), args.pixel_stride
+    _, loader = batches(args, accelerator, first_step, vary=False)
+    stride = args.pixel_stride
 
     # 3. The loop
     stopping, log, written = stop_signals(), Log(accelerator, output_dir, args), True
@@ -147,31 +128,13 @@ def main(argv=None):
         if done % args.checkpointing_steps == 0 or last:
             written = save_checkpoint(output_dir, done, accelerator, ema, args.checkpoints_total_limit, vars(args))
             if accelerator.is_main_process:
-                save_pipeline(output_dir, accelerator.unwrap_model(network), ema)
+                with ema_weights(accelerator.unwrap_model(network), ema) as averaged:
+                    write_model(CSRNetPipeline(averaged), output_dir)
         if last:
             break
     log.close()
     if not written:
         raise SystemExit(f"{output_dir}: the last checkpoint could not be written, see the warnings.")
-
-
-def save_pipeline(output_dir, network, ema):
-    """The EMA weights as a pipeline in `output_dir`, ready for `CSRNetPipeline.from_pretrained`.
-
-    Written aside first, so that a failure leaves the one before.
-    """
-    aside = output_dir / "model.tmp"
-    ema.store(network.parameters())
-    ema.copy_to(network.parameters())
-    try:
-        CSRNetPipeline(network).save_pretrained(aside)
-        for path in sorted(path for path in aside.rglob("*") if path.is_file()):
-            place = output_dir / path.relative_to(aside)
-            place.parent.mkdir(exist_ok=True)
-            os.replace(path, place)
-    finally:
-        ema.restore(network.parameters())
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -4,21 +4,17 @@ accelerate launch training/train_diffretouch.py --train_data_dir PHOTOS --vae AU
 """
 
 import argparse
-import contextlib
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from accelerate.utils import ProjectConfiguration, send_to_device, set_seed
+from accelerate.utils import ProjectConfiguration, set_seed
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
-from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
 from diffretouch.attributes import attribute_labels, measure_attributes
@@ -38,17 +34,19 @@ from diffretouch.models.unet import LATENT_CHANNELS, SMALL_UNET, build_retouch_u
 from diffretouch.perceptual import Lpips
 from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
 from diffretouch.training.checkpoints import (
+    WRITE_ERRORS,
     check_output_dir,
-    leave_signals_to_the_loop,
+    ema_weights,
     resume,
     save_checkpoint,
     stop_agreed,
     stop_signals,
+    write_model,
 )
 from diffretouch.training.latents import cached_latents, check_cacheable
 from diffretouch.training.log import TRACKERS, Log, check_trackers
 from diffretouch.training.model_card import model_card, open_repository, push
-from diffretouch.training.pairs import add_pair_arguments, statistics_for, training_pairs, verify_if_asked
+from diffretouch.training.pairs import add_pair_arguments, batches, statistics_for, verify_if_asked
 from diffretouch.training.validation import validate
 
 logger = get_logger(__name__)
@@ -202,29 +200,6 @@ def build_optimizer(args, parameters, processes):
     return optimizer, get_scheduler(args.lr_scheduler, optimizer, **{k: n * processes for k, n in steps.items()})
 
 
-def batches(args, accelerator, first_step, statistics):
-    """-> the data set, and this process' batches on its device, from `first_step` on.
-
-    Sample k is the same whatever was read before, so a training goes on at any step; and each process takes its part
-    of the same batch, so their number changes nothing but speed. (Shards are streams: see `Shards`.)
-    """
-    size, process, processes = args.train_batch_size, accelerator.process_index, accelerator.num_processes
-    done, end = (n * args.gradient_accumulation_steps for n in (first_step, args.max_train_steps))
-    place = {"start": done * size, "batch_size": size, "process": process, "processes": processes}
-    photos = training_pairs(args, args.resolution, statistics=statistics, **place)
-    several = len(getattr(photos, "experts", None) or getattr(photos, "tastes", None) or ()) > 1
-    if args.labels == "automatic" and several:
-        raise SystemExit("`--labels automatic` needs targets that are c = 0: finished photos or one expert's pairs.")
-    if isinstance(photos, torch.utils.data.IterableDataset):
-        how = {"batch_size": size}
-    else:
-        own = (range((n * processes + process) * size, (n * processes + process + 1) * size) for n in range(done, end))
-        how = {"batch_sampler": own}
-    workers = {"num_workers": args.dataloader_num_workers, "worker_init_fn": leave_signals_to_the_loop}
-    loader = torch.utils.data.DataLoader(photos, pin_memory=accelerator.device.type == "cuda", **how, **workers)
-    return photos, (send_to_device(batch, accelerator.device, non_blocking=True) for batch in loader)
-
-
 def draw_noise(ks, seed, shape, last, first_fraction):
     """Timesteps (B,) and two noises (B,*shape): each sample's by (seed, k) alone, whatever process runs it."""
     timesteps, noise = [], []
@@ -366,7 +341,8 @@ def main(argv=None):
     first_step = resume(going_on, output_dir, accelerator, ema, settings) if going_on else 0
     with accelerator.main_process_first():
         statistics = statistics_for(args, args.resolution, output_dir)
-    photos, loader = batches(args, accelerator, first_step, statistics)
+    accumulation = args.gradient_accumulation_steps
+    photos, loader = batches(args, accelerator, first_step, accumulation=accumulation, statistics=statistics)
     cache = None
     if args.cache_latents:
         check_cacheable(photos)
@@ -377,7 +353,7 @@ def main(argv=None):
     stopping, log, figures = stop_signals(), Log(accelerator, output_dir, args), None
     bar = tqdm(range(first_step, args.max_train_steps), disable=not accelerator.is_local_main_process)
     for step in bar:
-        for _ in range(args.gradient_accumulation_steps):
+        for _ in range(accumulation):
             batch = log.next_batch(loader)
             with accelerator.accumulate(model), accelerator.autocast():
                 losses = training_losses(model, vae, scheduler, batch, args, perceptual, statistics, cache)
@@ -422,17 +398,6 @@ def stop_if_not_finite(step, loss, losses, batch):
         raise SystemExit(f"step {step}: the loss is {loss.item()} {parts}, on these files: {', '.join(batch['name'])}")
 
 
-@contextlib.contextmanager
-def ema_weights(model, ema):
-    """The model with the averaged weights, for as long as the block lasts."""
-    ema.store(model.parameters())
-    ema.copy_to(model.parameters())
-    try:
-        yield model
-    finally:
-        ema.restore(model.parameters())
-
-
 def build_pipeline(model, vae, scheduler, args, statistics):
     """The model as a pipeline; without a grid the autoencoder belongs to it."""
     extra = {"vae": vae} if args.no_grid else {}
@@ -442,20 +407,12 @@ def build_pipeline(model, vae, scheduler, args, statistics):
 
 
 def save_pipeline(pipe, output_dir, card):
-    """Write a pipeline and its card aside, then put each file in its place; `False` where the disk is full."""
-    aside = output_dir / "model.tmp"
+    """Write a pipeline and its card; `False` where the disk is full."""
     try:
-        pipe.save_pretrained(aside)
-        (aside / "README.md").write_text(card)
-        for path in sorted(p for p in aside.rglob("*") if p.is_file()):
-            place = output_dir / path.relative_to(aside)
-            place.parent.mkdir(exist_ok=True)
-            os.replace(path, place)
-    except (OSError, RuntimeError, SafetensorError) as error:
+        write_model(pipe, output_dir, card)
+    except WRITE_ERRORS as error:
         logger.warning(f"the model cannot be written to {output_dir}: {error}")
         return False
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return True
 
 

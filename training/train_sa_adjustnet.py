@@ -26,6 +26,7 @@ from diffretouch.training.checkpoints import (
     resume,
     save_checkpoint,
     stop_signals,
+    write_model,
 )
 
 
@@ -220,7 +221,7 @@ def main(argv=None):
         if done % args.checkpointing_steps == 0 or done == args.max_train_steps or stopping:
             save_checkpoint(output_dir, done, accelerator, None, args.checkpoints_total_limit, vars(args))
             if accelerator.is_main_process:
-                SAAdjustNetPipeline(network).save_pretrained(output_dir)
+                write_model(SAAdjustNetPipeline(network), output_dir)
         if stopping:
             break
     accelerator.end_training()

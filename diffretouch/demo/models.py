@@ -1,7 +1,6 @@
 """The models that the page offers, opened when they are first asked for, and what they do with a photo."""
 
 import threading
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,7 +63,7 @@ class Models:
     """
 
     def __init__(self, directories=(), device="cpu"):
-        bundled = {label: name for name, label in LABELS.items() if _is_bundled(name)}
+        bundled = {label: name for name, label in LABELS.items()}
         self._names = {}
         for directory in directories:
             path = Path(directory).resolve()
@@ -173,21 +172,3 @@ def noise(seed):
 def regions_of(areas):
     """Areas -> `regions` as the pipelines take them; an empty mask changes nothing and is left out."""
     return [(area.mask, area.c) for area in areas if area.mask.any()] or None
-
-
-def _is_bundled(name):
-    """Whether the package holds the weights of a bundled model."""
-    import sys
-
-    import diffretouch
-    from diffretouch.pipelines.pretrained import BUNDLED
-
-    if name not in BUNDLED:
-        return False
-    class_name, own_name = BUNDLED[name]
-    try:
-        module = sys.modules[getattr(diffretouch, class_name).__module__]
-    except (AttributeError, ImportError):
-        return False
-    folder = getattr(module, "BUNDLED", {}).get(own_name, own_name)
-    return (files("diffretouch") / "weights" / folder / "model_index.json").is_file()
