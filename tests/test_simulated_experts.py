@@ -5,7 +5,15 @@ import pytest
 from PIL import Image
 
 from diffretouch import ATTRIBUTES
-from diffretouch.data.simulated_experts import camera_input, expert_version, to_linear, to_srgb, version_label
+from diffretouch.data.simulated_experts import (
+    LUMA,
+    camera_input,
+    expert_version,
+    to_linear,
+    to_srgb,
+    version_label,
+    with_black_point,
+)
 
 PHOTOS = sorted((Path(__file__).parent / "photos").glob("*.jpg"))
 
@@ -38,6 +46,40 @@ def test_inputs_are_duller_flatter_and_darker():
             for image, rows in ((photo, finish), (source, left)):
                 rows.append((image.mean(), image.mean(-1).std(), np.ptp(image, -1).mean()))
     assert (np.mean(left, 0) < 0.93 * np.mean(finish, 0)).all()
+
+
+def test_metering_draws_photos_towards_middle_grey():
+    """Dark and bright finished photos come closer together, so a retoucher has to part them again."""
+    photo = np.random.default_rng(0).random((48, 48, 3), np.float32)
+    medians = []
+    for level in (0.2, 0.45, 0.7):
+        finish = np.clip(level + 0.4 * (photo - 0.5), 0, 1)
+        medians.append(np.median([np.median(camera_input(finish, rng(seed)) @ LUMA) for seed in range(40)]))
+    assert medians == sorted(medians)
+    assert medians[2] - medians[0] < 0.8 * 0.5
+
+
+def test_middle_tones_sink_more_than_highlights_and_black_is_lifted():
+    ramp = np.repeat(np.linspace(0, 1, 256, dtype=np.float32)[None, :, None], 3, 2).repeat(64, 0)
+    inputs = [camera_input(ramp, rng(seed)) @ LUMA for seed in range(40)]
+    low, middle, high = (np.mean([np.quantile(image, q) for image in inputs]) / q for q in (0.01, 0.5, 0.98))
+    assert low > 4 and middle < 0.85 and 1.1 * middle < high < 1
+
+
+def test_black_point():
+    photo = np.random.default_rng(0).random((40, 40, 3), np.float32)
+    matte = 0.12 + 0.8 * photo
+    crop = matte[:10, :20]
+    blacks = []
+    for seed in range(20):
+        own, whole = with_black_point(crop, matte, rng(seed)), with_black_point(matte, matte, rng(seed))
+        assert own.dtype == np.float32 and np.array_equal(own, whole[:10, :20])  # the photo's black, not the crop's
+        blacks.append(np.quantile(whole @ LUMA, 0.005))
+    assert -1e-6 <= min(blacks) and max(blacks) <= np.quantile(matte @ LUMA, 0.005)
+    assert np.mean(blacks) < 0.5 * np.quantile(matte @ LUMA, 0.005)
+    deep = photo * 0.9
+    deep[:20] = 0
+    assert np.array_equal(with_black_point(deep, deep, rng()), deep)  # black already
 
 
 def test_seeded_by_the_generator_alone():

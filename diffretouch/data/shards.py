@@ -14,7 +14,7 @@ from diffretouch.attributes import attribute_labels, measure_attributes, quantil
 
 from .crops import as_chw, cut, random_crop
 from .thumbnails import first_readable
-from .unpaired import simulated_pair
+from .unpaired import finished_crop, simulated_pair
 
 _PICTURES = {"jpg", "jpeg", "png", "webp"}
 
@@ -140,7 +140,7 @@ class Shards(torch.utils.data.IterableDataset):
         finished = [data for kind, data in pictures.items() if "." not in kind]
         if len(finished) != 1:
             raise ValueError(f"{name} must hold one photo, or `input` and experts' versions, got {sorted(pictures)}.")
-        photo = cut(_decode(finished[0], 4 * self.size, name), random_crop(rng), self.size)
+        photo = finished_crop(_decode(finished[0], 4 * self.size, name), rng, self.size)
         options = {"tastes": self.tastes, "looks": self.looks, "statistics": self.statistics}
         source, target, c = simulated_pair(photo, rng, vary=self.vary, **options)
         return {"input": as_chw(source), "target": as_chw(target), "c": torch.from_numpy(c), "name": name}

@@ -24,28 +24,46 @@ def to_srgb(linear):
     return np.where(linear <= 0.0031308, 12.92 * linear, encoded).astype(np.float32)
 
 
-def camera_input(photo, rng):
-    """A finished photo as a camera would have left it: off in exposure and white balance, flat, dull, a little hazy.
+def with_black_point(crop, photo, rng):
+    """A crop of a finished photo with the black point that most retouchers would have set.
 
-    In linear light: exposure, white balance, uneven light; then in sRGB: sunk middle tones, a flat tone curve over a
-    lifted black, low saturation, noise and 8-bit rounding. The ranges are chosen so that inputs differ from finished
-    photos in mean, spread, percentiles and saturation about as camera originals do from an expert's versions.
+    Many finished photos on the web have a lifted, matte black: a look of its own, not the usual finish of c = 0.
+
+    Args:
+        crop: (h,w,3) float32 in [0,1].
+        photo: the whole photo, (H,W,3) in [0,1]: its darkest 0.5 % go to a luma of 0 to 0.07, not those of the crop.
+        rng (`numpy.random.Generator`): draws where black ends up.
+    """
+    black = np.quantile(photo @ LUMA, 0.005) - rng.uniform(0, 0.07)
+    black = np.float32(np.clip(black, 0, 0.15))  # fog stays fog
+    return np.clip((crop - black) / (1 - black), 0, 1)
+
+
+def camera_input(photo, rng):
+    """A finished photo as a camera would have left it: metered, off in white balance, flat, dull, a little hazy.
+
+    In linear light: exposure, white balance, uneven light. Then in sRGB: middle tones sink, those of bright photos
+    more (metering pulls every scene towards middle grey), while highlights keep their place; low saturation, a lifted
+    black, noise and 8-bit rounding. The ranges are chosen so that inputs differ from finished photos in percentiles,
+    spread, saturation and the four attributes, in mean and from photo to photo, about as camera originals do from an
+    expert's versions.
     """
     height, width = photo.shape[:2]
-    exposure = rng.uniform(-1.1, 0.25)
-    gains = 2.0 ** (rng.normal(0, 1, 3) * (0.10, 0.03, 0.13))
+    exposure = rng.normal(0, 0.25)
+    gains = 2.0 ** (rng.normal(0, 1, 3) * (0.07, 0.02, 0.09))
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, width, dtype=np.float32)[None]
     slope_y, slope_x, vignette = rng.uniform(-0.25, 0.25), rng.uniform(-0.15, 0.15), rng.uniform(0, 0.3)
     light = 2.0 ** (exposure + slope_y * y + slope_x * x - vignette * (x * x + y * y) / 2)
     image = to_srgb(np.clip(to_linear(photo) * light[..., None] * gains.astype(np.float32), 0, 1))
 
-    image = image ** np.float32(2.0 ** rng.uniform(-0.15, 0.4))  # middle tones sink, white stays
+    metering = rng.uniform(1.0, 3.0) * (float((photo @ LUMA).mean()) - 0.45)
+    image = image ** np.float32(2.0 ** (rng.normal(0.5, 0.18) + metering))  # white stays white
     pivot = float((image @ LUMA).mean())
-    image = pivot + (image - pivot) * rng.uniform(0.85, 1.1)
+    image = pivot + (image - pivot) * rng.uniform(0.8, 1.05)
     luma = (image @ LUMA)[..., None]
-    image = luma + (image - luma) * rng.uniform(0.6, 1.1)
-    floor = rng.uniform(0, 0.13) if rng.random() < 0.75 else 0.0
+    image = luma + (image - luma) * rng.uniform(0.5, 1.15)
+    floor = max(rng.normal(0.075, 0.035), 0)
     white = 1 - rng.uniform(0, 0.06)
     image = floor + image * (white - floor)
     image = image + rng.normal(0, rng.uniform(0, 0.012), image.shape)

@@ -11,7 +11,7 @@ from diffretouch.attributes import attribute_labels, measure_attributes, quantil
 
 from .crops import as_chw, cut, random_crop
 from .order import EpochOrder
-from .simulated_experts import camera_input, expert_version, version_label
+from .simulated_experts import camera_input, expert_version, version_label, with_black_point
 from .tastes import taste_version
 from .thumbnails import SUFFIXES, Thumbnails, describe_file, first_readable, photo_paths
 
@@ -76,7 +76,7 @@ class UnpairedPhotos(torch.utils.data.Dataset):
         rng = np.random.default_rng([self.seed, 1, k])
         paths = (self.paths[i] for i in self.order.following(k))
         path, (photo, _), bad = first_readable(paths, self.thumbnails, self.on_bad_file)
-        finished = cut(photo, random_crop(rng), self.size)
+        finished = finished_crop(photo, rng, self.size)
         source, target, c = simulated_pair(
             finished, rng, vary=self.vary, tastes=self.tastes, looks=self.looks, statistics=self.statistics
         )
@@ -106,6 +106,12 @@ class UnpairedPhotos(torch.utils.data.Dataset):
         }
 
 
+def finished_crop(photo, rng, size):
+    """A random crop (size,size,3) of a finished PIL photo, its black where most retouchers would have set it."""
+    whole = np.asarray(photo.reduce(4), np.float32) / 255
+    return with_black_point(cut(photo, random_crop(rng), size), whole, rng)
+
+
 def simulated_pair(finished, rng, *, vary=True, tastes=(), looks=None, statistics=None):
     """A finished crop (H,W,3) -> (input, target, c (4,)), all by `rng`: see `UnpairedPhotos`."""
     target, c = finished, np.zeros(4, np.float32)
@@ -118,7 +124,7 @@ def simulated_pair(finished, rng, *, vary=True, tastes=(), looks=None, statistic
     if vary and statistics is not None:
         c = quantile_labels(_scores(target), statistics)[0].numpy()
     source = camera_input(finished, rng)
-    if rng.random() < 0.15:  # some need little or nothing, so that a finished photo is left alone
+    if rng.random() < 0.2:  # some need little or nothing, so that a finished photo is left alone
         source = finished + np.float32(rng.random()) * (source - finished)
     return source, target, c
 
