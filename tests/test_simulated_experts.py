@@ -37,7 +37,7 @@ def test_transfer_curve():
 def test_inputs_are_duller_flatter_and_darker():
     finish, left = [], []
     for path in PHOTOS:
-        photo = finished(path)
+        photo = with_black_point(finished(path), finished(path), rng())
         for seed in range(6):
             source = camera_input(photo, rng(seed))
             assert source.dtype == np.float32 and source.shape == photo.shape
@@ -45,7 +45,8 @@ def test_inputs_are_duller_flatter_and_darker():
             np.testing.assert_allclose(source * 255, np.round(source * 255), atol=1e-4)  # 8 bits
             for image, rows in ((photo, finish), (source, left)):
                 rows.append((image.mean(), image.mean(-1).std(), np.ptp(image, -1).mean()))
-    assert (np.mean(left, 0) < 0.93 * np.mean(finish, 0)).all()
+    ratio = np.mean(left, 0) / np.mean(finish, 0)
+    assert (ratio < (0.97, 0.9, 0.9)).all()
 
 
 def test_metering_draws_photos_towards_middle_grey():
@@ -63,7 +64,7 @@ def test_middle_tones_sink_more_than_highlights_and_black_is_lifted():
     ramp = np.repeat(np.linspace(0, 1, 256, dtype=np.float32)[None, :, None], 3, 2).repeat(64, 0)
     inputs = [camera_input(ramp, rng(seed)) @ LUMA for seed in range(40)]
     low, middle, high = (np.mean([np.quantile(image, q) for image in inputs]) / q for q in (0.01, 0.5, 0.98))
-    assert low > 4 and middle < 0.85 and 1.1 * middle < high < 1
+    assert low > 4 and middle < 0.85 and 1.05 * middle < high < 1
 
 
 def test_black_point():

@@ -49,20 +49,20 @@ def camera_input(photo, rng):
     expert's versions.
     """
     height, width = photo.shape[:2]
-    exposure = rng.normal(0, 0.25)
-    gains = 2.0 ** (rng.normal(0, 1, 3) * (0.07, 0.02, 0.09))
+    exposure = rng.normal(-0.02, 0.3)
+    gains = 2.0 ** (rng.normal(0, 1, 3) * (0.10, 0.03, 0.13))
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, width, dtype=np.float32)[None]
     slope_y, slope_x, vignette = rng.uniform(-0.25, 0.25), rng.uniform(-0.15, 0.15), rng.uniform(0, 0.3)
     light = 2.0 ** (exposure + slope_y * y + slope_x * x - vignette * (x * x + y * y) / 2)
     image = to_srgb(np.clip(to_linear(photo) * light[..., None] * gains.astype(np.float32), 0, 1))
 
-    metering = rng.uniform(1.0, 3.0) * (float((photo @ LUMA).mean()) - 0.45)
-    image = image ** np.float32(2.0 ** (rng.normal(0.5, 0.18) + metering))  # white stays white
+    metering = rng.uniform(0, 2) * (float((photo @ LUMA).mean()) - 0.45)
+    image = image ** np.float32(2.0 ** (rng.normal(0.42, 0.25) + metering))  # white stays white
     pivot = float((image @ LUMA).mean())
     image = pivot + (image - pivot) * rng.uniform(0.8, 1.05)
     luma = (image @ LUMA)[..., None]
-    image = luma + (image - luma) * rng.uniform(0.5, 1.15)
+    image = luma + (image - luma) * rng.uniform(0.6, 1.1)
     floor = max(rng.normal(0.075, 0.035), 0)
     white = 1 - rng.uniform(0, 0.06)
     image = floor + image * (white - floor)
