@@ -68,12 +68,12 @@ def test_middle_tones_sink_more_than_highlights_and_black_is_lifted():
 
 
 def test_black_point():
-    photo = np.random.default_rng(0).random((40, 40, 3), np.float32)
+    generator = np.random.default_rng(0)
+    photo = generator.random((40, 40, 1), np.float32) * (0.9 + 0.1 * generator.random((40, 40, 3), np.float32))
     matte = 0.12 + 0.8 * photo
-    crop = matte[:10, :20]
     blacks = []
     for seed in range(20):
-        own, whole = with_black_point(crop, matte, rng(seed)), with_black_point(matte, matte, rng(seed))
+        own, whole = with_black_point(matte[:10, :20], matte, rng(seed)), with_black_point(matte, matte, rng(seed))
         assert own.dtype == np.float32 and np.array_equal(own, whole[:10, :20])  # the photo's black, not the crop's
         blacks.append(np.quantile(whole @ LUMA, 0.005))
     assert -1e-6 <= min(blacks) and max(blacks) <= np.quantile(matte @ LUMA, 0.005)
@@ -81,6 +81,13 @@ def test_black_point():
     deep = photo * 0.9
     deep[:20] = 0
     assert np.array_equal(with_black_point(deep, deep, rng()), deep)  # black already
+
+
+def test_black_point_keeps_deep_colours():
+    photo = np.random.default_rng(0).random((50, 50, 3), np.float32) * [0.4, 0.1, 0.02] + [0.5, 0.3, 0.08]
+    photo = photo.astype(np.float32)  # deep orange: luma far above the blue channel
+    for seed in range(20):
+        assert (with_black_point(photo, photo, rng(seed)) < 0.5 / 255).any(-1).mean() <= 0.021
 
 
 def test_seeded_by_the_generator_alone():
