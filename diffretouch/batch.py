@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from diffretouch.photo import decoders, encoders, load_photo, write_photo
+from diffretouch.photo import decoders, encoders, read_photo, write_photo
 from diffretouch.settings import seed_of, sidecar_path, write_preset
 
 SUFFIXES = {*encoders.SUFFIXES, *decoders.RAW_SUFFIXES, ".heic", ".heif", ".hif"}
 _MOST_EXPOSURE = 1.5  # EV by which photos of a series are brought together
-_PIXELS_INSIDE = 100_000_000  # of photos between reading and writing: 12 bytes each, and as much again for moments
+_PIXELS_INSIDE = 100_000_000  # of photos between reading and writing: 3 or 12 bytes each, as much again for moments
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,8 @@ def retouch_batch(pipe, tasks, settings, *, overwrite=False, jobs=None, batch_si
 
     Args:
         pipe: [`DiffRetouchPipeline`], or any pipeline with the call `(image, *, strength, output_type)`; colours
-            outside sRGB's gamut are kept where it has a method `retouch`, as [`CSRNetPipeline`] has.
+            outside sRGB's gamut are kept where it has a method `retouch` that takes float32 and uint8 arrays, as
+            [`CSRNetPipeline`] has.
         tasks: see `plan_batch`.
         settings ([`Settings`]): complete, see `settings.resolved`; the seed of each photo is
             `seed_of(name, settings.seed)`.
@@ -228,7 +229,9 @@ def retouch_batch(pipe, tasks, settings, *, overwrite=False, jobs=None, batch_si
 
     seeded = series is None and settings.seed is not None
     seeds = (lambda name: seed_of(name, settings.seed)) if seeded else (lambda name: settings.seed)
-    yield from _stream(pipe, tasks, settings, finish, seeds, jobs, batch_size)
+    # Whatever else happens to a photo would round its integers once more
+    alone = not (dither or background is not None or series is not None or settings.exposure)
+    yield from _stream(pipe, tasks, settings, finish, seeds, jobs, batch_size, alone)
 
 
 def series_brightness(pipe, tasks, settings, *, jobs=None, batch_size=8):
@@ -245,7 +248,8 @@ def series_brightness(pipe, tasks, settings, *, jobs=None, batch_size=8):
         result = _apply(pipe, small, retouch, own)
         return {"photo": task.name, "status": "done", "brightness": _brightness(result)(1.0)}
 
-    rows = _stream(pipe, tasks, settings, finish, lambda name: settings.seed, jobs, batch_size)
+    of_grids = hasattr(pipe, "predict_grid")  # other models retouch the whole photo: 8 bits would hold it in [0,1]
+    rows = _stream(pipe, tasks, settings, finish, lambda name: settings.seed, jobs, batch_size, of_grids)
     yield from (row["brightness"] for row in rows if row["status"] == "done")
 
 
@@ -308,7 +312,10 @@ def _sample(pipe, photos, settings):
 
 
 def retouched_without_sliders(pipe, pixels, strength):
-    """(H,W,3) float32 -> the same, retouched by any pipeline; not limited to [0,1] where it has a `retouch`."""
+    """(H,W,3) float32 -> the same, retouched by any pipeline; not limited to [0,1] where it has a `retouch`.
+
+    One with a `retouch` also takes integers, and returns them.
+    """
     if hasattr(pipe, "retouch"):
         return pipe.retouch(pixels, strength=strength)
     return pipe(pixels, strength=strength, output_type="np").images[0]
@@ -324,9 +331,15 @@ def _apply(pipe, pixels, retouch, settings):
     return pipe.apply_grid(pixels, grid, settings.strength, regions=regions)
 
 
-def _stream(pipe, tasks, settings, finish, seeds, jobs, batch_size):
-    """Read, sample in batches, `finish` in threads; yields the row of every task, in the order they are finished."""
+def _stream(pipe, tasks, settings, finish, seeds, jobs, batch_size, keep_8_bits):
+    """Read, sample in batches, `finish` in threads; yields the row of every task, in the order they are finished.
+
+    If `keep_8_bits`, photos of 8 bits are retouched as such where the pipeline does that in one step.
+    """
     import torch
+
+    in_one_step = not settings.regions if hasattr(pipe, "predict_grid") else hasattr(pipe, "retouch")
+    keep_8_bits = keep_8_bits and in_one_step
 
     jobs = _count("jobs", jobs or processors())
     batch_size = _count("batch_size", batch_size)
@@ -346,7 +359,7 @@ def _stream(pipe, tasks, settings, finish, seeds, jobs, batch_size):
                 return
             started = time.perf_counter()
             try:
-                photo = load_photo(task.source)
+                photo = read_photo(task.source, keep_8_bits=keep_8_bits)
             except Exception as error:
                 events.put((failed(task, error), None))
                 continue

@@ -72,7 +72,7 @@ def _check_range(values, brightest_channel):
 
 
 def as_float(array):
-    return array if array.dtype == np.float32 else array.astype(np.float32) / np.iinfo(array.dtype).max
+    return array if array.dtype == np.float32 else np.divide(array, np.iinfo(array.dtype).max, dtype=np.float32)
 
 
 def as_tensor(photo):
@@ -85,7 +85,10 @@ def as_tensor(photo):
 
 
 def as_output(result, output_type):
-    """(H,W,3) array or (3,H,W) float tensor -> PIL image, (H,W,3) float32 array or (3,H,W) tensor, in [0,1]."""
+    """(H,W,3) array or (3,H,W) float tensor -> PIL image, (H,W,3) float32 array or (3,H,W) tensor, in [0,1].
+
+    For "np" the result itself is brought into the range: a copy of a large photo takes as long as its retouch.
+    """
     if output_type == "pil":
         if torch.is_tensor(result):
             result = result.permute(1, 2, 0).cpu().numpy()
@@ -97,7 +100,8 @@ def as_output(result, output_type):
     if output_type == "pt":
         result = result if torch.is_tensor(result) else torch.from_numpy(result).permute(2, 0, 1)
         return result.clamp(0, 1)
-    return np.clip(result.permute(1, 2, 0).cpu().numpy() if torch.is_tensor(result) else result, 0, 1)
+    result = result.permute(1, 2, 0).cpu().numpy() if torch.is_tensor(result) else result
+    return np.clip(result, 0, 1, out=result)
 
 
 def check_strength(strength):

@@ -112,7 +112,8 @@ class CSRNetPipeline(DiffusionPipeline):
 
         # 3. One array where the sizes allow it
         if output_type != "pil" and len({i.shape for i in images}) == 1:
-            images = np.stack(images) if output_type == "np" else torch.stack(images)
+            one_array = np.stack if output_type == "np" else torch.stack
+            images = one_array(images) if len(images) > 1 else images[0][None]  # of one large photo no copy
         self.maybe_free_model_hooks()
         return CSRNetOutput(images) if return_dict else (images,)
 

@@ -125,7 +125,8 @@ class SAAdjustNetPipeline(DiffusionPipeline):
 
         # 4. One array where the sizes allow it
         if output_type != "pil" and len({i.shape for i in images}) == 1:
-            images = np.stack(images) if output_type == "np" else torch.stack(images)
+            one_array = np.stack if output_type == "np" else torch.stack
+            images = one_array(images) if len(images) > 1 else images[0][None]  # of one large photo no copy
         used = used if self.network.config.presets else None
         self.maybe_free_model_hooks()
         return SAAdjustNetOutput(images, used) if return_dict else (images, used)

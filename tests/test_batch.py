@@ -27,6 +27,7 @@ from diffretouch.batch import (
     series_target,
 )
 from diffretouch.photo import icc, load_photo, save_photo
+from diffretouch.regions import named_regions
 from diffretouch.settings import Settings, read_preset, resolved, seed_of, settings_of, sidecar_path
 
 from .bad_inputs import BAD_INPUTS, make
@@ -206,11 +207,55 @@ def test_strength_zero_keeps_every_value(pipe, tmp_path):
     tifffile.imwrite(source / "wide.tif", deep, photometric="rgb", iccprofile=icc.adobe_rgb_profile())
     flat = random.integers(0, 256, (40, 50, 3), np.uint8)
     Image.fromarray(flat).save(source / "flat.png", icc_profile=icc.cicp_profile(12, 13))
+    Image.fromarray(flat).save(source / "plain.png")
     run(pipe, plan_batch(source, tmp_path / "out"), settings_for(pipe, strength=0.0))
     assert np.array_equal(tifffile.imread(tmp_path / "out" / "deep.tif"), deep)
     assert np.array_equal(tifffile.imread(tmp_path / "out" / "wide.tif"), deep)
-    with Image.open(tmp_path / "out" / "flat.png") as image:
-        assert np.array_equal(np.asarray(image), flat)
+    for name in ("flat.png", "plain.png"):
+        with Image.open(tmp_path / "out" / name) as image:
+            assert np.array_equal(np.asarray(image), flat)
+
+
+class Darker:
+    """A pipeline that retouches integers too, and remembers what it was given."""
+
+    def __init__(self):
+        self.given = {}
+
+    def retouch(self, image, *, strength=1.0):
+        self.given[image.shape] = image.dtype.name
+        return image // 2 if image.dtype.kind == "u" else image * np.float32(0.5)
+
+
+@pytest.mark.parametrize("exposure, options, dtype", [
+    (None, {}, "uint8"), (0.5, {}, "float32"), (None, {"dither": True}, "float32"), (None, {"series": 0.5}, "float32"),
+    (None, {"background": (1, 1, 1)}, "float32"),
+])  # fmt: skip
+def test_8_bits_stay_8_bits_where_they_are_rounded_but_once(exposure, options, dtype, folder, tmp_path):
+    pipe = Darker()
+    settings = resolved(Settings(exposure=exposure), pipe, "mine")
+    rows = run(pipe, plan_batch(folder, tmp_path / "out"), settings, **options)
+    assert {row["status"] for row in rows.values()} == {"done"}
+    deep = (33, 51, 3)
+    assert pipe.given.pop(deep) == "float32" and set(pipe.given.values()) == {dtype} and (9, 7, 3) in pipe.given
+
+
+def test_8_bits_make_what_floats_make(pipe, tmp_path):
+    """Values that lie within 1e-5 of a rounding's edge may fall to its other side."""
+    source = tmp_path / "in"
+    source.mkdir()
+    Image.open(PHOTOS[0]).save(source / "a.png")
+    for regions in (None, ("luminosity=0.6-1:brightness=1",)):
+        settings = settings_for(pipe, c={"brightness": 0.5}, regions=regions)
+        run(pipe, plan_batch(source, tmp_path / "out"), settings, overwrite=True)
+        photo, noise = load_photo(source / "a.png"), torch.Generator().manual_seed(seed_of("a.png"))
+        masks = regions and named_regions(regions, photo.pixels, settings.c)
+        grid = pipe.predict_grid(photo.pixels, settings.c, regions=masks, generator=noise)
+        result = pipe.apply_grid(photo.pixels, grid, regions=masks)
+        expected = np.rint(result.clip(0, 1) * 255)
+        with Image.open(tmp_path / "out" / "a.png") as image:
+            off = np.abs(np.asarray(image) - expected)
+        assert off.max() <= 1 and (off > 0).mean() < (1e-4 if regions is None else 1e-9)
 
 
 def test_bad_files_are_named_and_passed_by(pipe, tmp_path):

@@ -21,7 +21,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from diffretouch import __version__
-from diffretouch.photo import Photo, PhotoError, icc, load_photo, metadata, save_photo
+from diffretouch.photo import Photo, PhotoError, icc, load_photo, metadata, read_photo, save_photo
 
 from .bad_inputs import BAD_INPUTS, make
 from .test_icc import cmyk_profile
@@ -134,6 +134,69 @@ def test_arrays_are_saved_as_they_are(array, bit_depth, tmp_path):
     expected = RGB16 if bit_depth == 16 else RGB8
     assert np.array_equal(read(tmp_path / "out.png"), expected)
     assert read(tmp_path / "out.png").dtype == expected.dtype
+
+
+STAYS_8_BITS = {  # name, array, what its file says: what is in sRGB needs no floats
+    "plain.png": (RGB8, {}),
+    "srgb.jpg": (RGB8, {"icc_profile": icc.srgb_profile(), "quality": 90}),
+    "turned.jpg": (RGB8, {"exif": camera_exif("<", 6).tobytes(), "subsampling": 2}),
+    "alpha.webp": (np.concatenate([RGB8, ALPHA8], 2), {"lossless": True}),
+    "grey.png": (RGB8[..., 0], {}),
+    "grey.jpg": (RGB8[..., 1], {}),
+    "tagged.tif": (RGB8, {"photometric": "rgb", "iccprofile": icc.srgb_profile()}),
+}
+BECOMES_FLOAT = {
+    "wide.png": (RGB8, {"icc_profile": icc.adobe_rgb_profile()}),
+    "deep.tif": (RGB16, {"photometric": "rgb"}),
+    "float.tif": ((RGB8 / 255).astype("f4"), {"photometric": "rgb"}),
+    "ink.tif": (np.concatenate([RGB8, ALPHA8], 2), {"photometric": "separated"}),
+    "bits.tif": (RGB8 > 99, {"photometric": "rgb"}),
+}
+
+
+@pytest.mark.parametrize("name", STAYS_8_BITS | BECOMES_FLOAT)
+def test_8_bits_in_srgb_can_stay_8_bits(name, tmp_path):
+    array, options = (STAYS_8_BITS | BECOMES_FLOAT)[name]
+    photo = load_photo(write(tmp_path / name, array, **options))
+    kept = read_photo(tmp_path / name, keep_8_bits=True)
+    assert photo.pixels.dtype == np.float32 and photo.pixels.flags.c_contiguous
+    assert kept.pixels.dtype == (np.uint8 if name in STAYS_8_BITS else np.float32)
+    pixels = np.divide(kept.pixels, 255 if name in STAYS_8_BITS else 1, dtype=np.float32)
+    assert np.array_equal(pixels, photo.pixels)
+    assert kept.pixels.flags.writeable and kept.pixels.flags.c_contiguous
+    for field in dataclasses.fields(Photo):
+        if field.name != "pixels":
+            assert np.array_equal(getattr(kept, field.name), getattr(photo, field.name)), field.name
+
+
+@pytest.mark.parametrize("name", STAYS_8_BITS)
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp", ".avif"])
+@pytest.mark.parametrize("options", [{}, {"dither": True}, {"background": (0.2, 0.5, 0.9)}], ids=str)
+def test_integers_make_the_files_of_their_floats(name, suffix, options, tmp_path):
+    array, saved = STAYS_8_BITS[name]
+    photo = read_photo(write(tmp_path / name, array, **saved), keep_8_bits=True)
+    if photo.alpha is not None and suffix == ".jpg" and not options.get("background"):
+        photo.alpha = None
+    before = photo.pixels.copy()
+    save_photo(photo, tmp_path / f"integers{suffix}", **options)
+    assert np.array_equal(photo.pixels, before)
+    photo.pixels = np.divide(photo.pixels, 255, dtype=np.float32)
+    save_photo(photo, tmp_path / f"floats{suffix}", **options)
+    assert (tmp_path / f"integers{suffix}").read_bytes() == (tmp_path / f"floats{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("array, source, bit_depth", [
+    (RGB8, {"icc_profile": icc.adobe_rgb_profile()}, 8), (RGB8, {"bit_depth": 16}, 16), (RGB8, {"bit_depth": 32}, 32),
+    (RGB16, {}, 8), (RGB16, {"icc_profile": icc.adobe_rgb_profile(), "codes": RGB16}, 16),
+    (np.asfortranarray(RGB8), {}, 8), (RGB8[..., ::-1], {}, 8),
+    (RGB8[..., :1].repeat(3, 2), {"grey": True, "icc_profile": icc.adobe_rgb_profile()}, 8),
+])  # fmt: skip
+def test_integers_are_converted_as_their_floats(array, source, bit_depth, tmp_path):
+    floats = np.divide(array, np.iinfo(array.dtype).max, dtype=np.float32)
+    for name, pixels in (("integers", array), ("floats", floats)):
+        like = Photo(pixels, **{"bit_depth": bit_depth, **source})
+        save_photo(pixels, tmp_path / f"{name}.tif", like=like, bit_depth=bit_depth)
+    assert (tmp_path / "integers.tif").read_bytes() == (tmp_path / "floats.tif").read_bytes()
 
 
 def test_noise_is_saved_as_progressive_jpeg_or_said_not_to_be(tmp_path):
@@ -525,6 +588,51 @@ def test_mpo_uses_the_main_picture_and_says_so(tmp_path):
     assert "preview" in photo.notes[0] and np.abs(photo.pixels * 255 - RGB8).max() < 6
 
 
+def jpeg_of(mode="RGB", **options):
+    file = io.BytesIO()
+    smooth = Image.fromarray(RGB8).resize((107, 75), Image.Resampling.BICUBIC)
+    smooth.convert(mode).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+JPEGS = {
+    "4:2:0": jpeg_of(subsampling=2),
+    "4:2:2": jpeg_of(subsampling=1),
+    "4:4:4": jpeg_of(subsampling=0, quality=100),
+    "progressive": jpeg_of(progressive=True),
+    "RGB inside": jpeg_of(keep_rgb=True),
+    "grey": jpeg_of("L"),
+    "inks": jpeg_of("CMYK"),
+    "restart markers": jpeg_of(restart_marker_rows=1),
+    "fill bytes": jpeg_of()[:-2] + b"\xff\xff\xff\xd9",
+    "something behind it": jpeg_of() + b"\xff\xd8 and more",
+    "a JPEG inside": jpeg_of(exif=camera_exif().tobytes() + jpeg_of(quality=50), progressive=True),
+    "damaged in the middle": jpeg_of()[:1500] + b"\xff\x00\xff\xd3abcdefgh" + jpeg_of()[1512:],
+    "ended early": jpeg_of()[:1500] + b"\xff\xd9" + jpeg_of()[1502:],
+}
+
+
+@pytest.mark.parametrize("name", JPEGS)
+def test_jpegs_are_decoded_as_by_pillow(name, tmp_path):
+    (tmp_path / "in.jpg").write_bytes(JPEGS[name])
+    with Image.open(tmp_path / "in.jpg") as image:
+        expected = np.asarray(image)
+    photo = load_photo(tmp_path / "in.jpg")
+    if name == "inks":
+        assert "CMYK" in photo.notes[-1]
+    else:
+        assert (np.rint(photo.pixels * 255) == expected.reshape(75, 107, -1)).all()
+
+
+@pytest.mark.parametrize("name", ["4:2:0", "progressive", "restart markers", "a JPEG inside", "grey"])
+def test_jpegs_that_are_cut_off_are_refused_wherever(name, tmp_path):
+    whole = JPEGS[name]
+    for length in [*range(2, len(whole) - 1, 61), len(whole) - 2, len(whole) - 1]:
+        (tmp_path / "cut.jpg").write_bytes(whole[:length])
+        with pytest.raises(PhotoError, match="cannot be read"):
+            load_photo(tmp_path / "cut.jpg")
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 400), (400, 1), (8, 8), (333, 517), (2000, 20)])
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp", ".avif"])
 def test_odd_sizes(size, suffix, tmp_path):
@@ -882,10 +990,11 @@ def test_importing_is_quick_and_leaves_pillow_alone():
     code = f"""
 import sys
 from diffretouch.photo import load_photo
+slow = [name for name in ("PIL", "imagecodecs") if name in sys.modules]
 from PIL import Image, ImageFile
 before = Image.MAX_IMAGE_PIXELS
 load_photo({str(CITY)!r})
 assert Image.MAX_IMAGE_PIXELS == before and not ImageFile.LOAD_TRUNCATED_IMAGES
-print([name for name in ("torch", "diffusers", "tifffile", "imagecodecs") if name in sys.modules])"""
+print(slow + [name for name in ("torch", "diffusers", "tifffile") if name in sys.modules])"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.stdout.strip() == "[]", done.stderr

@@ -62,12 +62,15 @@ def test_scales():
     for dtype, top in ((np.uint8, 255), (np.uint16, 65535)):
         array = np.full((2, 3, 3), top, dtype)
         assert as_float(array).max() == 1 and as_tensor(array).shape == (1, 3, 2, 3) and as_tensor(array).min() == 1
+        levels = np.arange(top + 1, dtype=dtype)
+        for order in "<>":
+            assert np.array_equal(as_float(levels.astype(levels.dtype.newbyteorder(order))), levels.astype("f4") / top)
 
 
 def test_output_rounds_and_limits():
     result = np.float32([[[-0.1, 0.4999 / 255, 0.5001 / 255], [1.2, 1.0, 254.4999 / 255]]])
     assert np.asarray(as_output(result, "pil")).tolist() == [[[0, 0, 1], [255, 255, 254]]]
-    np.testing.assert_array_equal(as_output(result, "np"), result.clip(0, 1))
+    np.testing.assert_array_equal(as_output(result.copy(), "np"), result.clip(0, 1))
     assert as_output(torch.from_numpy(result).permute(2, 0, 1), "np").shape == (1, 2, 3)
     assert as_output(result, "pt").shape == (3, 1, 2)
     sixteen = np.full((1, 1, 3), 32896, np.uint16)

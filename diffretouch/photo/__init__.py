@@ -79,6 +79,14 @@ def load_photo(path, *, max_pixels=300_000_000):
         PhotoError: the file cannot be read, or not without guessing: it is missing, broken, too large, of another
             kind, has values that are not finite, or a high dynamic range.
     """
+    return read_photo(path, max_pixels)
+
+
+def read_photo(path, max_pixels=300_000_000, *, keep_8_bits=False):
+    """`load_photo` that, if `keep_8_bits`, leaves 8 bits in sRGB as they are: `pixels` are uint8 then, and writeable.
+
+    For what takes integers: floats are four times as large. All else becomes float32 in [0,1] in any case.
+    """
     if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
         raise ValueError(f"`max_pixels` must be a whole number of at least 1, got {max_pixels!r}.")
     photo = Photo(pixels=np.empty((0, 0, 3), np.float32), path=Path(path))
@@ -90,7 +98,7 @@ def load_photo(path, *, max_pixels=300_000_000):
             raise ValueError("it holds values that are not finite (NaN or infinite)")
         if samples.shape[2] > colours:
             photo.alpha = np.divide(samples[..., colours], peak, dtype=np.float32)
-        photo.pixels = _to_srgb(photo, np.divide(samples[..., :colours], peak, dtype=np.float32))
+        photo.pixels = _to_srgb(photo, samples[..., :colours], peak, keep_8_bits)
         if photo.icc_profile and photo.bit_depth == 16 and peak == 65535 and not _is_srgb(photo.icc_profile):
             photo.codes = np.ascontiguousarray(samples[..., :colours])
     except MemoryError as error:
@@ -144,19 +152,20 @@ def _clean_metadata(photo):
     return orientation
 
 
-def _to_srgb(photo, pixels):
+def _to_srgb(photo, samples, peak, keep_8_bits):
     """(H,W,1|3|4) in the file's colours -> (H,W,3) sRGB; keeps the profile only where it leads back."""
     profile, photo.icc_profile = photo.icc_profile, None
-    channels = pixels.shape[2]
+    channels = samples.shape[2]
     if channels == 1:
         photo.note("Grey became RGB; JPEG, PNG and TIFF are saved as grey again if it stays neutral.")
     if profile:
         try:
             if channels == 1 and icc.profile_channels(profile) == 3:
-                pixels, channels = np.repeat(pixels, 3, 2), 3
+                samples, channels = np.repeat(samples, 3, 2), 3
             if channels == 3 and icc.is_srgb(profile):
                 photo.icc_profile = None if photo.grey else profile
-                return pixels
+                return _unconverted(samples, peak, keep_8_bits)
+            pixels = np.divide(samples, peak, dtype=np.float32)
             converted = icc.to_srgb(pixels, profile)
             if channels < 4 and icc.can_write(profile):
                 photo.icc_profile = profile
@@ -170,8 +179,16 @@ def _to_srgb(photo, pixels):
             photo.note(f"Its ICC profile was not used ({error}); its colours are taken as they are.")
     if channels == 4:
         photo.note("CMYK without a usable profile was converted by the plain formula; it is saved as sRGB.")
+        pixels = np.divide(samples, peak, dtype=np.float32)
         return (1 - pixels[..., :3]) * (1 - pixels[..., 3:])
-    return np.repeat(pixels, 3, 2) if channels == 1 else pixels
+    return _unconverted(np.repeat(samples, 3, 2) if channels == 1 else samples, peak, keep_8_bits)
+
+
+def _unconverted(samples, peak, keep_8_bits):
+    """(H,W,3) sRGB samples -> themselves, contiguous and writeable, if 8 bits are kept; else float32."""
+    if keep_8_bits and samples.dtype == np.uint8 and peak == 255:
+        return np.require(samples, requirements="CW")
+    return np.divide(samples, peak, dtype=np.float32)
 
 
 def save_photo(photo, path, *, like=None, overwrite=False, bit_depth=None, quality=None, dither=False, background=None,
@@ -238,6 +255,8 @@ def write_photo(photo, path, *, like=None, overwrite=False, bit_depth=None, qual
     alpha = source.alpha
     if alpha is not None and alpha.shape != pixels.shape[:2]:
         raise ValueError(f"`photo` must be as large as the alpha of its source {alpha.shape}, got {pixels.shape[:2]}.")
+    if dither or background is not None or 8 * pixels.itemsize != bit_depth:
+        pixels = _as_float(pixels)  # else integers are the codes already, if no profile changes them
     if background is not None:
         pixels, alpha = _on_background(pixels, alpha, background), None
     if alpha is not None and kind == "JPEG":
@@ -247,7 +266,7 @@ def write_photo(photo, path, *, like=None, overwrite=False, bit_depth=None, qual
         alpha = None
     values, profile = _to_file_colours(pixels, source, kind, bit_depth, keep_profile)
     if alpha is not None:
-        values = np.concatenate([values, alpha[..., None]], 2)
+        values = np.concatenate([_as_float(values), alpha[..., None]], 2)
     codes = encoders.quantise(values, bit_depth, dither)
     if source.codes is not None and bit_depth == 16 and profile is source.icc_profile:
         _restore_unchanged(codes, pixels, source)
@@ -269,12 +288,12 @@ def _restore_unchanged(codes, pixels, source):
     for start in range(0, len(pixels), rows):
         strip = slice(start, start + rows)
         read = icc.to_srgb(np.divide(source.codes[strip], 65535, dtype=np.float32), source.icc_profile)
-        same = (np.abs(read - pixels[strip]) < 4e-6).all(2, keepdims=True)
+        same = (np.abs(read - _as_float(pixels[strip])) < 4e-6).all(2, keepdims=True)
         np.copyto(codes[strip, :, :colours], source.codes[strip], where=same)
 
 
 def _pixels_and_source(photo, like):
-    """-> pixels (H,W,3) float32, and the photo whose metadata is used."""
+    """-> pixels (H,W,3) float32, uint8 or uint16, and the photo whose metadata is used."""
     if like is not None and not isinstance(like, Photo):
         raise TypeError(f"`like` must be a Photo, got {type(like).__name__}.")
     pixels = np.asarray(photo.pixels if isinstance(photo, Photo) else photo)
@@ -286,10 +305,15 @@ def _pixels_and_source(photo, like):
     if not isinstance(source, Photo):
         source = Photo(pixels, bit_depth=16 if pixels.dtype == np.uint16 else 8)
     if pixels.dtype.kind == "u":
-        return np.divide(pixels, np.iinfo(pixels.dtype).max, dtype=np.float32), source
+        return pixels, source
     if not np.isfinite(pixels).all():
         raise ValueError("`photo` must be finite, got NaN or infinite values.")
     return pixels.astype(np.float32, copy=False), source
+
+
+def _as_float(pixels):
+    """Integers or float32 -> float32 in [0,1]."""
+    return pixels if pixels.dtype.kind == "f" else np.divide(pixels, np.iinfo(pixels.dtype).max, dtype=np.float32)
 
 
 def _on_background(pixels, alpha, background):
@@ -300,16 +324,19 @@ def _on_background(pixels, alpha, background):
 
 
 def _to_file_colours(pixels, source, kind, bit_depth, keep_profile):
-    """-> values (H,W,1 or 3) in the colours of the file to be, and the profile to embed (None for untagged grey)."""
+    """-> values (H,W,1 or 3) in the colours of the file to be, and the profile to embed (None for untagged grey).
+
+    Values that need no conversion stay integers where they are.
+    """
     profile = source.icc_profile if keep_profile else None
     channels = icc.profile_channels(profile) if profile else 3
     half_level = 0.5 / (2 ** min(bit_depth, 16) - 1)
     grey = source.grey and kind in ("JPEG", "PNG", "TIFF") and np.ptp(pixels, axis=2).max() < half_level
     if grey and (profile is None or channels == 1):
-        return icc.from_srgb(pixels, profile) if profile else pixels[..., 1:2], profile
+        return icc.from_srgb(_as_float(pixels), profile) if profile else pixels[..., 1:2], profile
     if profile is None or channels == 1:
         return pixels, icc.srgb_profile()
-    return pixels if icc.is_srgb(profile) else icc.from_srgb(pixels, profile), profile
+    return pixels if icc.is_srgb(profile) else icc.from_srgb(_as_float(pixels), profile), profile
 
 
 _NOT_XML = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -7,6 +7,7 @@ whatever its library raises on broken files, and ValueError for what it refuses.
 
 import io
 import os
+import re
 import stat
 import struct
 
@@ -60,14 +61,15 @@ def _check_size(width, height, max_pixels):
         raise ValueError(f"{width} x {height} pixels are more than `max_pixels` = {max_pixels}")
 
 
-def _open_with_pillow(photo, plugin, max_pixels):
+def _open_with_pillow(photo, plugin, max_pixels, load=True):
     """-> (image, bytes of the file). `Image.open` would judge the size by a limit that is global to the process."""
     data = photo.path.read_bytes()
     image = plugin(io.BytesIO(data))
     _check_size(*image.size, max_pixels)
     if getattr(image, "n_frames", 1) > 1:
         photo.note(f"The first of {image.n_frames} frames is used.")
-    image.load()
+    if load:
+        image.load()
     photo.exif, photo.icc_profile = image.info.get("exif"), image.info.get("icc_profile")
     photo.xmp, photo.dpi = image.info.get("xmp"), image.info.get("dpi")
     return image, data
@@ -85,7 +87,7 @@ def _pillow_samples(image):
 def _jpeg(photo, max_pixels):
     from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
-    image, _ = _open_with_pillow(photo, JpegImageFile, max_pixels)
+    image, data = _open_with_pillow(photo, JpegImageFile, max_pixels, load=False)
     if image.mode != "CMYK":
         tables = [image.quantization[number] for number in sorted(image.quantization)]
         photo.jpeg = {"qtables": tables, "subsampling": max(get_sampling(image), 0),
@@ -103,7 +105,37 @@ def _jpeg(photo, max_pixels):
         photo.note("Its ICC profile is incomplete; its colours are taken as sRGB.")
     if "mp" in image.info:
         photo.note("Further images in the file (a preview or a gain map) were not carried.")
+    return _jpeg_samples(image, data)
+
+
+def _jpeg_samples(image, data):
+    """`_pillow_samples` of a JPEG. The same decoder fills an array without the three copies that Pillow would make."""
+    if image.mode in ("RGB", "L") and _is_whole(data):
+        from imagecodecs import Jpeg8Error, jpeg8_decode
+
+        samples = np.empty((image.height, image.width) + (3,) * (image.mode == "RGB"), np.uint8)
+        try:
+            return np.atleast_3d(jpeg8_decode(data, out=samples)), 255, 1 if image.mode == "L" else 3
+        except (Jpeg8Error, ValueError):  # Pillow reads it, or says what is wrong
+            pass
     return _pillow_samples(image)
+
+
+_AFTER_SCAN = re.compile(rb"\xff[^\0\xd0-\xd7\xff]")
+
+
+def _is_whole(data):
+    """Whether a JPEG's segments and scans lead to its end marker: the decoder fills up with grey what is missing."""
+    place = 2
+    while data[place : place + 1] == b"\xff":
+        marker = data[place + 1 : place + 2]
+        if marker == b"\xd9":
+            return True
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker == b"\xda":
+            found = _AFTER_SCAN.search(data, place)
+            place = found.start() if found else len(data)
+    return False
 
 
 def _png(photo, max_pixels):

@@ -31,10 +31,14 @@ _STRIP = 1 << 20  # values that are rounded at a time
 def quantise(values, bit_depth, dither=False):
     """Values (H,W,C) -> codes: rounded and held in [0,1] for 8 and 16 bits, untouched float32 for 32.
 
+    Integers of that many bits are codes already: they stay as they are.
+
     `dither` adds triangular noise of one level before rounding, always the same; black and white stay clean.
     """
     if bit_depth == 32:
         return np.asarray(values, np.float32)
+    if values.dtype.kind == "u":
+        return np.ascontiguousarray(values)
     peak = 2**bit_depth - 1
     codes = np.empty(values.shape, np.uint8 if bit_depth == 8 else np.uint16)
     random = np.random.default_rng(0)
@@ -44,7 +48,7 @@ def quantise(values, bit_depth, dither=False):
         if dither:
             noise = random.random(strip.shape, np.float32) - random.random(strip.shape, np.float32)
             strip += np.where((strip > 0) & (strip < peak), noise, 0)
-        codes[start : start + rows] = np.rint(strip.clip(0, peak))
+        codes[start : start + rows] = np.rint(strip.clip(0, peak, out=strip), out=strip)
     return codes
 
 
