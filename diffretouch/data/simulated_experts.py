@@ -44,17 +44,15 @@ def with_black_point(crop, photo, rng):
 def camera_input(photo, rng):
     """A finished photo as a camera would have left it: metered, off in white balance, flat, dull, a little hazy.
 
-    In linear light: exposure, white balance (now and then lamplight), uneven light. Then in sRGB: middle tones sink,
-    those of bright photos more (metering pulls every scene towards middle grey), while highlights keep their place;
-    low saturation, a lifted black, noise and 8-bit rounding. The ranges are chosen so that inputs differ from finished
-    photos in percentiles, spread, saturation and the four attributes, in mean and from photo to photo, about as camera
-    originals do from an expert's versions.
+    In linear light: exposure, white balance, uneven light. Then in sRGB: middle tones sink, those of bright photos
+    more (metering pulls every scene towards middle grey), while highlights keep their place; low saturation, a lifted
+    black, noise and 8-bit rounding. The ranges are chosen so that inputs differ from finished photos in percentiles,
+    spread, saturation and the four attributes, in mean and from photo to photo, about as camera originals do from an
+    expert's versions.
     """
     height, width = photo.shape[:2]
     exposure = rng.normal(-0.02, 0.3)
     gains = 2.0 ** (rng.normal(0, 1, 3) * (0.10, 0.03, 0.13))
-    if rng.random() < 0.08:  # lamplight that the camera left as it was
-        gains *= 2.0 ** (rng.uniform(0.2, 1) * np.array([0.35, 0, -0.7]))
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, width, dtype=np.float32)[None]
     slope_y, slope_x, vignette = rng.uniform(-0.25, 0.25), rng.uniform(-0.15, 0.15), rng.uniform(0, 0.3)

@@ -124,7 +124,7 @@ def simulated_pair(finished, rng, *, vary=True, tastes=(), looks=None, statistic
     if vary and statistics is not None:
         c = quantile_labels(_scores(target), statistics)[0].numpy()
     source = camera_input(finished, rng)
-    if rng.random() < 0.15:  # some need little or nothing, so that a finished photo is left alone
+    if rng.random() < 0.2:  # some need little or nothing, so that a finished photo is left alone
         source = finished + np.float32(rng.random()) * (source - finished)
     return source, target, c
 
