@@ -1,0 +1,78 @@
+"""Average the last checkpoints of a training into one model (Izmailov et al., UAI 2018).
+
+python -m diffretouch.training.average_checkpoints runs/small --from_step 1200 --save_dir runs/small/averaged
+
+Of a model that goes on trading one figure for another, the mean of its weights along the way has most of both.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
+from diffretouch.training.checkpoints import checkpoints, write_model
+
+
+def average_checkpoints(output_dir, from_step):
+    """The pipeline that `train_diffretouch` wrote, with the mean of the EMA weights of its checkpoints.
+
+    Args:
+        output_dir: of the training; `--checkpointing_steps` and `--checkpoints_total_limit` say which are still there.
+        from_step (`int`): the first checkpoint that counts.
+
+    Returns:
+        [`DiffRetouchPipeline`], and the steps of the checkpoints that were averaged.
+
+    Raises:
+        ValueError: fewer than two checkpoints lie there, or one is damaged or of another model.
+    """
+    found = [path for path in checkpoints(output_dir) if _step(path) >= from_step]
+    if len(found) < 2:
+        raise ValueError(f"`from_step` {from_step} leaves {len(found)} checkpoints of {output_dir}, 2 are needed.")
+    pipe = DiffRetouchPipeline.from_pretrained(output_dir)
+    modules = [pipe.unet] if pipe.grid_head is None else [pipe.unet, pipe.grid_head]
+    parameters = [parameter for module in modules for parameter in module.parameters()]  # as the EMA numbers them
+    sums = [torch.zeros_like(parameter, dtype=torch.float64) for parameter in parameters]
+    for path in found:
+        try:
+            weights = load_file(path / "ema.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{path} cannot be read: {error}") from error
+        shapes = [tuple(weights[str(i)].shape) for i in range(len(weights))]
+        if shapes != [tuple(parameter.shape) for parameter in parameters]:
+            raise ValueError(f"{path} holds the weights of another model than {output_dir}.")
+        for i, total in enumerate(sums):
+            total += weights[str(i)]
+    with torch.no_grad():
+        for parameter, total in zip(parameters, sums, strict=True):
+            parameter.copy_(total / len(found))
+    return pipe, [_step(path) for path in found]
+
+
+def _step(path):
+    return int(path.name.split("-")[1])
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output_dir", help="of train_diffretouch.py")
+    parser.add_argument("--from_step", type=int, default=0, help="the first checkpoint that counts")
+    parser.add_argument("--save_dir", required=True, help="where the model goes: new or empty")
+    args = parser.parse_args(argv)
+    save_dir = Path(args.save_dir)
+    if save_dir.exists() and (not save_dir.is_dir() or any(save_dir.iterdir())):
+        raise SystemExit(f"`--save_dir` {save_dir} must be new or an empty folder.")
+    try:
+        pipe, steps = average_checkpoints(args.output_dir, args.from_step)
+    except (ValueError, OSError) as error:
+        raise SystemExit(str(error)) from error
+    save_dir.mkdir(parents=True, exist_ok=True)
+    write_model(pipe, save_dir)
+    print(f"{save_dir}: the mean of steps {', '.join(map(str, steps))}")
+
+
+if __name__ == "__main__":
+    main()
