@@ -1,5 +1,6 @@
 """The losses of SA-AdjustNet. Lab colours in units of 100, in which the paper's Huber delta of 0.04 makes sense."""
 
+import torch
 import torch.nn.functional as F
 
 HUBER_DELTA = 0.04
@@ -30,22 +31,34 @@ def moved_usage(usage, probabilities, momentum=0.99):
     return momentum * usage + (1 - momentum) * now / now.sum()
 
 
-def adjustment_loss(estimates, probabilities, target, *, kind="huber", delta=HUBER_DELTA, usage=None, influence=0.8):
+def adjustment_loss(
+    estimates, probabilities, target, *, kind="huber", delta=HUBER_DELTA, usage=None, influence=0.8, mixture=0.0
+):  # fmt: skip
     """The regression loss, a scalar: the mean over pixels, and with presets the exact expectation over the choice.
 
     mean of sum_k w_k p_k error(estimate_k, target): an upper bound of the negative log likelihood (ours, from the
-    text). No gradient flows through the class weights.
+    text). No gradient flows through the class weights. `mixture` puts as much of another loss in its place,
+
+        mean of error(sum_k p_k estimate_k, target)
+
+    for a map that is used softly: between two regions it may say both, where the expectation drives it to one.
 
     Args:
         estimates: (B,P,3), or (B,P,K,3) with presets.
         probabilities: (B,P,K) or `None`.
         target: (B,P,3).
         usage: (K,), see `moved_usage`; `None` weighs all presets alike.
+        mixture (`float`): in [0,1]; 0 is the paper's loss.
     """
     if probabilities is None:
         return colour_error(estimates, target, kind, delta).mean()
     weights = preset_weights(usage.detach(), influence) if usage is not None else 1
-    return (weights * probabilities * colour_error(estimates, target[..., None, :], kind, delta)).sum(-1).mean()
+    errors = weights * probabilities * colour_error(estimates, target[..., None, :], kind, delta)
+    loss = errors.sum(-1).mean()
+    if not mixture:
+        return loss
+    mixed = (probabilities[..., None] * estimates).sum(-2)
+    return torch.lerp(loss, colour_error(mixed, target, kind, delta).mean(), mixture)
 
 
 def scene_loss(logits, scene):

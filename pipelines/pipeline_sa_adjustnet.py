@@ -61,7 +61,7 @@ class SAAdjustNetPipeline(DiffusionPipeline):
         adjustment_map=None,
         *,
         strength=1.0,
-        soft_edges=False,
+        soft_edges=None,
         edge_radius=0.02,
         edge_epsilon=1e-3,
         output_type="pil",
@@ -76,8 +76,8 @@ class SAAdjustNetPipeline(DiffusionPipeline):
                 integers in 0..K-1, or (K,h,w) weights >= 0, arrays or tensors of any size; a list of them for several
                 photos, or one for all.
             strength (`float`): 0 returns the photo, 1 the retouch, values between mix them exactly; up to 2.
-            soft_edges (`bool`): mix the presets along edges that follow the photo's (guided filter) instead of the
-                hard boundaries of the paper.
+            soft_edges (`bool`, *optional*): mix the presets along edges that follow the photo's (guided filter), or
+                `False` for the hard boundaries of the paper; by default as the network was trained.
             edge_radius (`float`): how far soft edges reach, as a share of the long side.
             edge_epsilon (`float`): contrast below which an edge in the photo counts for nothing, see `guided_filter`.
             output_type (`str`): "pil", "np" or "pt".

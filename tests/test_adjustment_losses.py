@@ -38,6 +38,20 @@ def test_the_expectation_is_that_of_drawn_presets():
     assert adjustment_loss(estimates, probabilities, target).item() == pytest.approx(drawn.item(), rel=0.01)
 
 
+def test_a_soft_map_may_say_both():
+    """Half way between two presets: the mixture is exact, the expectation is not, and only the mixture likes it so."""
+    estimates, target = torch.tensor([[[[0.2, 0, 0], [0.4, 0.1, 0]]]]), torch.tensor([[[0.3, 0.05, 0]]])
+    halves = torch.full((1, 1, 2), 0.5)
+    loss = lambda p, m: adjustment_loss(estimates, p, target, mixture=m).item()  # noqa: E731
+    assert loss(halves, 1.0) == pytest.approx(0, abs=1e-9) and loss(halves, 0.0) > 1e-3
+    assert loss(halves, 0.25) == pytest.approx(0.75 * loss(halves, 0.0))
+    one = torch.tensor([[[1.0, 0.0]]])
+    assert loss(one, 1.0) == pytest.approx(loss(one, 0.0)) and loss(one, 1.0) > 1e-3
+    usage = torch.tensor([0.9, 0.1])  # class weights are for the choice only
+    weighted = adjustment_loss(estimates, halves, target, usage=usage, mixture=1.0)
+    assert weighted.item() == pytest.approx(0, abs=1e-9)
+
+
 def test_gradients():
     generator = torch.Generator().manual_seed(0)
     estimates = torch.rand(1, 4, 2, 3, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -45,6 +59,8 @@ def test_gradients():
     target, usage = torch.rand(1, 4, 3, generator=generator, dtype=torch.float64), torch.tensor([0.7, 0.3])
     loss = lambda e, z: adjustment_loss(e, z.softmax(-1), target, usage=usage.double())  # noqa: E731
     assert torch.autograd.gradcheck(loss, (estimates, logits))
+    mixed = lambda e, z: adjustment_loss(e, z.softmax(-1), target, mixture=0.5)  # noqa: E731
+    assert torch.autograd.gradcheck(mixed, (estimates, logits))
     plain = torch.rand(1, 4, 3, generator=generator, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda e: adjustment_loss(e, None, target), plain)
 

@@ -418,3 +418,12 @@ def test_help_names_the_page():
 
 def test_bundled_model_is_offered():
     assert isinstance(Models()["DiffRetouch"], DiffRetouchPipeline)
+
+
+def test_what_a_retouch_by_region_cannot_is_told():
+    models, look = Models(), Look("SA-AdjustNet (automatic)", strength=0.5)
+    pixels = np.asarray(Image.open(PHOTO).convert("RGB"))
+    assert not models.is_steered(look.model) and (models.retouch(look, pixels) != pixels).any()
+    for ask, words in ((models.table, "retouches by region"), (models.sheet, "has no sliders")):
+        with pytest.raises(ValueError, match=words):
+            ask(look, pixels)

@@ -12,6 +12,7 @@ from diffretouch.attributes import (
 )
 from diffretouch.losses import (
     attribute_loss,
+    clipping_loss,
     contrastive_loss,
     grid_smoothness_loss,
     latent_loss,
@@ -75,6 +76,16 @@ def test_weighted_losses():
     mask[:, :, :6] = 0
     rest = (a - b)[:, :, 6:]
     torch.testing.assert_close(pixel_loss(a, b, 0.0, mask), (rest**2).mean().float() / 2)
+
+
+def test_clipping():
+    target = torch.tensor([0.0, 0.001, 0.2, 0.8, 0.999, 1.0]).view(1, 1, 1, 6)
+    assert clipping_loss(target.clamp(0.1, 0.9), target) == 0
+    beyond = torch.tensor([-0.5, -0.5, -0.1, 1.2, 1.5, 1.5]).view(1, 1, 1, 6)  # only the middle two were to be kept
+    assert clipping_loss(beyond, target, margin=0.01) == pytest.approx((0.11 + 0.21) / 6)
+    beyond.requires_grad_()
+    clipping_loss(beyond, target).backward()
+    torch.testing.assert_close(beyond.grad.flatten(), torch.tensor([0, 0, -1, 1, 0, 0]) / 6)
 
 
 def test_grid_smoothness():

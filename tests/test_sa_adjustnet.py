@@ -43,13 +43,14 @@ def test_parameters_of_the_paper():
     [
         {"presets": 1},
         {"presets": -2},
+        {"soft_edges": True},
         {"view_size": 40},
         {"view_size": 16},
         {"backbone": {**RESNET50, "hidden_sizes": (256, 512)}},
     ],
 )
 def test_bad_config(config):
-    with pytest.raises(ValueError, match="`presets`|`view_size`|`backbone`"):
+    with pytest.raises(ValueError, match="`presets`|`soft_edges`|`view_size`|`backbone`"):
         SAAdjustNet(**{**TINY, **config})
 
 
@@ -170,6 +171,19 @@ def test_a_preset_is_one_gate():
     out = network.retouch_rows(network.look(image, halves), image, 0, 21)
     expected = torch.cat([results[0][..., :17], results[2][..., 17:]], 3)
     torch.testing.assert_close(out, expected, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_a_network_that_was_trained_softly_is_used_so():
+    image, results = photo(), {False: [], True: []}
+    for own in results:
+        network = tiny_network(presets=3, soft_edges=own)
+        results[own].append(network(image))
+        for told in results:
+            results[told].append(network.retouch_rows(network.look(image, soft_edges=told), image, 0, 21))
+    for same in results.values():
+        assert len(same) == 3 and torch.equal(same[0], same[1]) and torch.equal(same[0], same[2])
+    assert (results[True][0] - results[False][0]).abs().max() > 0.01
 
 
 def test_gradients_reach_every_parameter():

@@ -26,7 +26,7 @@ def test_classes_move_with_their_photo(folder):
     for k in range(6):
         sample = data[k]
         seen |= set(sample["scene"].unique().tolist())
-        assert set(sample) == {"input", "scene", "pixels", "name"}
+        assert set(sample) == {"input", "scene", "pixels", "name", "bad"}
         known = sample["scene"] >= 0
         agree = (sample["input"][0][known] * 255 - 1 - sample["scene"][known]).abs() < 0.6
         assert agree.float().mean() > 0.7  # all but those along the edges

@@ -247,7 +247,7 @@ ALL = {"latent", "pixel", "attribute", "contrastive", "obedience"}
         (("--contrastive_anchor", "output", "--labels", "automatic"), ALL),
         (("--contrastive_weight", "0", "--obedience_weight", "0"), ALL - {"contrastive", "obedience"}),
         (("--branch_fraction", "1", "--pixel_stride", "3", "--snr_gamma", "5"), ALL),
-        (("--grid_smoothness_weight", "1"), ALL | {"smoothness"}),
+        (("--grid_smoothness_weight", "1", "--clipping_weight", "5"), ALL | {"smoothness", "clipping"}),
         (("--attribute_tokens", "1", "--mixed_precision", "bf16"), ALL),
         (("--simulated_experts", "3", "--train_batch_size", "1", "--gradient_checkpointing"), ALL),
         (("--learning_rate", "0", "--train_batch_size", "12"), ALL),  # more than there are photos

@@ -1,6 +1,7 @@
 """The training script as users start it, on tiny networks: every variant of the paper's table, and exact resume."""
 
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from safetensors.torch import load_file
 from transformers import ResNetConfig, ResNetModel
 
 from diffretouch import SAAdjustNetPipeline
+from diffretouch.adjustment_losses import moved_usage
 from diffretouch.data.yan import yan_ids
 from diffretouch.metrics import delta_e76
 from diffretouch.training import simulate_local_effects, train_sa_adjustnet
+from diffretouch.training.checkpoints import checkpoints
 
 from .test_sa_adjustnet import TINY
 
@@ -61,20 +64,24 @@ def scenes(folder, count=3):
         (("--loss", "mse"), {"regression"}, 0, 0),
         ((), {"regression"}, 0, 0),
         (("--scene_weight", 0.01), {"regression", "scene"}, 0, 4),
-        (("--scene_weight", 0.01, "--presets", 4, "--effect", "local_xpro"), {"regression", "scene", "usage"}, 4, 4),
+        (("--scene_weight", 0.01, "--presets", 4, "--effect", "local_xpro"), {"regression", "scene"}, 4, 4),
+        (("--presets", 2, "--preset_mixture", 1), {"regression"}, 2, 0),
     ],
 )
 def test_every_variant_of_the_table(tmp_path, more, terms, presets, classes):
     train(tmp_path / "out", *more)
     rows = log(tmp_path / "out")
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
-    assert set(rows[0]) == {"step", "lr"} | terms
+    shares = [f"usage_{k}" for k in range(presets)]
+    assert set(rows[0]) == {"step", "lr", *terms, *shares}
     pipe = SAAdjustNetPipeline.from_pretrained(tmp_path / "out")
     assert pipe.network.config.presets == presets and pipe.network.config.scene_classes == classes
+    assert pipe.network.config.soft_edges == ("--preset_mixture" in more)
     assert pipe(torch.rand(3, 20, 30), output_type="pt").images.shape == (1, 3, 20, 30)
     if presets:
-        assert rows[-1]["usage"] == [round(share, 4) for share in pipe.network.usage.tolist()]
-        assert sum(rows[-1]["usage"]) == pytest.approx(1, abs=1e-3) and len(set(rows[-1]["usage"])) > 1
+        usage = [rows[-1][name] for name in shares]
+        assert usage == pipe.network.usage.tolist()
+        assert sum(usage) == pytest.approx(1) and len(set(usage)) > 1
 
 
 def test_scene_parsing_by_its_own_data(tmp_path):
@@ -115,6 +122,35 @@ def test_resume_is_bit_exact(tmp_path, more):
     assert log(tmp_path / "straight")[-2:] == log(tmp_path / "resumed")[-2:]
 
 
+def test_a_stop_writes_a_checkpoint_first(tmp_path, monkeypatch):
+    def stopping(usage, *more):
+        if len(log(tmp_path / "out")) == 2:  # in the third step
+            os.kill(os.getpid(), signal.SIGTERM)
+        return moved_usage(usage, *more)
+
+    monkeypatch.setattr(train_sa_adjustnet, "moved_usage", stopping)
+    more = ("--presets", 2, "--checkpointing_steps", 100, "--max_train_steps", 100)
+    train(tmp_path / "out", *more)
+    assert [path.name for path in checkpoints(tmp_path / "out")] == ["checkpoint-3"]
+    assert json.loads((tmp_path / "out/timing.json").read_text())["steps"] == len(log(tmp_path / "out")) == 3
+    SAAdjustNetPipeline.from_pretrained(tmp_path / "out")
+
+
+@pytest.mark.filterwarnings("ignore:passed by")
+def test_bad_files(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    for name in ("gb82_dog-lossless.jpg", "gb82_haze-lossless.jpg"):
+        (tmp_path / "photos" / name).write_bytes((PHOTOS / name).read_bytes())
+    (tmp_path / "photos/broken.jpg").write_bytes(b"no photo")
+    folder = ("--train_data_dir", tmp_path / "photos")
+    with pytest.raises(SystemExit, match="the data set failed: .*broken.jpg"):
+        train(tmp_path / "stopped", *folder)
+    train(tmp_path / "out", *folder, "--on_bad_file", "skip")
+    (sentence,) = json.loads((tmp_path / "out/timing.json").read_text())["bad_files"]
+    assert "broken.jpg" in sentence and "1 bad files" in capsys.readouterr().err
+    assert log(tmp_path / "out")[-1]["bad_files"] == 1
+
+
 def test_backbone_learns_more_slowly(tmp_path):
     torch.manual_seed(1)
     config = ResNetConfig(embedding_size=4, hidden_sizes=[4, 6, 8], depths=[1, 1, 1], layer_type="basic")
@@ -132,6 +168,9 @@ def test_backbone_learns_more_slowly(tmp_path):
     "more",
     [
         ("--presets", 1),
+        ("--presets", 2, "--preset_influence", -0.1),
+        ("--preset_mixture", 1),
+        ("--presets", 2, "--preset_mixture", 1.5),
         ("--dataset", "yan"),
         ("--scene_data_dir", "ade"),
         ("--effect", "sepia"),

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from diffretouch.attributes import attribute_labels, measure_attributes
 from diffretouch.losses import (
     attribute_loss,
+    clipping_loss,
     contrastive_loss,
     grid_smoothness_loss,
     latent_loss,
@@ -96,6 +97,7 @@ def parse_args(argv=None):
     add("--mask_weight", type=float, default=1.0, help="with --use_masks: people's pixels weigh so much (PPR10K: 5)")
     add("--lpips_weight", type=float, default=0.0)
     add("--lpips_weights", help="safetensors file of LPIPS, see diffretouch.perceptual.Lpips")
+    add("--clipping_weight", type=float, default=0.0, help="of light lost at black and white that the target keeps")
     add("--grid_smoothness_weight", type=float, default=0.0)
     add("--attribute_weight", type=float, default=0.2)
     add("--obedience_weight", type=float, default=4.0)
@@ -290,6 +292,8 @@ def training_losses(model, vae, scheduler, batch, args, perceptual=None, statist
     }
     if perceptual is not None:
         losses["lpips"] = args.lpips_weight * perceptual(retouched[:size].float(), target).mean()
+    if args.clipping_weight:
+        losses["clipping"] = args.clipping_weight * clipping_loss(retouched[:size], target)
     if args.grid_smoothness_weight and grid is not None:
         losses["smoothness"] = args.grid_smoothness_weight * grid_smoothness_loss(grid[:size])
     if fraction:

@@ -4,7 +4,6 @@ accelerate launch training/train_sa_adjustnet.py --train_data_dir PHOTOS --effec
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
@@ -25,9 +24,11 @@ from diffretouch.training.checkpoints import (
     leave_signals_to_the_loop,
     resume,
     save_checkpoint,
+    stop_agreed,
     stop_signals,
     write_model,
 )
+from diffretouch.training.log import Log
 
 
 def parse_args(argv=None):
@@ -49,6 +50,7 @@ def parse_args(argv=None):
     add("--scene_data_dir", help="SceneParse150; without it the regions of simulated effects stand in for its classes")
     add("--presets", type=int, default=0, help="K of the adjustment map (2, 4, 2 in the paper), 0 for none")
     add("--preset_influence", type=float, default=0.8, help="of how often a preset is used on its weight")
+    add("--preset_mixture", type=float, default=0.0, help="share of the loss that is for soft edges, 0 in the paper")
     add("--usage_momentum", type=float, default=0.99)
     add("--pixels", type=int, default=2048, help="random pixels per photo that are trained on")
     add("--train_batch_size", type=int, default=4)
@@ -65,8 +67,13 @@ def parse_args(argv=None):
     add("--resume_from_checkpoint", help='"latest" or a checkpoint directory')
     add("--seed", type=int, default=0)
     args = parser.parse_args(argv)
+    for name in ("preset_influence", "preset_mixture"):
+        if not 0 <= getattr(args, name) <= 1:
+            parser.error(f"--{name} must lie in [0, 1]")
     if args.presets == 1 or args.presets < 0:
         parser.error("--presets must be 0 or at least 2")
+    if args.preset_mixture and not args.presets:
+        parser.error("--preset_mixture needs --presets")
     if args.dataset == "yan" and not (args.target_dir and args.split_dir):
         parser.error("--dataset yan needs --target_dir and --split_dir")
     if args.scene_weight and args.dataset == "yan" and not args.scene_data_dir:
@@ -92,7 +99,8 @@ def build_network(args):
     classes = 0
     if args.scene_weight:
         classes = CLASSES if args.scene_data_dir else len(REGIONS)
-    network = SAAdjustNet(**settings, presets=args.presets, scene_classes=classes)
+    soft = args.preset_mixture > 0
+    network = SAAdjustNet(**settings, presets=args.presets, soft_edges=soft, scene_classes=classes)
     if args.backbone_weights:
         load_backbone(network, args.backbone_weights)
     return network
@@ -107,6 +115,15 @@ def build_data(args, size):
         exclude = Path(args.exclude).read_text().split("\n") if args.exclude else ()
         pairs = LocalEffectPhotos(args.train_data_dir, args.effect, size, exclude=exclude, **common)
     return pairs, SceneParse150(args.scene_data_dir, "training", size, **common) if args.scene_data_dir else None
+
+
+def loader_of(data, args, accelerator, samples):
+    """This process' batches of a data set, or `None` for none."""
+    if data is None:
+        return None
+    workers = {"num_workers": args.dataloader_num_workers, "worker_init_fn": leave_signals_to_the_loop}
+    loader = torch.utils.data.DataLoader(data, args.train_batch_size, sampler=samples, **workers)
+    return iter(accelerator.prepare(loader))
 
 
 def at_pixels(maps, pixels):
@@ -131,6 +148,7 @@ def training_losses(model, network, batch, scenes, args):
             delta=args.huber_delta,
             usage=network.usage,
             influence=args.preset_influence,
+            mixture=args.preset_mixture,
         )
     }
     if args.scene_weight:
@@ -144,8 +162,10 @@ def main(argv=None):
     args = parse_args(argv)
     set_seed(args.seed)
     accelerator = Accelerator(mixed_precision=args.mixed_precision)
-    output_dir = Path(args.output_dir)
-    check_output_dir(output_dir, args.resume_from_checkpoint)
+    output_dir, going_on = Path(args.output_dir), args.resume_from_checkpoint
+    if accelerator.is_main_process:
+        check_output_dir(output_dir, going_on)
+    accelerator.wait_for_everyone()
 
     # 1. Model, optimizer and schedule: the backbone learns more slowly
     network = build_network(args)
@@ -165,38 +185,21 @@ def main(argv=None):
     model, optimizer, lr_schedule = accelerator.prepare(SparseModel(network), optimizer, lr_schedule)
     network = accelerator.unwrap_model(model).network
 
-    # 2. Resume
-    first_step = 0
-    if args.resume_from_checkpoint:
-        first_step = resume(args.resume_from_checkpoint, output_dir, accelerator, None, vars(args))
-
-    # 3. Data: sample k is the same whatever was read before
+    # 2. Resume, and data from there on: sample k is the same whatever was read before
+    first_step = resume(going_on, output_dir, accelerator, None, vars(args)) if going_on else 0
     per_step = args.train_batch_size * accelerator.num_processes
-    loaders = [
-        None if data is None else iter(
-            accelerator.prepare(
-                torch.utils.data.DataLoader(
-                    data,
-                    args.train_batch_size,
-                    sampler=range(first_step * per_step, args.max_train_steps * per_step),
-                    num_workers=args.dataloader_num_workers,
-                    worker_init_fn=leave_signals_to_the_loop,
-                )
-            )
-        )
+    pairs, scenery = (
+        loader_of(data, args, accelerator, range(first_step * per_step, args.max_train_steps * per_step))
         for data in build_data(args, network.config.view_size)
-    ]  # fmt: skip
+    )
 
-    # 4. The loop
-    stopping = stop_signals()
+    # 3. The loop
+    stopping, log, written = stop_signals(), Log(accelerator, output_dir, args), True
     bar = tqdm(range(first_step, args.max_train_steps), disable=not accelerator.is_local_main_process)
-    log = None
-    if accelerator.is_main_process:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        log = open(output_dir / "log.jsonl", "a")
     model.train()
     for step in bar:
-        batch, scenes = (loader and next(loader) for loader in loaders)
+        batch = log.next_batch(pairs)
+        scenes = log.next_batch(scenery) if scenery else None
         with accelerator.autocast():
             losses, probabilities = training_losses(model, network, batch, scenes, args)
         loss = sum(losses.values())
@@ -210,21 +213,19 @@ def main(argv=None):
         if probabilities is not None:
             shares = accelerator.reduce(probabilities.detach().float().mean((0, 1)), "mean")
             network.usage.copy_(moved_usage(network.usage, shares[None], args.usage_momentum))
-        if log is not None:
-            row = {"step": step + 1, "lr": lr_schedule.get_last_lr()[-1], **{k: v.item() for k, v in losses.items()}}
-            if probabilities is not None:
-                row["usage"] = [round(share, 4) for share in network.usage.tolist()]
-            log.write(json.dumps(row) + "\n")
-            log.flush()
-            bar.set_postfix({k: f"{v.item():.5f}" for k, v in losses.items()})
+        log.add({**losses, **{f"usage_{k}": share for k, share in enumerate(network.usage.clone())}})
         done = step + 1
-        if done % args.checkpointing_steps == 0 or done == args.max_train_steps or stopping:
-            save_checkpoint(output_dir, done, accelerator, None, args.checkpoints_total_limit, vars(args))
+        log.step(done, lr_schedule.get_last_lr()[-1], bar)
+        last = done == args.max_train_steps or stop_agreed(stopping, accelerator)
+        if done % args.checkpointing_steps == 0 or last:
+            written = save_checkpoint(output_dir, done, accelerator, None, args.checkpoints_total_limit, vars(args))
             if accelerator.is_main_process:
                 write_model(SAAdjustNetPipeline(network), output_dir)
-        if stopping:
+        if last:
             break
-    accelerator.end_training()
+    log.close()
+    if not written:
+        raise SystemExit(f"{output_dir}: the last checkpoint could not be written, see the warnings.")
 
 
 if __name__ == "__main__":

@@ -148,7 +148,8 @@ class LocalEffectPhotos(torch.utils.data.Dataset):
         on_bad_file (`str`): "stop" or "skip".
 
     Each sample is a dict, see [`SquareView`]: `input`, `target` (3,size,size) in [0,1], `scene` (size,size) int64, the
-    region that is most of each pixel (-1 outside the photo), `pixels` (P,) int64, positions inside the photo.
+    region that is most of each pixel (-1 outside the photo), `pixels` (P,) int64, positions inside the photo; `name`,
+    and `bad`, what was wrong with the files passed by.
     """
 
     def __init__(
@@ -184,6 +185,6 @@ class LocalEffectPhotos(torch.utils.data.Dataset):
 
     def __getitem__(self, k):
         order = self._order.following(k) if self.vary else [k % len(self.paths)]
-        index, (photo, target, scene), _ = first_readable(order, self.photo, self.on_bad_file)
+        index, (photo, target, scene), bad = first_readable(order, self.photo, self.on_bad_file)
         rng = np.random.default_rng([self.seed, 1, k]) if self.vary else None
-        return {**self.view(photo, target, scene, rng), "name": self.paths[index].name}
+        return {**self.view(photo, target, scene, rng), "name": self.paths[index].name, "bad": "\n".join(bad)}

@@ -64,7 +64,7 @@ class SceneParse150(torch.utils.data.Dataset):
         return as_chw(np.asarray(photo, np.float32) / 255), torch.from_numpy(classes - 1)
 
     def __getitem__(self, k):
-        index, (photo, scene), _ = first_readable(self._order.following(k), self.photo, self.on_bad_file)
+        index, (photo, scene), bad = first_readable(self._order.following(k), self.photo, self.on_bad_file)
         sample = self.view(photo, photo, scene, np.random.default_rng([self.seed, 1, k]))
         del sample["target"]
-        return {**sample, "name": self.paths[index].name}
+        return {**sample, "name": self.paths[index].name, "bad": "\n".join(bad)}

@@ -87,6 +87,6 @@ class YanPhotos(torch.utils.data.Dataset):
 
     def __getitem__(self, k):
         order = self._order.following(k) if self.vary else [k % len(self.ids)]
-        index, (photo, target), _ = first_readable(order, self.photo, self.on_bad_file)
+        index, (photo, target), bad = first_readable(order, self.photo, self.on_bad_file)
         rng = np.random.default_rng([self.seed, 1, k]) if self.vary else None
-        return {**self.view(photo, target, rng=rng), "name": self.ids[index]}
+        return {**self.view(photo, target, rng=rng), "name": self.ids[index], "bad": "\n".join(bad)}

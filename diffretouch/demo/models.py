@@ -140,7 +140,10 @@ class Models:
     def table(self, look, pixels, size=33):
         """The look as a colour table, see `bake_lut`."""
         from diffretouch.lut import bake_lut
+        from diffretouch.pipelines.pipeline_sa_adjustnet import SAAdjustNetPipeline
 
+        if isinstance(self[look.model], SAAdjustNetPipeline):
+            raise ValueError(f"{look.model} retouches by region: a colour table cannot hold that.")
         steered = {"c": look.c, "generator": noise(look.seed)} if self.is_steered(look.model) else {}
         with self._working:
             return bake_lut(self[look.model], pixels, size=size, strength=look.strength, **steered)

@@ -102,7 +102,7 @@ class SAAdjustNet(ModelMixin, ConfigMixin):
 
     a low-rank bilinear form (Kim et al., ICLR 2017). With `presets` = K, y is a one-hot choice among K: the pixel's
     probabilities come from the hypercolumn, training takes the exact expectation over the choices, and inference the
-    likeliest.
+    likeliest; or, with `soft_edges`, both take the mixture.
 
     Args:
         backbone (`dict`, *optional*): settings of `ResNetConfig` with three stages; ResNet-50 by default.
@@ -111,6 +111,7 @@ class SAAdjustNet(ModelMixin, ConfigMixin):
         context_channels (`int`): width of the hypercolumn after its 1x1 convolution.
         rank (`int`): of the bilinear form.
         presets (`int`): K of the adjustment map, at least 2; 0 for none.
+        soft_edges (`bool`): whether `look` mixes the presets, unless it is told; for maps trained as a mixture.
         scene_classes (`int`): classes of the scene-parsing head for the multi-task loss; 0 for none.
         view_size (`int`): side of the square that the backbone sees, a multiple of 16.
     """
@@ -125,12 +126,15 @@ class SAAdjustNet(ModelMixin, ConfigMixin):
         context_channels: int = 512,
         rank: int = 256,
         presets: int = 0,
+        soft_edges: bool = False,
         scene_classes: int = 0,
         view_size: int = 512,
     ):
         super().__init__()
         if presets == 1 or presets < 0:
             raise ValueError(f"`presets` must be 0 (no adjustment map) or at least 2, got {presets}.")
+        if soft_edges and not presets:
+            raise ValueError("`soft_edges` needs `presets`, got 0.")
         if view_size < 32 or view_size % 16:
             raise ValueError(f"`view_size` must be a multiple of 16 and at least 32, got {view_size}.")
         backbone = dict(backbone or RESNET50)
@@ -212,14 +216,15 @@ class SAAdjustNet(ModelMixin, ConfigMixin):
         each = self.new_lab(lab[:, :, None], colour[:, :, None], torch.tanh(self.preset_gates))
         return each, self.choice(context).softmax(-1), scene
 
-    def look(self, photo, adjustment_map=None, *, soft_edges=False, radius=0.02, epsilon=1e-3):
+    def look(self, photo, adjustment_map=None, *, soft_edges=None, radius=0.02, epsilon=1e-3):
         """Everything about a photo that its pixels' retouch needs, from a copy of `view_size`.
 
         Args:
             photo (`torch.Tensor`): (B,3,H,W) in [0,1].
             adjustment_map (`torch.Tensor`, *optional*): (B,K,h,w) weights instead of the predicted ones.
-            soft_edges (`bool`): presets are mixed along edges that follow the photo's (guided filter); else every
-                pixel takes its likeliest preset, with hard boundaries, as in the paper.
+            soft_edges (`bool`, *optional*): presets are mixed along edges that follow the photo's (guided filter);
+                else every pixel takes its likeliest preset, with hard boundaries, as in the paper. By default as the
+                network was trained (`config.soft_edges`).
             radius, epsilon: of the guided filter, see `refine_mask`.
 
         Returns:
@@ -243,7 +248,7 @@ class SAAdjustNet(ModelMixin, ConfigMixin):
             logits = logits.transpose(1, 2).unflatten(2, (len(nodes), len(nodes)))
             weights = _sample(logits, inside, 4).softmax(-1).transpose(1, 2).unflatten(2, (height, width))
         fit = None
-        if soft_edges:
+        if self.config.soft_edges if soft_edges is None else soft_edges:
             guide = view[:, :, top : top + height, left : left + width]
             values = weights.to(guide)
             if values.shape[2:] != guide.shape[2:]:

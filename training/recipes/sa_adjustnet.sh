@@ -14,8 +14,10 @@ train() {
 train mse --loss mse
 train huber
 train multi_task --scene_weight 0.01
-train presets --scene_weight 0.01 --presets "$presets"  # the bundled one
+train hard_presets --scene_weight 0.01 --presets "$presets"  # the paper's +S
+train presets --scene_weight 0.01 --presets "$presets" --preset_mixture 1  # the bundled one
 python -m diffretouch.training.simulate_local_effects "$photos" "$output/pairs" --effect "$effect" \
   --only "$here/small_validation.txt"
 diffretouch evaluate "$output/pairs/input" "$output/pairs/target" --card --rendering "simulated $effect, 256 px" \
-  --peer MSE="$output/mse" --peer Huber="$output/huber" --peer MT="$output/multi_task" --peer S="$output/presets"
+  --peer MSE="$output/mse" --peer Huber="$output/huber" --peer MT="$output/multi_task" \
+  --peer HardS="$output/hard_presets" --peer S="$output/presets"
