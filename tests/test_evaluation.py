@@ -66,6 +66,8 @@ def test_report(folders):
         np.testing.assert_allclose(row["input"]["psnr"], skimage.metrics.peak_signal_noise_ratio(b, a), rtol=1e-5)
         assert row["input"]["structure"] == pytest.approx(1) and row["input"]["clipping"] == 0
         assert row["automatic"]["psnr"] != row["input"]["psnr"]
+        clipped = [((image == 0) | (image == 255)).any(-1).mean() for image in (a, b)]
+        assert row["input"]["target_clipping"] == pytest.approx(100 * (clipped[1] - clipped[0]))
     for metric in ("psnr", "ssim", "delta_e76", "delta_e2000", "structure", "clipping"):
         mean = np.mean([row["matched"][metric] for row in report["photos"]])
         np.testing.assert_allclose(report["mean"]["matched"][metric], mean)
@@ -73,6 +75,7 @@ def test_report(folders):
     assert {"lpips", "fid"} <= report["missing"].keys() and "lpips" not in report["mean"]["automatic"]
     table = ev.report_table(report)
     assert f"{report['mean']['automatic']['psnr']:.2f}" in table and "oracle" in table
+    assert "The targets themselves clip" in table
     assert "Not computed: FID: needs 100 photos" in table and "as the files are; 30x24 px" in table
     assert ev.report_markdown(report).count("| matched |") == 1
     assert ev.evaluate_pairs(tiny_pipeline(), found, seed=3) == report
@@ -357,7 +360,9 @@ def test_controllability_of_a_perfect_and_of_a_dead_slider():
     values = torch.linspace(-1, 1, 5)
     scores = torch.full((4, 5, 4), 0.4)
     scores[3, :, 3] = 0.5 + 0.1 * values  # brightness obeys, the others do nothing
-    record = dict.fromkeys(("diversity", "drift", "psnr_input", "delta_e76_input", "psnr", "delta_e76"), 1.0)
+    record = dict.fromkeys(
+        ("clipping_finished", "diversity", "drift", "psnr_input", "delta_e76_input", "psnr", "delta_e76"), 1.0
+    )
     record |= {"scores": scores.tolist(), "seconds": 1.0, "b": [[0.0] * 5] * 4}
     record |= {"structure": [[1.0] * 5] * 4, "clipping": [[0.0] * 5] * 4}
     summary = summarise([record], 5, (0.3, 0.45, 0.13, 0.6))

@@ -70,7 +70,7 @@ class Log:
             bad = {"bad_files": len(self.bad_files)} if self.bad_files else {}
             self.file.write(json.dumps({"step": step, "lr": lr, **losses, **bad}) + "\n")
             self.file.flush()
-            bar.set_postfix({**{k: f"{v:.3f}" for k, v in losses.items()}, "waits": f"{self.shares[-1]:.0%}"})
+            bar.set_postfix({**{k: f"{v:.3g}" for k, v in losses.items()}, "waits": f"{self.shares[-1]:.0%}"})
         self.accelerator.log({"lr": lr, **losses, "data_wait": self.shares[-1]}, step=step)
         self.losses, self.waited, self.started = [], 0.0, now
         return losses

@@ -54,7 +54,7 @@ def controllability(
     model = model_digest(pipe) if cache else None
 
     def measure(path):
-        key = ["controllability", settings, model, file_digest(path), path.name]
+        key = ["controllability, 2", settings, model, file_digest(path), path.name]
         record = cache.get(key) if cache else None
         if record is None:
             record = {"photo": path.name, **_one_photo(pipe, path, **settings)}
@@ -108,6 +108,7 @@ def _one_photo(pipe, path, *, values, seed, steps, samples, size, camera):
         "b": warmth,
         "structure": structure,
         "clipping": clipping,
+        "clipping_finished": (100 * (clipped_share(finished) - clipped_share(source))).item(),
         "diversity": sample_diversity(others).item(),
         "drift": delta_e76(untouched, finished).item(),
         "psnr_input": psnr(source, finished).item(),
@@ -116,6 +117,9 @@ def _one_photo(pipe, path, *, values, seed, steps, samples, size, camera):
         "delta_e76": delta_e76(automatic, finished).item(),
         "seconds": seconds,
     }
+
+
+_MEANS = ("clipping_finished", "diversity", "drift", "psnr_input", "delta_e76_input", "psnr", "delta_e76")
 
 
 def slider_labels(record, scales):
@@ -136,7 +140,7 @@ def summarise(records, values, scales):
     * `diversity`: mean dE76 between seeds at c = 0; `drift`: dE76 by which a finished photo is changed at c = 0.
     * `structure_mean`, `structure_worst`: correlation of luma gradients with the input, over all slider positions.
     * `clipping`, `clipping_worst`: growth of the clipped share in % of the picture, at c = 0 and at the worst end of a
-      slider (mean over the photos).
+      slider (mean over the photos); `clipping_finished`: what the photographer's own finish clips more than the input.
     """
     position = torch.linspace(-1, 1, values)
     scores = torch.tensor([record["scores"] for record in records])  # (P, slider, value, attribute)
@@ -168,7 +172,7 @@ def summarise(records, values, scales):
         "structure_worst": structure.min().item(),
         "clipping": clipping[:, 0, values // 2].mean().item(),
         "clipping_worst": clipping[:, :, [0, -1]].mean(0).max().item(),
-        **{key: mean(key) for key in ("diversity", "drift", "psnr_input", "delta_e76_input", "psnr", "delta_e76")},
+        **{key: mean(key) for key in _MEANS},
         "seconds": float(np.median([record["seconds"] for record in records])),
     }
 

@@ -175,7 +175,8 @@ def _measure(method, source, target, pair, measures, features, shown):
     image = (image.clamp(0, 1) * 255).round() / 255  # as a file would hold it
     result = {name: function(image, target).item() for name, function in measures.items()}
     result["structure"] = gradient_correlation(image, source).item()
-    result["clipping"] = 100 * (clipped_share(image) - clipped_share(source)).item()
+    for name, photo in (("clipping", image), ("target_clipping", target)):
+        result[name] = 100 * (clipped_share(photo) - clipped_share(source)).item()
     result["size"] = [image.shape[3], image.shape[2]]
     result["attributes"], result["target_attributes"] = (measure_attributes(x)[0].tolist() for x in (image, target))
     if features is not None:
@@ -187,7 +188,8 @@ def _measure(method, source, target, pair, measures, features, shown):
 
 def _mean(results):
     """The means of what all photos have; the two distribution distances instead of their features."""
-    mean = {name: sum(r[name] for r in results) / len(results) for name in COLUMNS if name in results[0]}
+    measured = (*COLUMNS, "target_clipping")
+    mean = {name: sum(r[name] for r in results) / len(results) for name in measured if name in results[0]}
     if len(results) > len(ATTRIBUTES):
         own, wanted = (torch.tensor([r[side] for r in results]) for side in ("attributes", "target_attributes"))
         own, wanted = (attribute_coordinates(x) / torch.tensor(ATTRIBUTE_SCALES) for x in (own, wanted))

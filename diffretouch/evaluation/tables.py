@@ -53,6 +53,9 @@ def describe_run(report):
         f"Not computed: {COLUMNS[name][0]}: {why}." if name in COLUMNS else f"Not run: {name}: {why}."
         for name, why in report["missing"].items()
     ]
+    clipped = next(iter(report["mean"].values())).get("target_clipping")
+    if clipped is not None:
+        missing.append(f"The targets themselves clip {clipped:+.2f} % of their pixels beyond the inputs'.")
     return [*lines, ", ".join(settings) + ".", *missing]
 
 
@@ -157,7 +160,8 @@ def controllability_sentences(run):
     if run["camera"]:
         lines.append(
             f"Against the photographer's own finish: {s['psnr_input']:.2f} dB / dE76 {s['delta_e76_input']:.2f} "
-            f"before, {s['psnr']:.2f} dB / dE76 {s['delta_e76']:.2f} at c = 0."
+            f"before, {s['psnr']:.2f} dB / dE76 {s['delta_e76']:.2f} at c = 0. That finish itself clips "
+            f"{s['clipping_finished']:+.2f} %."
         )
     return lines
 

@@ -11,9 +11,9 @@ accelerate launch --cpu --num_processes 1 -m diffretouch.training.train_diffreto
   --train_data_dir "$photos" --exclude "$here/small_validation.txt" --vae "$output/autoencoder" \
   --output_dir "$output/small" --labels automatic --latent_weight 0.2 --obedience_weight 1 \
   --max_train_steps 2400 --lr_warmup_steps 50 --pixel_stride 2 --mixed_precision bf16 --seed 0 \
-  --checkpointing_steps 200 --checkpoints_total_limit 7
+  --checkpointing_steps 200 --checkpoints_total_limit 9
 # c = 0 is best half way, obedience at the end: the mean has most of both
-python -m diffretouch.training.average_checkpoints "$output/small" --from_step 1200 --save_dir "$output/averaged"
+python -m diffretouch.training.average_checkpoints "$output/small" --from_step 800 --save_dir "$output/averaged"
 # In half precision: 11 MB in the package. It is loaded and run in float32.
 python - "$output" <<'PACK'
 import sys
