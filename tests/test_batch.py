@@ -449,6 +449,7 @@ def test_bad_arguments(options, message, pipe, tmp_path):
 
 
 SCRIPT = """
+import os
 import sys
 from pathlib import Path
 from diffretouch.batch import Report, existing_results, plan_batch, remove_unfinished, retouch_batch
@@ -459,16 +460,19 @@ class Brighter:
         self.images = [image * 1.1]
         return self
 
-source, target, report = map(Path, sys.argv[1:])
+source, target, report = map(Path, sys.argv[1:4])
+number, after = map(int, sys.argv[4:])  # the signal that comes, and after how many photos
 plan = plan_batch(source, target)
 remove_unfinished(plan.tasks)
 existing = existing_results(plan.tasks)
 tasks = [task for task in plan.tasks if task not in existing]
 with Report(report, append=report.exists()) as report:
     try:
-        for row in retouch_batch(Brighter(), tasks, Settings(strength=1.0), jobs=3):
+        for told, row in enumerate(retouch_batch(Brighter(), tasks, Settings(strength=1.0), jobs=3)):
             report.write(row)
             print(row["status"], flush=True)
+            if told == after:
+                os.kill(os.getpid(), number)
     except KeyboardInterrupt:
         sys.exit(130)
 """
@@ -495,14 +499,12 @@ def mixed_folder(source):
 
 def test_killed_at_half_and_run_again(tmp_path):
     source, target, report = mixed_folder(tmp_path / "in"), tmp_path / "out", tmp_path / "report.jsonl"
-    killed = start(source, target, report)
-    for _ in range(100):
-        killed.stdout.readline()
-    killed.send_signal(signal.SIGKILL)
+    killed = start(source, target, report, int(signal.SIGKILL), 100)
     killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
     half = {name: (target / name).stat().st_mtime_ns for name in tree(target) if not name.endswith(".tmp")}
     assert 80 <= len(half) < 180
-    again = start(source, target, report)
+    again = start(source, target, report, 0, -1)
     out, _ = again.communicate()
     assert again.returncode == 0
     broken = {f"{'abc'[n % 3]}/{n:03}" for n in range(7, 200, 10)}
@@ -521,10 +523,7 @@ def test_killed_at_half_and_run_again(tmp_path):
 
 def test_ctrl_c_leaves_no_half_file(tmp_path):
     source, target = mixed_folder(tmp_path / "in"), tmp_path / "out"
-    stopped = start(source, target, tmp_path / "report.jsonl")
-    for _ in range(50):
-        stopped.stdout.readline()
-    stopped.send_signal(signal.SIGINT)
+    stopped = start(source, target, tmp_path / "report.jsonl", int(signal.SIGINT), 50)
     stopped.communicate(timeout=60)
     assert stopped.returncode == 130
     names = tree(target)
