@@ -108,7 +108,7 @@ def test_condition_only_turns_one_expert_into_another():
         return psnr(network(photos), target).mean().item()
 
     assert fit(network.parameters(), warm, 150) > 30
-    assert psnr(network(photos), cold).mean() < 22
+    assert psnr(network(photos), cold).mean() < 24
     condition = [p for name, p in network.named_parameters() if not name.startswith("convs.")]
     assert sum(p.numel() for p in condition) == 31_878
     assert fit(condition, cold, 150) > 30
