@@ -450,6 +450,7 @@ def test_bad_arguments(options, message, pipe, tmp_path):
 
 SCRIPT = """
 import os
+import signal
 import sys
 from pathlib import Path
 from diffretouch.batch import Report, existing_results, plan_batch, remove_unfinished, retouch_batch
@@ -462,6 +463,7 @@ class Brighter:
 
 source, target, report = map(Path, sys.argv[1:4])
 number, after = map(int, sys.argv[4:])  # the signal that comes, and after how many photos
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts tests in the background ignores it
 plan = plan_batch(source, target)
 remove_unfinished(plan.tasks)
 existing = existing_results(plan.tasks)
