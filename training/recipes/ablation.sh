@@ -21,4 +21,4 @@ train paper_no_contrastive "${paper[@]}" --contrastive_weight 0
 models=()
 for name in recipe no_grid one_token no_contrastive paper paper_no_contrastive; do models+=(--model "$name=$output/$name"); done
 diffretouch evaluate "$inputs" "$targets" "${models[@]}" --steps 1 --controllability "$photos" \
-  --controllability-split "$here/small_validation.txt" --page "$output/ablation.html" -o "$output/ablation.json"
+  --controllability-split "$here/small_validation.txt" --limit 16 --page "$output/ablation.html" -o "$output/ablation.json"
