@@ -104,6 +104,15 @@ def as_output(result, output_type):
     return np.clip(result, 0, 1, out=result)
 
 
+def as_one_array(images):
+    """Results of `as_output`, "np" or "pt", as one array (B,...) if they are of one size; else the list as it is."""
+    if len({image.shape for image in images}) > 1:
+        return images
+    if len(images) == 1:
+        return images[0][None]  # of one large photo no copy
+    return torch.stack(images) if torch.is_tensor(images[0]) else np.stack(images)
+
+
 def check_strength(strength):
     """Raise unless `strength` is a number in [0, 2]."""
     if isinstance(strength, bool) or not isinstance(strength, (int, float, np.number)) or not 0 <= strength <= 2:

@@ -13,7 +13,7 @@ from diffretouch.colour_map import map_colours
 from diffretouch.kernels import strips
 from diffretouch.models.csrnet import SMALLEST, CSRNet, CSRNetL
 from diffretouch.pipelines.pretrained import load_pretrained
-from diffretouch.pixels import as_float, as_output, as_photos, check_strength
+from diffretouch.pixels import as_float, as_one_array, as_output, as_photos, check_strength
 from diffretouch.prophoto import srgb_to_prophoto
 
 BUNDLED = {"small": "csrnet_small", "small-l": "csrnet_l_small"}
@@ -111,9 +111,7 @@ class CSRNetPipeline(DiffusionPipeline):
             images.append(as_output(self._retouch(photo, strength, other, mix), output_type))
 
         # 3. One array where the sizes allow it
-        if output_type != "pil" and len({i.shape for i in images}) == 1:
-            one_array = np.stack if output_type == "np" else torch.stack
-            images = one_array(images) if len(images) > 1 else images[0][None]  # of one large photo no copy
+        images = images if output_type == "pil" else as_one_array(images)
         self.maybe_free_model_hooks()
         return CSRNetOutput(images) if return_dict else (images,)
 

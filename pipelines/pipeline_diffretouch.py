@@ -31,7 +31,7 @@ from diffretouch.models.unet import (
     unet_thumbnail,
 )
 from diffretouch.pipelines.pretrained import load_pretrained
-from diffretouch.pixels import as_float, as_output, as_photos, as_tensor, check_strength, shrink
+from diffretouch.pixels import as_float, as_one_array, as_output, as_photos, as_tensor, check_strength, shrink
 from diffretouch.regions import as_mask, as_regions, blend
 from diffretouch.sliders import Sliders, screen_copy
 
@@ -205,9 +205,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
             images.append(as_output(self._apply_regions(photo, grid, regions, strength), output_type))
 
         # 4. One array where the sizes allow it
-        if output_type != "pil" and len({i.shape for i in images}) == 1:
-            one_array = np.stack if output_type == "np" else torch.stack
-            images = one_array(images) if len(images) > 1 else images[0][None]  # of one large photo no copy
+        images = images if output_type == "pil" else as_one_array(images)
         self.maybe_free_model_hooks()
         return DiffRetouchOutput(images, grids, c) if return_dict else (images, grids, c)
 

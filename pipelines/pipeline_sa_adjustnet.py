@@ -10,7 +10,7 @@ from diffusers.utils import BaseOutput
 
 from diffretouch.models.sa_adjustnet import SAAdjustNet  # noqa: F401 (resolved by from_pretrained)
 from diffretouch.pipelines.pretrained import load_pretrained
-from diffretouch.pixels import as_float, as_output, as_photos, as_tensor, check_strength
+from diffretouch.pixels import as_float, as_one_array, as_output, as_photos, as_tensor, check_strength
 
 BUNDLED = {"small": "sa_adjustnet_small"}
 
@@ -124,9 +124,7 @@ class SAAdjustNetPipeline(DiffusionPipeline):
             images.append(as_output(self._retouch(photo, context, float(strength)), output_type))
 
         # 4. One array where the sizes allow it
-        if output_type != "pil" and len({i.shape for i in images}) == 1:
-            one_array = np.stack if output_type == "np" else torch.stack
-            images = one_array(images) if len(images) > 1 else images[0][None]  # of one large photo no copy
+        images = images if output_type == "pil" else as_one_array(images)
         used = used if self.network.config.presets else None
         self.maybe_free_model_hooks()
         return SAAdjustNetOutput(images, used) if return_dict else (images, used)

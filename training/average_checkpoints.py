@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
-from diffretouch.training.checkpoints import checkpoints, write_model
+from diffretouch.training.checkpoints import checkpoints, step_of, write_model
 
 
 def average_checkpoints(output_dir, from_step):
@@ -29,7 +29,7 @@ def average_checkpoints(output_dir, from_step):
     Raises:
         ValueError: fewer than two checkpoints lie there, or one is damaged or of another model.
     """
-    found = [path for path in checkpoints(output_dir) if _step(path) >= from_step]
+    found = [path for path in checkpoints(output_dir) if step_of(path) >= from_step]
     if len(found) < 2:
         raise ValueError(f"`from_step` {from_step} leaves {len(found)} checkpoints of {output_dir}, 2 are needed.")
     pipe = DiffRetouchPipeline.from_pretrained(output_dir)
@@ -49,11 +49,7 @@ def average_checkpoints(output_dir, from_step):
     with torch.no_grad():
         for parameter, total in zip(parameters, sums, strict=True):
             parameter.copy_(total / len(found))
-    return pipe, [_step(path) for path in found]
-
-
-def _step(path):
-    return int(path.name.split("-")[1])
+    return pipe, [step_of(path) for path in found]
 
 
 def main(argv=None):

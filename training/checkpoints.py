@@ -127,7 +127,12 @@ def save_checkpoint(output_dir, step, accelerator, ema, limit, settings=None):
 def checkpoints(output_dir):
     """Whole checkpoints, oldest first."""
     found = [p for p in Path(output_dir).glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
-    return sorted(found, key=lambda p: int(p.name.split("-")[1]))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint):
+    """How many steps were done at a checkpoint, by its name."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def resume(name, output_dir, accelerator, ema, settings=None):

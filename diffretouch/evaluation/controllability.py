@@ -54,7 +54,7 @@ def controllability(
     model = model_digest(pipe) if cache else None
 
     def measure(path):
-        key = ["controllability, 2", settings, model, file_digest(path), path.name]
+        key = ["controllability", settings, model, file_digest(path), path.name]
         record = cache.get(key) if cache else None
         if record is None:
             record = {"photo": path.name, **_one_photo(pipe, path, **settings)}

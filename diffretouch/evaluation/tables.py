@@ -53,10 +53,9 @@ def describe_run(report):
         f"Not computed: {COLUMNS[name][0]}: {why}." if name in COLUMNS else f"Not run: {name}: {why}."
         for name, why in report["missing"].items()
     ]
-    clipped = next(iter(report["mean"].values())).get("target_clipping")
-    if clipped is not None:
-        missing.append(f"The targets themselves clip {clipped:+.2f} % of their pixels beyond the inputs'.")
-    return [*lines, ", ".join(settings) + ".", *missing]
+    clipped = next(iter(report["mean"].values()))["target_clipping"]
+    targets = f"The targets themselves clip {clipped:+.2f} % of their pixels beyond the inputs'."
+    return [*lines, ", ".join(settings) + ".", *missing, targets]
 
 
 def report_table(report):
