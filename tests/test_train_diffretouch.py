@@ -131,12 +131,12 @@ def test_resume_at_the_end_of_an_epoch(autoencoder, tmp_path, monkeypatch):
 
 
 PROGRAM = """
-import json, sys
+import json, os, sys
 from accelerate import PartialState
 from diffretouch.training import train_diffretouch as t
 t.SMALL_UNET = json.loads(sys.argv[1])
 t.main(sys.argv[2:])
-print("processes:", PartialState().num_processes)
+os.write(1, f"processes: {PartialState().num_processes}\\n".encode())  # whole, whatever another process writes
 """
 
 
