@@ -1,22 +1,25 @@
-"""A preset fitted to a photographer's own pairs of untouched and finished photos."""
+"""The c, and the strength, that come closest to finished photos: of a photographer's pairs, of one reference."""
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from diffretouch.attributes import ATTRIBUTES
-from diffretouch.metrics import srgb_to_lab
+from diffretouch.metrics import gradient_correlation, srgb_to_lab
 from diffretouch.photo import load_photo
 from diffretouch.pixels import as_tensor, shrink
 from diffretouch.settings import Settings, seed_of
 
-LIMIT = 1.5  # c beyond the trained [-1,1], as in `attributes_of`
+LIMIT = 1.5  # c beyond the trained [-1,1]
 _STEP = 0.1  # of c and strength, for differences
 _FOLDS = 5
+_NEUTRAL = np.array([0.0, 0, 0, 0, 1])  # c and strength
 _SPREAD = np.array([0.5, 0.5, 0.5, 0.5, 0.25])  # of c and strength among looks, around c = 0 and strength 1
+_SPREAD_OF_ONE = np.array([3.0, 3.0, 3.0, 3.0, 1e-3])  # of a single photo's c: wherever it may lie; strength stays 1
 
 
 @dataclass
@@ -45,7 +48,7 @@ class _Pair:
     name: str
     photo: torch.Tensor  # (1,3,h,w)
     lab: torch.Tensor  # (1,3,h,w) of the finished photo
-    seed: int
+    retouch: Callable  # c (K,4) -> the photo retouched with each, at strength 1 and from one noise, (K,3,h,w)
 
 
 @torch.no_grad()
@@ -77,26 +80,25 @@ def fit_preset(pipe, pairs, *, seed=0, steps=None, size=256, iterations=8):
     if not pairs:
         raise ValueError("`pairs` must hold at least one pair, got none.")
     steps = steps or pipe.config.default_steps
-    examples = [_load_pair(source, target, size, seed) for source, target in pairs]
+    examples = [_load_pair(pipe, source, target, size, seed, steps) for source, target in pairs]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about extrapolation, within LIMIT
-        return _fit_and_judge(pipe, examples, seed, steps, iterations)
+        return _fit_and_judge(examples, seed, steps, iterations)
 
 
-def _fit_and_judge(pipe, examples, seed, steps, iterations):
-    neutral = np.array([0.0, 0, 0, 0, 1])
-    found = _fit(pipe, examples, neutral, steps, iterations)
+def _fit_and_judge(examples, seed, steps, iterations):
+    found = _fit(examples, _NEUTRAL, iterations)
     photos, held_out = [], None
     for one in examples:
-        errors = {name: _error(pipe, one, values, steps) for name, values in
-                  (("untouched", neutral * 0), ("automatic", neutral), ("fitted", found))}  # fmt: skip
+        errors = {name: _error(one, values) for name, values in
+                  (("untouched", _NEUTRAL * 0), ("automatic", _NEUTRAL), ("fitted", found))}  # fmt: skip
         photos.append({"photo": one.name, **errors})
     if len(examples) > 1:
         folds, errors = min(len(examples), _FOLDS), []
         for fold in range(folds):
             others = [one for n, one in enumerate(examples) if n % folds != fold]
-            values = _fit(pipe, others, neutral, steps, iterations)
-            errors += [_error(pipe, one, values, steps) for one in examples[fold::folds]]
+            values = _fit(others, _NEUTRAL, iterations)
+            errors += [_error(one, values) for one in examples[fold::folds]]
         held_out = sum(errors) / len(errors)
     mean = {name: sum(row[name] for row in photos) / len(photos) for name in ("untouched", "automatic", "fitted")}
     c = {name: round(float(value), 3) for name, value in zip(ATTRIBUTES, found, strict=False)}
@@ -104,26 +106,61 @@ def _fit_and_judge(pipe, examples, seed, steps, iterations):
     return Fit(settings, **mean, held_out=held_out, photos=photos)
 
 
-def _load_pair(source, target, size, seed):
+def is_same_picture(photo, other):
+    """Whether (1,3,H,W) and (1,3,h,w) show the same picture, however finished: shape and the course of light agree."""
+    if not _same_shape(photo.shape[-2:], other.shape[-2:]):
+        return False
+    small = shrink(photo, 128)
+    return gradient_correlation(_resized(other, small.shape[-2:]), small).item() > 0.5
+
+
+def nearest_attributes(retouch, photo, reference, c, *, limit, iterations=8):
+    """The c near which a retouched photo comes closest to another version of it, at strength 1.
+
+    As `fit_preset`, for one photo: the mean squared CIE 1976 difference of small copies is minimised.
+
+    Args:
+        retouch: c (K,4) float32 -> the photo retouched with each, (K,3,h,w), the same for the same c.
+        photo: (1,3,h,w) the small copy that `retouch` works on, in [0,1].
+        reference: (1,3,H,W) in [0,1], the same picture in any size.
+        c (`torch.Tensor`): (4,) where the search begins.
+        limit (`float`): c stays in [-limit, limit].
+        iterations (`int`): the most Gauss-Newton steps, each of five c.
+
+    Returns:
+        `torch.Tensor`: (4,) float32.
+    """
+    one = _Pair("", photo, srgb_to_lab(_resized(reference, photo.shape[-2:])), retouch)
+    start = np.append(c.numpy().astype(np.float64), 1.0)
+    found = _fit([one], start, iterations, spread=_SPREAD_OF_ONE, limit=limit)
+    return torch.tensor(found[:4], dtype=torch.float32)
+
+
+def _same_shape(a, b):
+    """Whether (H,W) and (h,w) are sides of the same picture, up to the rounding of small exports."""
+    return abs(math.log(a[1] * b[0] / (a[0] * b[1]))) <= 0.02
+
+
+def _resized(photo, size):
+    return torch.nn.functional.interpolate(photo, size, mode="bilinear", antialias=True).clamp(0, 1)
+
+
+def _load_pair(pipe, source, target, size, seed, steps):
     photo, finished = (load_photo(path).pixels for path in (source, target))
-    ratio = math.log(photo.shape[1] * finished.shape[0] / (photo.shape[0] * finished.shape[1]))
-    if abs(ratio) > 0.02:
+    if not _same_shape(photo.shape[:2], finished.shape[:2]):
         raise ValueError(
             f"{str(source)!r} and {str(target)!r} must show the same picture: their sides are {photo.shape[:2]} and "
             f"{finished.shape[:2]}. A cropped photo cannot be learned from."
         )
     small = shrink(as_tensor(photo), size).clamp(0, 1)
-    lab = srgb_to_lab(torch.nn.functional.interpolate(
-        as_tensor(finished), small.shape[-2:], mode="bilinear", antialias=True).clamp(0, 1))  # fmt: skip
-    return _Pair(source.name, small, lab, seed_of(source.name, seed))
+    lab = srgb_to_lab(_resized(as_tensor(finished), small.shape[-2:]))
 
+    def retouch(c):
+        noise = [torch.Generator().manual_seed(seed_of(source.name, seed)) for _ in c]
+        grids = pipe.predict_grid(small, c, num_inference_steps=steps, generator=noise)
+        return torch.cat([pipe.apply_grid(small, grid).cpu() for grid in grids])
 
-def _retouches(pipe, one, c, steps):
-    """(K,4) -> (K,3,h,w): a pair's photo at strength 1 with each c, all from its noise."""
-    generators = [torch.Generator().manual_seed(one.seed) for _ in c]
-    grids = pipe.predict_grid(one.photo, torch.as_tensor(c, dtype=torch.float32), num_inference_steps=steps,
-                              generator=generators)  # fmt: skip
-    return torch.cat([pipe.apply_grid(one.photo, grid).cpu() for grid in grids])
+    return _Pair(source.name, small, lab, retouch)
 
 
 def _residual(one, retouched, strength):
@@ -131,19 +168,19 @@ def _residual(one, retouched, strength):
     return srgb_to_lab(torch.lerp(one.photo, retouched, float(strength)).clamp(0, 1)) - one.lab
 
 
-def _error(pipe, one, values, steps):
-    residual = _residual(one, _retouches(pipe, one, values[None, :4], steps), values[4])
+def _error(one, values):
+    residual = _residual(one, one.retouch(torch.as_tensor(values[None, :4], dtype=torch.float32)), values[4])
     return residual.square().sum(1).sqrt().mean().item()
 
 
-def _normal_equations(pipe, examples, values, steps):
+def _normal_equations(examples, values):
     """-> cost, gradient (5,) and Gauss-Newton matrix (5,5) at c and strength, each pair's mean over its pixels."""
     cost, gradient, matrix = 0.0, np.zeros(5), np.zeros((5, 5))
     signs = np.where(values > 0, -1.0, 1.0)  # towards the middle: within the limits
     for one in examples:
         c = np.repeat(values[None, :4], 5, 0)
         c[range(1, 5), range(4)] += _STEP * signs[:4]
-        retouched = _retouches(pipe, one, c, steps)
+        retouched = one.retouch(torch.as_tensor(c, dtype=torch.float32))
         residuals = _residual(one, retouched, values[4])
         stronger = _residual(one, retouched[:1], values[4] + _STEP * signs[4])
         base = residuals[0].flatten().double()
@@ -156,21 +193,21 @@ def _normal_equations(pipe, examples, values, steps):
     return cost, gradient, matrix
 
 
-def _fit(pipe, examples, neutral, steps, iterations):
+def _fit(examples, start, iterations, spread=_SPREAD, limit=LIMIT):
     """-> (5,): c and strength."""
-    low, high = np.array([-LIMIT] * 4 + [0.0]), np.array([LIMIT] * 4 + [LIMIT])
-    values, damping = neutral, 0.01
-    cost, gradient, matrix = _normal_equations(pipe, examples, values, steps)
+    low, high = np.array([-limit] * 4 + [0.0]), np.array([limit] * 4 + [LIMIT])
+    values, damping = start, 0.01
+    cost, gradient, matrix = _normal_equations(examples, values)
     for _ in range(iterations):
         # A Gaussian prior: what no setting explains of a pair is noise in what the pair says of the settings.
-        prior = cost / len(examples) / _SPREAD**2
+        prior = cost / len(examples) / spread**2
         full = matrix + np.diag(prior + 1e-9)
-        move = -np.linalg.solve(full + damping * np.diag(np.diag(full)), gradient + prior * (values - neutral))
+        move = -np.linalg.solve(full + damping * np.diag(np.diag(full)), gradient + prior * (values - _NEUTRAL))
         tried = np.clip(values + move, low, high)
         if np.abs(tried - values).max() < 0.01:
             break
-        found = _normal_equations(pipe, examples, tried, steps)
-        if found[0] + prior @ (tried - neutral) ** 2 < cost + prior @ (values - neutral) ** 2:
+        found = _normal_equations(examples, tried)
+        if found[0] + prior @ (tried - _NEUTRAL) ** 2 < cost + prior @ (values - _NEUTRAL) ** 2:
             values, (cost, gradient, matrix), damping = tried, found, damping / 4
         else:
             damping *= 8

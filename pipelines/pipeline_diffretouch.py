@@ -23,6 +23,7 @@ from diffretouch.attributes import (
     measure_attributes,
     quantile_labels,
 )
+from diffretouch.fitting import is_same_picture, nearest_attributes
 from diffretouch.models.affine_grid import AffineGridHead, identity_grid  # noqa: F401 (resolved by from_pretrained)
 from diffretouch.models.unet import (
     LATENT_CHANNELS,
@@ -441,16 +442,19 @@ class DiffRetouchPipeline(DiffusionPipeline):
     def attributes_of(
         self, image, reference, *, iterations=8, limit=2.0, num_inference_steps=None, generator=None
     ):  # fmt: skip
-        """The c with which the retouched `image` has the attributes of `reference`.
+        """The c with which the retouched `image` has the attributes of `reference`, and its look.
 
-        Usually `reference` is another version of the same photo, such as an expert's. The model stands in the loop:
-        from c = 0, the labels of the reference relative to the model's own result are added to c, and the c whose
-        result came closest is returned. A model of quantile labels (`label_statistics`) starts from the reference's.
+        The model stands in the loop: from c = 0, the labels of the reference relative to the model's own result are
+        added to c, and the c whose result came closest is kept. A model of quantile labels (`label_statistics`) starts
+        from the reference's. Usually `reference` is another version of the same photo, such as an expert's: where it
+        is (same shape, same structure), four scores leave open much that its pixels say, and the c near by whose
+        result has the least CIELAB difference to it is returned. A crop, or another photo, is matched by scores alone.
 
         Args:
             image: one photo, in any form that `__call__` takes.
             reference: one photo, of any size.
-            iterations (`int`): how often the model is run.
+            iterations (`int`): how often the model is run for the scores, and at most how many steps follow for the
+                pixels, of five runs each.
             limit (`float`): c stays in [-limit, limit], at most 3.
             num_inference_steps, generator: as in `__call__`; every run uses the same noise.
 
@@ -463,21 +467,31 @@ class DiffRetouchPipeline(DiffusionPipeline):
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
         self.check_inputs(1.0, steps, 1, "pt", ())
         photo = _one_photo("image", image)
-        thumbnails, small = self._thumbnails([photo]), shrink(as_tensor(photo), MEASURE_SIZE)
-        wanted = measure_attributes(as_tensor(_one_photo("reference", reference)).clamp(0, 1))
+        thumbnails, small = self._thumbnails([photo]), shrink(as_tensor(photo), MEASURE_SIZE).cpu()
+        reference = as_tensor(_one_photo("reference", reference)).cpu().clamp(0, 1)
         generator = generator or torch.Generator().manual_seed(0)
         state = generator.get_state()
+
+        def retouch(c):  # (K,4) -> (K,3,h,w), the same noise each time: only c moves
+            noise = [torch.Generator(generator.device).set_state(state) for _ in c]
+            grids, _ = self._predict_grids(thumbnails, c, steps, generator=noise)
+            return torch.stack([self._apply(small[0], grid[None], 1.0).clamp(0, 1).cpu() for grid in grids])
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about extrapolation, which `limit` allows
+            c = self._match_scores(retouch, measure_attributes(reference), iterations, limit)
+            if is_same_picture(small, reference):
+                c = nearest_attributes(retouch, small, reference, c, limit=limit, iterations=iterations)
+        return c
+
+    def _match_scores(self, retouch, wanted, iterations, limit):
+        """c (4,) whose result's scores come closest to the `wanted` ones (1,4)."""
         statistics = self.config.label_statistics
         c, gain, before, best = torch.zeros(4), torch.ones(4), torch.zeros(4), (math.inf, None)
         if statistics is not None:
             c = quantile_labels(wanted, statistics)[0].clamp(-limit, limit)
         for _ in range(iterations):
-            noise = torch.Generator(generator.device).set_state(state)  # the same each time: only c moves
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # about extrapolation, which `limit` allows
-                grid = self._predict_grids(thumbnails, c, steps, generator=noise)[0]
-            result = self._apply(small[0], grid, 1.0)[None].clamp(0, 1)
-            scores = measure_attributes(result).cpu()
+            scores = measure_attributes(retouch(c[None]))
             if statistics is None:
                 scales = self.config.attribute_scales
                 missing = attribute_labels(wanted[:, None], scores, scales=scales, limit=3.0)[0, 0]

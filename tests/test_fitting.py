@@ -1,4 +1,4 @@
-"""A preset from pairs: the settings that made the finished photos are found again, and the errors are true."""
+"""A preset from pairs, c from one reference: the settings behind finished photos are found, the errors are true."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffretouch import DiffRetouchPipeline
-from diffretouch.fitting import fit_preset
+from diffretouch.fitting import fit_preset, is_same_picture, nearest_attributes
 from diffretouch.metrics import delta_e76
 from diffretouch.photo import load_photo, save_photo
 from diffretouch.settings import seed_of
@@ -61,6 +61,36 @@ def test_exports_may_be_smaller_but_not_cropped(pipe, tmp_path):
     fit_preset(pipe, [(PHOTOS[0], tmp_path / "small.png")], size=32, iterations=1)
     with pytest.raises(ValueError, match="same picture: their sides are"):
         fit_preset(pipe, [(PHOTOS[0], tmp_path / "cropped.png")])
+
+
+def as_tensor(path):
+    return torch.from_numpy(load_photo(path).pixels.copy()).permute(2, 0, 1)[None]
+
+
+def test_the_same_picture_is_told_from_crops_and_other_photos():
+    photos = [as_tensor(path) for path in PHOTOS[:4]]
+    for photo, other in zip(photos, photos[1:], strict=False):
+        finished = torch.nn.functional.interpolate(photo, scale_factor=0.61, mode="area") ** 1.7 * 0.8
+        assert is_same_picture(photo, finished) and is_same_picture(finished, photo)
+        assert not is_same_picture(photo, torch.nn.functional.interpolate(other, photo.shape[-2:], mode="area"))
+        assert not is_same_picture(photo, photo[..., :100]) and not is_same_picture(photo, photo.flip(3))
+    assert not is_same_picture(photos[0], photos[0].flip(2)) and is_same_picture(photos[0], photos[0])
+
+
+def test_nearest_attributes_minimise_the_colour_difference(pipe):
+    photo = torch.nn.functional.interpolate(as_tensor(PHOTOS[1]), (64, 64), mode="area")
+    shift = torch.tensor([[0.0, 0, 0], [0, 0, 0], [0.6, 0, -0.6], [0.5, 0.5, 0.5]])  # by attribute and channel
+
+    def retouch(c):  # colorfulness does nothing, the others are known
+        mean = photo.mean()
+        contrast = (photo - mean) * (1 + 0.2 * c[:, 1, None, None, None]) + mean
+        return contrast + 0.1 * (c @ shift)[..., None, None]
+
+    wanted = torch.tensor([[0.0, 0.7, -0.8, 0.4]])
+    found = nearest_attributes(retouch, photo, retouch(wanted).clamp(0, 1), torch.zeros(4), limit=2.0)
+    torch.testing.assert_close(found, wanted[0], atol=0.02, rtol=0)
+    near = nearest_attributes(retouch, photo, retouch(wanted).clamp(0, 1), torch.zeros(4), limit=0.5)
+    assert near.abs().max() <= 0.5 and near[2] == -0.5
 
 
 def test_bad_input(pipe, tmp_path):

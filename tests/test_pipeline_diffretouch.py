@@ -13,6 +13,7 @@ from diffusers import (
 from PIL import Image
 
 from diffretouch import DiffRetouchPipeline, identity_grid
+from diffretouch.attributes import attribute_labels, measure_attributes
 from diffretouch.pipelines.pipeline_diffretouch import spaced_timesteps
 
 from .tiny import tiny_pipeline
@@ -222,6 +223,24 @@ def test_attributes_of_its_own_result(pipe):
         pipe.attributes_of(image, photo(batch=2))
     with pytest.raises(ValueError, match="`limit`"):
         pipe.attributes_of(image, image, limit=4)
+
+
+def test_attributes_of_another_version_and_of_another_photo():
+    small = DiffRetouchPipeline.from_pretrained("small")
+    small.set_progress_bar_config(disable=True)
+    image, other = (Image.open(PHOTOS / f"gb82_{name}-lossless.jpg") for name in ("city", "flowers"))
+    wanted = torch.tensor([0.6, -0.5, 0.7, -0.4])
+    finished = small(image, wanted, generator=seeded(3), output_type="pt").images
+    found = small.attributes_of(image, finished, generator=seeded(3))
+    torch.testing.assert_close(found, wanted, atol=0.12, rtol=0)
+    result = small(image, small.attributes_of(image, other), generator=seeded(0), output_type="pt").images
+    automatic = small(image, generator=seeded(0), output_type="pt").images
+    reference = torch.from_numpy(np.asarray(other, np.float32) / 255).permute(2, 0, 1)[None]
+    reached, before = (
+        attribute_labels(measure_attributes(x)[:, None], measure_attributes(reference), limit=9.0).abs().max()
+        for x in (result, automatic)
+    )
+    assert reached < 0.5 * before  # by the scores alone
 
 
 def test_save_and_load(pipe, tmp_path):

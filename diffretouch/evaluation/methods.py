@@ -20,8 +20,8 @@ PROTOCOLS = {
     "input": "the untouched photo",
     "automatic": "c = 0",
     "best": "the sample of the highest PSNR among {} seeds: an oracle, it sees the target",
-    "labels": "c from the labels of the expert's version: an oracle, it sees the target's four scores",
-    "matched": "c by attributes_of(input, reference=target): an oracle, it sees the target's four scores",
+    "labels": "c from the labels of the expert's version: an oracle, it sees the target",
+    "matched": "c by attributes_of(input, reference=target): an oracle, it sees the target",
 }
 
 PEERS = {
