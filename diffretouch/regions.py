@@ -49,7 +49,7 @@ def as_mask(mask, size=None, *, name="mask"):
     mask = _unit_mask(mask, name)
     if size is None or mask.shape == tuple(size):
         return mask
-    _check_aspect(mask.shape, size, name)
+    check_aspect(mask.shape, size, name)
     resized = F.interpolate(torch.from_numpy(mask)[None, None], tuple(size), mode="bilinear", antialias=True)
     resized = resized[0, 0].numpy()
     resized[resized < 1e-6] = 0  # where the weights of the interpolation do not sum to 1 in the last digit
@@ -92,7 +92,8 @@ def _unit_mask(mask, name):
     return np.clip(mask.astype(np.float32), 0, 1)
 
 
-def _check_aspect(shape, size, name):
+def check_aspect(shape, size, name):
+    """Warn where a mask of a (H,W) shape does not have about the proportions of a photo of a (H,W) size."""
     ratio = (shape[0] / shape[1]) / (size[0] / size[1])
     if min(*shape, *size) > 3 and not 0.8 < ratio < 1.25:
         warnings.warn(
@@ -353,6 +354,8 @@ def parse_region(text):
         c[name] = number
     as_attributes(c)  # raises outside [-3, 3]
     match = _RANGE.fullmatch(source)
+    if match is None and re.match("(luminosity|colou?r)=", source):
+        raise ValueError(f"`region` must be {form}, got {text!r}.")
     if match is None:
         return source, c
     kind, low, high = match.groups()
@@ -363,14 +366,22 @@ def parse_region(text):
 
 
 def region_mask(source, image):
-    """The mask that `parse_region` names: read from a file, or made from the photo's tones or hues."""
+    """The mask that `parse_region` names: read from a file, or made from the photo's tones or hues.
+
+    Raises:
+        ValueError: the file cannot be read, or is no mask, see `as_mask`.
+    """
     if isinstance(source, tuple):
         kind, low, high = source
         return (luminosity_mask if kind == "luminosity" else colour_mask)(image, low, high)
     from PIL import ImageOps
 
-    with PIL.Image.open(source) as picture:
-        return as_mask(ImageOps.exif_transpose(picture), name=str(source))
+    try:
+        with PIL.Image.open(source) as picture:
+            picture = ImageOps.exif_transpose(picture)
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
+        raise ValueError(f"`region`: the mask {source} cannot be read: {error}") from error
+    return as_mask(picture, name=str(source))
 
 
 def named_regions(texts, image, c=None, *, refine=False):

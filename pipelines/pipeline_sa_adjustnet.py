@@ -11,6 +11,7 @@ from diffusers.utils import BaseOutput
 from diffretouch.models.sa_adjustnet import SAAdjustNet  # noqa: F401 (resolved by from_pretrained)
 from diffretouch.pipelines.pretrained import load_pretrained
 from diffretouch.pixels import as_float, as_one_array, as_output, as_photos, as_tensor, check_strength
+from diffretouch.regions import check_aspect
 
 BUNDLED = {"small": "sa_adjustnet_small"}
 
@@ -73,13 +74,15 @@ class SAAdjustNetPipeline(DiffusionPipeline):
             image: a PIL image; an (H,W,3) or (B,H,W,3) array of uint8, uint16 or float in [0,1]; a (3,H,W) or
                 (B,3,H,W) float tensor in [0,1]; or a list of these (sizes may differ).
             adjustment_map (*optional*): which preset retouches what, instead of the network's own choice: (h,w)
-                integers in 0..K-1, or (K,h,w) weights >= 0, arrays or tensors of any size; a list of them for several
-                photos, or one for all.
+                integers in 0..K-1, or (K,h,w) weights >= 0, arrays or tensors of any size, stretched to the photo's;
+                weights are brought to the sum 1, so presets may overlap. A list of them for several photos, or one
+                for all.
             strength (`float`): 0 returns the photo, 1 the retouch, values between mix them exactly; up to 2.
             soft_edges (`bool`, *optional*): mix the presets along edges that follow the photo's (guided filter), or
                 `False` for the hard boundaries of the paper; by default as the network was trained.
             edge_radius (`float`): how far soft edges reach, as a share of the long side.
-            edge_epsilon (`float`): contrast below which an edge in the photo counts for nothing, see `guided_filter`.
+            edge_epsilon (`float`): contrast below which an edge in the photo counts for nothing, see `guided_filter`;
+                in (0, 1].
             output_type (`str`): "pil", "np" or "pt".
             return_dict (`bool`): `False` returns the tuple (images, adjustment_maps).
 
@@ -97,8 +100,10 @@ class SAAdjustNetPipeline(DiffusionPipeline):
         check_strength(strength)
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f'`output_type` must be "pil", "np" or "pt", got {output_type!r}.')
-        if not 0 < edge_radius <= 0.5:
-            raise ValueError(f"`edge_radius` must lie in (0, 0.5], got {edge_radius!r}.")
+        _check_edge("edge_radius", edge_radius, 0.5)
+        _check_edge("edge_epsilon", edge_epsilon, 1.0)
+        if not (soft_edges is None or isinstance(soft_edges, bool)):
+            raise ValueError(f"`soft_edges` must be True, False or None, got {soft_edges!r}.")
         if self.network.dtype != torch.float32:
             raise ValueError(f"`network` must be in float32, got {self.network.dtype}: positions need its digits.")
         photos = as_photos(image)
@@ -108,6 +113,10 @@ class SAAdjustNetPipeline(DiffusionPipeline):
 
         images, used = [], []
         for photo, own in zip(photos, maps, strict=True):
+            if own is not None:
+                size = photo.shape[:2] if isinstance(photo, np.ndarray) else photo.shape[1:]
+                check_aspect(own.shape[2:], size, "adjustment_map")
+
             # 2. Look at a small copy: what is where, and which preset retouches it
             context = self.network.look(
                 as_tensor(photo).to(self._execution_device),
@@ -174,9 +183,11 @@ def _as_weights(given, presets):
     if isinstance(given, np.ndarray):
         if given.dtype.kind not in "uibf":
             raise TypeError(f"`adjustment_map` must be integers or floats, got {given.dtype}.")
-        given = torch.from_numpy(given.astype(np.float32 if given.dtype.kind == "f" else np.int64))
+        given = torch.from_numpy(given.astype(np.float64 if given.dtype.kind == "f" else np.int64))
     if not torch.is_tensor(given):
         raise TypeError(f"`adjustment_map` must be an array or a tensor, got {type(given).__name__}.")
+    if given.is_complex():
+        raise TypeError(f"`adjustment_map` must be integers or floats, got {given.dtype}.")
     if given.numel() == 0:
         raise ValueError(f"`adjustment_map` must have no empty side, got {tuple(given.shape)}.")
     if given.ndim == 2:
@@ -190,10 +201,16 @@ def _as_weights(given, presets):
         return torch.nn.functional.one_hot(given, presets).permute(2, 0, 1)[None].float()
     if given.ndim != 3 or given.shape[0] != presets:
         raise ValueError(f"`adjustment_map` must be (h,w) or ({presets},h,w), got {tuple(given.shape)}.")
-    weights = given[None].detach().float()
-    if not weights.isfinite().all() or weights.min() < 0:
-        raise ValueError("`adjustment_map` weights must be finite and not negative.")
+    weights = given[None].detach().cpu().double()  # in which no sum of float32 overflows
     total = weights.sum(1, keepdim=True)
+    if not total.isfinite().all() or weights.min() < 0:
+        raise ValueError("`adjustment_map` weights must be finite and not negative.")
     if total.min() <= 0:
         raise ValueError("`adjustment_map` weights must not be zero for all presets at a place.")
-    return weights / total
+    return (weights / total).float()
+
+
+def _check_edge(name, value, most):
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number or not 0 < value <= most:
+        raise ValueError(f"`{name}` must be a number in (0, {most:g}], got {value!r}.")

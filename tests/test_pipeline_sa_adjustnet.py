@@ -8,7 +8,7 @@ from PIL import Image
 
 from diffretouch import SAAdjustNetPipeline, cli
 from diffretouch.data.local_effects import local_effect
-from diffretouch.metrics import delta_e76
+from diffretouch.metrics import delta_e76, srgb_to_lab
 
 from .test_sa_adjustnet import photo, tiny_network
 
@@ -96,6 +96,38 @@ def test_a_users_map_replaces_the_networks(pipe):
     torch.testing.assert_close(two[1], torch.cat([whole[2][..., :25], whole[0][..., 25:]], 3)[0], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "given, first, second",
+    [
+        (np.full((1, 1), 1), 1, 1),
+        (np.full((300, 500), 1, np.uint16), 1, 1),
+        (Image.new("P", (9, 6), 1), 1, 1),
+        (Image.new("1", (9, 6)), 0, 0),
+        (np.ones((3, 4, 6)) * np.array([0, 3, 0.5])[:, None, None], 1, 1),  # overlapping: the likeliest
+        (np.ones((3, 4, 6), np.float32) * np.float32(3e38) * np.float32([1, 1, 0])[:, None, None], 0, 1),
+        (torch.ones(3, 4, 6, dtype=torch.int64) * torch.tensor([0, 2, 2])[:, None, None], 1, 2),
+    ],
+)
+def test_odd_maps(pipe, given, first, second):
+    """Hard maps take the likeliest preset; softly, overlapping ones are mixed by their weights."""
+    whole = [pipe(photo(), np.full((1, 1), k), output_type="pt").images for k in range(3)]
+    torch.testing.assert_close(pipe(photo(), given, output_type="pt").images, whole[first], atol=1e-5, rtol=0)
+    if first != second:  # of equal weight; mixed in Lab
+        out = pipe(photo(), given, output_type="pt", soft_edges=True).images
+        ends = torch.stack([whole[first], whole[second], out])
+        inside = ((ends > 0.02) & (ends < 0.98)).all(0).all(1)
+        expected = (srgb_to_lab(whole[first]) + srgb_to_lab(whole[second])) / 2
+        moved = (srgb_to_lab(out) - expected).movedim(1, -1)[inside]
+        assert inside.float().mean() > 0.5 and moved.abs().max() < 0.05
+        assert (out - whole[first]).abs().max() > 1e-3
+
+
+def test_a_turned_map_is_told(pipe):
+    with pytest.warns(UserWarning, match="`adjustment_map` of 40x50 is stretched .* is it turned") as told:
+        pipe(photo(40, 50), np.zeros((50, 40), int))
+    assert told[0].filename == __file__
+
+
 def test_soft_edges_follow_the_photo_and_show_no_jump(pipe):
     """A map whose boundary lies 3 px beside the photo's edge, on a photo with a smooth ramp elsewhere."""
     image = torch.linspace(0.3, 0.6, 64).expand(3, 48, 64).clone()
@@ -125,7 +157,12 @@ def test_soft_edges_follow_the_photo_and_show_no_jump(pipe):
         (-np.ones((3, 4, 5)), ValueError, "not negative"),
         (np.full((3, 4, 5), np.nan), ValueError, "finite"),
         (np.zeros((0, 5), int), ValueError, "empty side"),
+        (np.full((3, 4, 5), 1e308), ValueError, "finite"),
+        (np.ones((4, 4, 5)), ValueError, r"\(3,h,w\), got \(4, 4, 5\)"),
+        (torch.zeros(4, 5, dtype=torch.complex64), TypeError, "complex64"),
         (Image.new("RGB", (4, 5)), ValueError, "RGB"),
+        (Image.new("LA", (4, 5)), ValueError, "LA"),
+        (Image.new("RGBA", (4, 5)), ValueError, "RGBA"),
         ("sky", TypeError, "str"),
         ([np.zeros((4, 5), int)] * 2, ValueError, "list of 1"),
     ],
@@ -137,7 +174,17 @@ def test_bad_maps(pipe, given, error, words):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"strength": -1}, {"strength": "1"}, {"output_type": "jpeg"}, {"edge_radius": 0}, {"edge_radius": 1.0}],
+    [
+        {"strength": -1},
+        {"strength": "1"},
+        {"output_type": "jpeg"},
+        {"soft_edges": "no"},
+        {"edge_radius": 0},
+        {"edge_radius": 1.0},
+        {"edge_radius": "0.1"},
+        {"edge_epsilon": 0},
+        {"edge_epsilon": float("nan")},
+    ],
 )
 def test_bad_arguments(pipe, arguments):
     with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`"):

@@ -366,7 +366,8 @@ def test_parse_region(text, expected):
 @pytest.mark.parametrize(
     "text",
     ["", "sky.png", ":brightness=1", "sky.png:", "sky.png:exposure=1", "a:brightness", "a:brightness=x",
-     "a:brightness=nan", "a:brightness=4", "a:contrast=1,contrast=0", "luminosity=0.1.2-1:contrast=1"],
+     "a:brightness=nan", "a:brightness=4", "a:contrast=1,contrast=0", "luminosity=0.1.2-1:contrast=1",
+     "luminosity=-0.1-0.3:contrast=1", "luminosity=0,2-0.3:contrast=1", "colour=blue:contrast=1"],
 )  # fmt: skip
 def test_bad_region_texts(text):
     with pytest.raises(ValueError, match="`"):
@@ -381,6 +382,16 @@ def test_masks_from_files_are_upright(tmp_path):
     assert region_mask(str(tmp_path / "mask.png"), None).shape == (34, 21)
     assert np.array_equal(region_mask(("luminosity", 0.5, 1.0), photo()), luminosity_mask(photo(), 0.5, 1.0))
     assert as_regions([(HALF, None)])[0] is None
+
+
+def test_masks_that_cannot_be_read(tmp_path):
+    Image.fromarray(np.uint8(HALF) * 255).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "folder.png").mkdir()
+    for name in ("none.png", "cut.png", "empty.png", "folder.png"):
+        with pytest.raises(ValueError, match=f"`region`: the mask .*{name} cannot be read"):
+            region_mask(str(tmp_path / name), None)
 
 
 def test_command_line(pipe, tmp_path, monkeypatch, capsys):
@@ -412,3 +423,4 @@ def test_command_line(pipe, tmp_path, monkeypatch, capsys):
     for wrong in ("no.png:brightness=1", "mask.png:exposure=1", "luminosity=0.9-0.1:contrast=1", "in.png"):
         code, err = retouch("none.png", "--region", wrong)
         assert code == 1 and "Error" in err and not (tmp_path / "none.png").exists(), err
+        assert ("Loading the model" in err) == wrong.startswith("luminosity"), err  # which needs the photo

@@ -43,6 +43,7 @@ def test_parameters_of_the_paper():
     [
         {"presets": 1},
         {"presets": -2},
+        {"presets": 2.5},
         {"soft_edges": True},
         {"view_size": 40},
         {"view_size": 16},
@@ -247,8 +248,13 @@ def test_backbone_weights_from_a_file(tmp_path):
         assert torch.equal(weight, saved.resnet.state_dict()[name]), name
     other = ResNetForImageClassification(ResNetConfig(embedding_size=4, hidden_sizes=[4, 6, 9], depths=[1, 1, 1]))
     other.save_pretrained(tmp_path / "other")
-    (tmp_path / "empty").mkdir()
-    for name in ("none", "empty", "other"):
+    for name in ("empty", "cut"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "cut/model.safetensors").write_bytes((tmp_path / "resnet/model.safetensors").read_bytes()[:200])
+    before = network.resnet.state_dict()["embedder.embedder.convolution.weight"].clone()
+    for name in ("none", "empty", "cut", "other"):
         with pytest.raises(ValueError, match="`name`: the backbone") as caught:
             load_backbone(network, tmp_path / name)
         assert len(str(caught.value).splitlines()) == 1
+        assert ("is not there" in str(caught.value)) == (name == "none")
+    assert torch.equal(network.resnet.state_dict()["embedder.embedder.convolution.weight"], before)

@@ -61,11 +61,15 @@ def depth_for(path, source):
 
 def read_settings(like, preset, model, c, *, region, **given):
     """What the options say, over what the file of `--like` or `--preset` says -> (settings, model)."""
-    from diffretouch.regions import parse_region
+    from diffretouch.regions import parse_region, region_mask
     from diffretouch.settings import Settings, read_preset, settings_of
 
     if like and preset:
         raise typer.BadParameter("--like and --preset cannot be followed both.", param_hint="--preset")
+    for text in region or ():  # as a wrong photo, a wrong mask is told at once
+        source, _ = parse_region(text)
+        if isinstance(source, str):
+            region_mask(source, None)
     given = Settings(c=c or None, regions=tuple(region) if region else None, **given)
     if not like and not preset:
         return given, model or "small"

@@ -7,6 +7,7 @@ semantic adjustment map: which of K presets, each one colour mapping, retouches 
 not to be had in print; those here were derived from its text and are ours.
 """
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -131,8 +132,8 @@ class SAAdjustNet(ModelMixin, ConfigMixin):
         view_size: int = 512,
     ):
         super().__init__()
-        if presets == 1 or presets < 0:
-            raise ValueError(f"`presets` must be 0 (no adjustment map) or at least 2, got {presets}.")
+        if not isinstance(presets, int) or presets == 1 or presets < 0:
+            raise ValueError(f"`presets` must be 0 (no adjustment map) or an integer of at least 2, got {presets!r}.")
         if soft_edges and not presets:
             raise ValueError("`soft_edges` needs `presets`, got 0.")
         if view_size < 32 or view_size % 16:
@@ -321,9 +322,10 @@ def load_backbone(network, name):
         model, info = ResNetModel.from_pretrained(
             name, config=network.resnet.config, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"`name`: the backbone {str(name)!r} cannot be loaded: {reason}") from error
+    except Exception as error:  # transformers raises many types for a broken file: one clear sentence for all
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        where = "" if os.path.exists(str(name)) else "is not there and "
+        raise ValueError(f"`name`: the backbone {str(name)!r} {where}cannot be loaded: {reason}") from error
     if info["missing_keys"]:
         raise ValueError(f"`name`: the backbone {str(name)!r} lacks {sorted(info['missing_keys'])[0]} and others.")
     network.resnet.load_state_dict(model.state_dict())
