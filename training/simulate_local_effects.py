@@ -1,7 +1,7 @@
 """Write photos and what a simulated local effect makes of them as two folders, for evaluation and other trainings.
 
 python training/simulate_local_effects.py PHOTOS PAIRS --effect local_xpro --only training/recipes/small_validation.txt
-diffretouch evaluate PAIRS/input PAIRS/target --model sa-adjustnet
+diffretouch evaluate PAIRS/input PAIRS/target --peer sa-adjustnet
 """
 
 import argparse
