@@ -113,6 +113,18 @@ def test_webp_of_quality_100_is_lossless_also_under_alpha(tmp_path):
     assert np.array_equal(read(tmp_path / "out.webp"), np.concatenate([RGB8, ALPHA8], 2))
 
 
+@pytest.mark.parametrize("kind", ["plain", "alpha", "moving", "lossy"])
+def test_webp_without_loss_stays_so(kind, tmp_path):
+    codes = np.concatenate([RGB8, ALPHA8], 2) if kind == "alpha" else RGB8
+    options = {"save_all": True, "append_images": [Image.fromarray(255 - RGB8)]} if kind == "moving" else {}
+    Image.fromarray(codes).save(tmp_path / "in.webp", lossless=kind != "lossy", exact=True, **options)
+    photo = load_photo(tmp_path / "in.webp")
+    save_photo(photo, tmp_path / "out.webp")
+    assert photo.lossless == (kind != "lossy") == np.array_equal(read(tmp_path / "out.webp"), codes)
+    save_photo(photo, tmp_path / "small.webp", quality=50)
+    assert (tmp_path / "small.webp").stat().st_size < (tmp_path / "out.webp").stat().st_size
+
+
 @pytest.mark.parametrize("quality, subsampling, progressive", [(60, 2, True), (85, 1, False), (97, 0, False)])
 def test_jpeg_keeps_tables_subsampling_and_progression(quality, subsampling, progressive, tmp_path):
     from PIL.JpegImagePlugin import get_sampling
@@ -780,6 +792,17 @@ def test_bad_files_raise_one_clear_sentence(name, tmp_path):
 @pytest.fixture(scope="module")
 def pipe():
     return tiny_pipeline()
+
+
+def test_every_kind_of_bad_input_is_tried():
+    assert {int(kind[:2]) for kind, *_ in BAD_INPUTS} == set(range(1, 35))
+
+
+@pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")
+def test_100_megapixels_are_read(tmp_path):
+    """More than Pillow warns of, less than the limit here."""
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "in.png")
+    assert read_photo(tmp_path / "in.png", keep_8_bits=True).pixels.shape == (10_000, 10_000, 3)
 
 
 @pytest.mark.parametrize("kind, name, content, refusal", BAD_INPUTS, ids=[kind for kind, *_ in BAD_INPUTS])

@@ -35,6 +35,7 @@ class Photo:
         xmp, iptc: XMP packet and IPTC-IIM records, or None.
         text: text chunks of a PNG, comment of a JPEG.
         dpi: horizontal and vertical, or None.
+        lossless: a WebP without loss: `save_photo` writes WebP so again.
         jpeg: quantisation tables, subsampling and progression of a JPEG as Pillow's `save` takes them, or None.
         notes: sentences on what was changed or not carried.
     """
@@ -52,6 +53,7 @@ class Photo:
     iptc: bytes | None = field(default=None, repr=False)
     text: dict[str, str] = field(default_factory=dict, repr=False)
     dpi: tuple[float, float] | None = None
+    lossless: bool = False
     jpeg: dict | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
 
@@ -207,7 +209,7 @@ def save_photo(photo, path, *, like=None, overwrite=False, bit_depth=None, quali
         bit_depth (8, 16 or 32, *optional*): by default that of `like` (without: 16 for uint16, else 8). TIFF holds all
             three (32 is float), PNG 8 and 16, the others 8.
         quality (1 to 100, *optional*): of JPEG (default: tables and subsampling of the source JPEG, else 95 and
-            4:4:4), WebP (default 90; 100 is lossless) and AVIF (default 90).
+            4:4:4), WebP (default 90, or as the source; 100 is lossless) and AVIF (default 90).
         dither (`bool`): noise of one level before rounding, against banding; always the same noise.
         background (three numbers in [0,1], *optional*): sRGB colour to lay transparent parts on. JPEG has no alpha and
             needs it.
@@ -270,6 +272,8 @@ def write_photo(photo, path, *, like=None, overwrite=False, bit_depth=None, qual
     codes = encoders.quantise(values, bit_depth, dither)
     if source.codes is not None and bit_depth == 16 and profile is source.icc_profile:
         _restore_unchanged(codes, pixels, source)
+    if quality is None and kind == "WebP" and source.lossless:
+        quality = 100
     carried = _carried(source if keep_metadata else None, pixels.shape, profile, description)
     with encoders.new_file(path, overwrite) as file:
         return encoders.write(kind, file, codes, carried, quality=quality, jpeg=source.jpeg)

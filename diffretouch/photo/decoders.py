@@ -166,7 +166,20 @@ def _png(photo, max_pixels):
 def _webp(photo, max_pixels):
     from PIL.WebPImagePlugin import WebPImageFile
 
-    return _pillow_samples(_open_with_pillow(photo, WebPImageFile, max_pixels)[0])
+    image, data = _open_with_pillow(photo, WebPImageFile, max_pixels)
+    photo.lossless = _webp_coding(data) == b"VP8L"
+    return _pillow_samples(image)
+
+
+def _webp_coding(data):
+    """The name of the chunk that holds a WebP's first picture: `VP8 ` or, without loss, `VP8L`."""
+    place = 12
+    while place + 8 <= len(data):
+        name, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+        if name in (b"VP8 ", b"VP8L"):
+            return name
+        place += 24 if name == b"ANMF" else 8 + size + size % 2  # a frame's chunks stand behind its measures
+    return b""
 
 
 def _avif(photo, max_pixels):
