@@ -8,13 +8,14 @@ import threading
 import time
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from diffretouch.photo import decoders, encoders, read_photo, write_photo
-from diffretouch.settings import seed_of, sidecar_path, write_preset
+from diffretouch.settings import read_preset, seed_of, sidecar_path
 
 SUFFIXES = {*encoders.SUFFIXES, *decoders.RAW_SUFFIXES, ".heic", ".heif", ".hif"}
 _MOST_EXPOSURE = 1.5  # EV by which photos of a series are brought together
@@ -172,7 +173,8 @@ def remove_unfinished(tasks):
 
 
 def retouch_batch(pipe, tasks, settings, *, overwrite=False, jobs=None, batch_size=8, quality=None, dither=False,
-                  background=None, keep_metadata=True, sidecars=False, series=None):  # fmt: skip
+                  background=None, keep_profile=True, keep_metadata=True, max_pixels=300_000_000, sidecars=False,
+                  series=None):  # fmt: skip
     """Retouch many photo files: read, sampled in batches and written at the same time, in bounded memory.
 
     A file that cannot be read, retouched or written is told and passed by. Whatever ends the generator (also
@@ -188,8 +190,9 @@ def retouch_batch(pipe, tasks, settings, *, overwrite=False, jobs=None, batch_si
         overwrite (`bool`): replace results that are there; without it they count as failures.
         jobs (`int`, *optional*): threads that read, and as many that write. By default one per processor.
         batch_size (`int`): the most photos in one pass of the model.
-        quality, dither, background, keep_metadata: see `save_photo`.
-        sidecars (`bool`): also write the settings into a file beside each result.
+        quality, dither, background, keep_profile, keep_metadata: see `save_photo`.
+        max_pixels (`int`): see `load_photo`.
+        sidecars (`bool`): also write the settings into a file beside each result: both appear, or neither.
         series (`float`, *optional*): the brightness of a series, see `series_brightness`: every result is brought to
             it, and all photos get the same noise.
 
@@ -212,16 +215,14 @@ def retouch_batch(pipe, tasks, settings, *, overwrite=False, jobs=None, batch_si
         if depth < photo.bit_depth:
             notes.append(f"{kind} holds {depth} bits a channel, the photo has {photo.bit_depth}.")
         task.target.parent.mkdir(parents=True, exist_ok=True)
-        lost = write_photo(
-            result, task.target, like=photo, overwrite=overwrite, bit_depth=depth, dither=dither,
-            quality=None if kind in ("PNG", "TIFF") else quality, background=background, keep_metadata=keep_metadata,
-            description=own.to_json(),
-        )  # fmt: skip
+        with _sidecar(task, own, overwrite) if sidecars else nullcontext():
+            lost = write_photo(
+                result, task.target, like=photo, overwrite=overwrite, bit_depth=depth, dither=dither,
+                quality=None if kind in ("PNG", "TIFF") else quality, background=background,
+                keep_profile=keep_profile, keep_metadata=keep_metadata, description=own.to_json(),
+            )  # fmt: skip
         if lost:
             notes.append(f"{kind} could not hold {', '.join(lost)}.")
-        if sidecars:
-            own_file = replace(own, photo=Path(task.name).name.encode("utf-8", "replace").decode())
-            write_preset(own_file, sidecar_path(task.target), overwrite=overwrite)
         row = {"photo": task.name, "status": "done", "result": str(task.target), "seed": own.seed}
         if series is not None:
             row["exposure"] = round(exposure, 3)
@@ -231,10 +232,33 @@ def retouch_batch(pipe, tasks, settings, *, overwrite=False, jobs=None, batch_si
     seeds = (lambda name: seed_of(name, settings.seed)) if seeded else (lambda name: settings.seed)
     # Whatever else happens to a photo would round its integers once more
     alone = not (dither or background is not None or series is not None or settings.exposure)
-    yield from _stream(pipe, tasks, settings, finish, seeds, jobs, batch_size, alone)
+    yield from _stream(pipe, tasks, settings, finish, seeds, jobs, batch_size, alone, max_pixels)
 
 
-def series_brightness(pipe, tasks, settings, *, jobs=None, batch_size=8):
+@contextmanager
+def _sidecar(task, own, overwrite):
+    """The settings beside a result, under their name as soon as the result has its own; not if that fails.
+
+    A sidecar that is there is replaced if it is this photo's and its result is gone.
+    """
+    path, photo = sidecar_path(task.target), Path(task.name).name.encode("utf-8", "replace").decode()
+    overwrite = overwrite or (not os.path.lexists(task.target) and _photo_of(path) == photo)
+    if not overwrite and os.path.lexists(path):
+        raise ValueError(f"`overwrite` is False and {str(path)!r} exists.")
+    with encoders.new_file(path, overwrite) as file:
+        file.write((replace(own, photo=photo).to_json(indent=1) + "\n").encode())
+        file.flush()  # a full disk is noticed before the result has its name
+        yield
+
+
+def _photo_of(path):
+    try:
+        return read_preset(path).photo
+    except (OSError, ValueError):
+        return None
+
+
+def series_brightness(pipe, tasks, settings, *, jobs=None, batch_size=8, max_pixels=300_000_000):
     """How bright each photo of a series would become with one c and one noise for all of them.
 
     Yields:
@@ -249,7 +273,8 @@ def series_brightness(pipe, tasks, settings, *, jobs=None, batch_size=8):
         return {"photo": task.name, "status": "done", "brightness": _brightness(result)(1.0)}
 
     of_grids = hasattr(pipe, "predict_grid")  # other models retouch the whole photo: 8 bits would hold it in [0,1]
-    rows = _stream(pipe, tasks, settings, finish, lambda name: settings.seed, jobs, batch_size, of_grids)
+    seed = settings.seed
+    rows = _stream(pipe, tasks, settings, finish, lambda name: seed, jobs, batch_size, of_grids, max_pixels)
     yield from (row["brightness"] for row in rows if row["status"] == "done")
 
 
@@ -331,7 +356,7 @@ def _apply(pipe, pixels, retouch, settings):
     return pipe.apply_grid(pixels, grid, settings.strength, regions=regions)
 
 
-def _stream(pipe, tasks, settings, finish, seeds, jobs, batch_size, keep_8_bits):
+def _stream(pipe, tasks, settings, finish, seeds, jobs, batch_size, keep_8_bits, max_pixels):
     """Read, sample in batches, `finish` in threads; yields the row of every task, in the order they are finished.
 
     If `keep_8_bits`, photos of 8 bits are retouched as such where the pipeline does that in one step.
@@ -359,7 +384,7 @@ def _stream(pipe, tasks, settings, finish, seeds, jobs, batch_size, keep_8_bits)
                 return
             started = time.perf_counter()
             try:
-                photo = read_photo(task.source, keep_8_bits=keep_8_bits)
+                photo = read_photo(task.source, max_pixels, keep_8_bits=keep_8_bits)
             except Exception as error:
                 events.put((failed(task, error), None))
                 continue

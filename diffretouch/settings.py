@@ -231,6 +231,8 @@ def use_scheduler(pipe, name):
 def resolved(settings, pipe, model):
     """The settings with everything said: what a pipeline loaded as `model` does with them, for its results' files.
 
+    `photo` is not: settings taken from one photo's sidecar are not that photo's any more.
+
     Raises:
         ValueError: sliders, regions or steps for a model that has none.
     """
@@ -246,4 +248,4 @@ def resolved(settings, pipe, model):
     else:
         said |= dict.fromkeys(("c", "seed", "steps", "scheduler", "regions", "refine_regions"))
     own = Path(model).name if Path(model).is_dir() else str(model)  # a photo need not tell how its maker's folders lie
-    return replace(settings, **said, model=own, revision=model_revision(pipe), version=__version__)
+    return replace(settings, **said, model=own, revision=model_revision(pipe), photo=None, version=__version__)

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from diffretouch.batch import (
+    Plan,
     Report,
     Task,
     existing_results,
@@ -31,6 +32,7 @@ from diffretouch.regions import named_regions
 from diffretouch.settings import Settings, read_preset, resolved, seed_of, settings_of, sidecar_path
 
 from .bad_inputs import BAD_INPUTS, make
+from .test_metadata import camera_exif
 from .tiny import tiny_pipeline
 
 ROOT = Path(__file__).parents[1]
@@ -331,6 +333,48 @@ def test_sidecars_are_each_photos_own(pipe, folder, tmp_path):
         said = read_preset(sidecar_path(task.target))
         assert said.photo == task.source.name and said.seed == seed_of(task.name)
         assert said.to_json() == Settings(photo=said.photo).over(settings_of(load_photo(task.target))).to_json()
+
+
+def test_a_sidecar_and_its_result_appear_together(pipe, folder, tmp_path):
+    """Also where one was deleted, or could not be written."""
+    plan, settings = plan_batch(folder, tmp_path / "out"), settings_for(pipe)
+    run(pipe, plan, settings, sidecars=True)
+    gone, mine = plan.tasks[0].target, sidecar_path(plan.tasks[1].target)
+    gone.unlink(), plan.tasks[1].target.unlink()
+    mine.write_text("{}")  # is no sidecar
+    rows = run(pipe, Plan(plan.tasks[:2], (), ()), settings_for(pipe, strength=0.5), sidecars=True)
+    assert [rows[task.name]["status"] for task in plan.tasks[:2]] == ["done", "failed"]
+    assert read_preset(sidecar_path(gone)).strength == 0.5 and gone.exists()
+    assert mine.read_text() == "{}" and repr(str(mine)) in rows[plan.tasks[1].name]["error"]
+
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (800, limits[1]))  # sidecars can be written, photos cannot
+    try:
+        rows = run(pipe, plan, settings_for(pipe, strength=0.9), sidecars=True, overwrite=True)
+        assert {row["error"].partition(":")[0] for row in rows.values()} == {"File too large"}
+        run(pipe, plan_batch(folder, tmp_path / "none"), settings, sidecars=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
+    assert tree(tmp_path / "none") == []
+
+
+def test_what_is_carried_and_what_is_read_can_be_limited(pipe, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    image = Image.open(PHOTOS[0]).convert("RGB")
+    image.save(source / "wide.jpg", icc_profile=icc.adobe_rgb_profile(), exif=b"Exif\0\0" + camera_exif().tobytes())
+    Image.new("RGB", (300, 300)).save(source / "large.png")
+    options = {"keep_profile": False, "keep_metadata": False, "max_pixels": 80_000}
+    rows = run(pipe, plan_batch(source, tmp_path / "out"), settings_for(pipe, strength=0.5), **options)
+    assert "`max_pixels` = 80000" in rows["large.png"]["error"]
+    result = load_photo(tmp_path / "out" / "wide.jpg")
+    assert result.exif is None and result.icc_profile == icc.srgb_profile()
+    assert settings_of(result).strength == 0.5
+    values = list(series_brightness(pipe, plan_batch(source, tmp_path / "out").tasks, settings_for(pipe),
+                                    max_pixels=80_000))  # fmt: skip
+    assert len(values) == 1
 
 
 def test_regions_are_made_of_each_photo(pipe, folder, tmp_path):

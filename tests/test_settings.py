@@ -201,6 +201,7 @@ def test_resolved_says_everything(tmp_path):
     assert (said.strength, said.seed, said.steps, said.scheduler) == (1, 0, 2, "DDIMScheduler")
     assert said.model == "owner/model" and said.version == __version__
     assert resolved(Settings(), pipe, tmp_path).model == tmp_path.name  # not where its maker's folders lie
+    assert resolved(Settings(photo="another.jpg"), pipe, "small").photo is None
 
     class Fixed:  # any pipeline without sliders
         name_or_path = ""
