@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from diffretouch.attributes import ATTRIBUTES, as_attributes
 from diffretouch.pixels import as_float, as_photos
 
-_STRIP = 1 << 20  # pixels that are worked on at once
+_STRIP = 1 << 16  # pixels that are worked on at once: few enough to stay in the processor's cache
 
 
 def as_mask(mask, size=None, *, name="mask"):
@@ -150,8 +150,13 @@ def blend(below, above, mask):
         strip = slice(start, start + rows)
         a, b = below[strip].astype(np.float32), above[strip].astype(np.float32)
         m = mask[strip, :, None]
-        mixed = np.where(m < 0.5, a + m * (b - a), b - (1 - m) * (b - a))  # either end exactly
-        below[strip] = np.rint(mixed) if below.dtype.kind == "u" else mixed
+        if below.dtype.kind == "u":  # float32 holds their differences, so that either end is met exactly
+            b -= a
+            b *= m
+            b += a
+            below[strip] = np.rint(b, out=b)
+        else:
+            below[strip] = np.where(m < 0.5, a + m * (b - a), b - (1 - m) * (b - a))
     return below
 
 

@@ -242,13 +242,14 @@ def test_soft_edges_show_no_seam(pipe):
     assert roughness(small) < 0.02
 
 
-def test_integers_are_blended_to_the_nearest_level():
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_integers_are_blended_to_the_nearest_level(dtype):
     rng = np.random.default_rng(1)
-    below, above = (rng.integers(0, 256, (9, 13, 3), dtype=np.uint8) for _ in range(2))
+    below, above = (rng.integers(0, np.iinfo(dtype).max + 1, (9, 13, 3), dtype=dtype) for _ in range(2))
     mask = rng.random((9, 13), dtype=np.float32)
     expected = np.rint(below + mask.astype(float)[..., None] * (above.astype(float) - below)).astype(int)
     result = blend(below.copy(), above, mask)
-    assert result.dtype == np.uint8 and np.abs(result - expected).max() <= 1 and (result != expected).mean() < 0.01
+    assert result.dtype == dtype and np.abs(result - expected).max() <= 1 and (result != expected).mean() < 0.01
     for end, kept in ((0, below), (1, above)):
         assert np.array_equal(blend(below.copy(), above, np.full((9, 13), end, np.float32)), kept)
 
