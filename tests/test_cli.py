@@ -1,8 +1,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from PIL import Image
 
 from diffretouch import cli
-from diffretouch.photo import load_photo
+from diffretouch.photo import icc, load_photo, save_photo
 from diffretouch.settings import read_preset, seed_of, settings_of, sidecar_path
 
 from .tiny import tiny_pipeline
@@ -349,6 +351,7 @@ def test_presets_and_sidecars(run, photo, model, tmp_path):
     again = tmp_path / "again.png"
     assert run("retouch", photo, "-o", again, "--model", model, "--preset", sidecar_path(outs[1]))[0] == 0
     assert np.abs(pixels(again) - pixels(outs[1])).max() <= 1
+    assert settings_of(load_photo(again)).photo is None
     for arguments in (("--save-preset", preset), ("-o", again, "--sidecar"), ("--like", again, "--preset", preset)):
         kept = preset.read_text()
         sidecar_path(again).write_text("{}")
@@ -428,6 +431,54 @@ def test_batch(run, shoot, model, tmp_path):
     assert code == 0 and "0 retouched; 4 skipped, 0 failed." in err
 
 
+def test_batch_tells_what_was_not_carried(run, shoot, model, tmp_path):
+    """Once for all photos that it is about, also without a report."""
+    for name in ("grey.png", "more.png"):
+        Image.open(PHOTO).convert("L").save(shoot / name)
+    Image.open(PHOTO).save(shoot / "wide.png", icc_profile=icc.adobe_rgb_profile(), dpi=(300, 300))
+    out, report = tmp_path / "out", tmp_path / "out" / "report.jsonl"
+    options = ("--model", model, "--format", "webp", "--srgb", "--strip-metadata", "--max-pixels", 300_000)
+    code, _, err = run("batch", shoot, out, *options, "--report", report)
+    assert code == 1 and len(report.read_text().splitlines()) == 7
+    told = [line for line in err.splitlines() if line.startswith("Note: ")]
+    assert len(told) == 1 and told[0].startswith("Note: 'grey.png' and 1 more: Grey became RGB")
+    assert load_photo(out / "wide.webp").icc_profile == icc.srgb_profile()
+    code, _, err = run("batch", shoot, out, *options, "--skip-existing", "--sidecar")
+    assert code == 1 and "Note: 6 results that exist have no sidecar" in err
+    other = tmp_path / "other"
+    code, _, err = run("batch", shoot, other, "--model", model, "--report", tmp_path / "missing" / "report.jsonl")
+    assert code == 2 and "--report" in err and "Loading" not in err
+    code, _, err = run("batch", shoot / "sub", other, "--model", model, "--max-pixels", 1000)
+    assert code == 1 and "`max_pixels` = 1000" in err and "0 retouched; 0 skipped, 2 failed." in err
+
+
+def test_a_stopped_batch_says_how_to_go_on(run, shoot, model, tmp_path):
+    for n in range(40):
+        (shoot / "sub" / f"copy{n}.jpg").write_bytes(PHOTO.read_bytes())
+    out, report = tmp_path / "out", tmp_path / "report"
+    os.mkfifo(report)
+
+    def stop():
+        with open(report, "rb") as rows:
+            rows.readline()
+            os.kill(os.getpid(), signal.SIGTERM)
+            rows.read()
+
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # should the batch be over before
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        code, _, err = run("batch", shoot, out, "--model", model, "--report", report, "--overwrite", "--jobs", 1)
+    finally:
+        thread.join()
+        signal.signal(signal.SIGTERM, before)
+    assert code == 130 and "Stopped." in err and "--skip-existing" in err
+    results = [path for path in out.rglob("*") if path.is_file()]
+    assert len(results) < 43 and all(load_photo(path).pixels.size for path in results)
+    code, _, err = run("batch", shoot, out, "--model", model, "--skip-existing")
+    assert code == 1 and f"{43 - len(results)} retouched" in err and f"{len(results)} skipped, 1 failed." in err
+
+
 def test_batch_of_a_series(run, shoot, model, tmp_path):
     (shoot / "2.jpg").unlink()
     out = tmp_path / "out"
@@ -462,6 +513,11 @@ def test_batch_over_two_processes(shoot, model, tmp_path):
     exposures = {row["exposure"] for row in sum(rows, []) if row["status"] == "done"}
     assert 0 in {round(exposure, 1) for exposure in exposures} and len(exposures) == 3  # matched over both
 
+    command[command.index(out)] = tmp_path / "other"  # whose reports are there
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode != 0 and "report.0.jsonl" in done.stderr and "Loading" not in done.stderr
+    assert not (tmp_path / "other").exists()
+
 
 def test_learn(run, shoot, model, tmp_path):
     (shoot / "2.jpg").unlink()
@@ -471,6 +527,12 @@ def test_learn(run, shoot, model, tmp_path):
     assert code == 0, err
     assert "without the preset (automatic)" in printed and "from other pairs only" in printed
     assert read_preset(preset).strength < 0.95 and read_preset(preset).revision
+    assert "no better than none" not in err
+    assert run("batch", shoot / "sub", finished, "--model", model, "--overwrite")[0] == 0
+    for path, gain in zip(sorted(finished.iterdir()), (0.8, 1.25), strict=True):  # looks that contradict each other
+        save_photo(load_photo(path).pixels * gain, path, overwrite=True)
+    code, printed, err = run("learn", shoot / "sub", finished, "-o", tmp_path / "none.json", "--model", model)
+    assert code == 0 and "no better than none" in err, printed
     code, _, err = run("learn", shoot / "sub", finished, "-o", preset, "--model", model)
     assert code == 2 and "--overwrite" in err
     (finished / "4.jpg").write_bytes(b"")

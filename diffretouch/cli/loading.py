@@ -4,6 +4,8 @@ import sys
 
 import typer
 
+from .options import MAX_PIXELS
+
 
 def say(text):
     print(text, file=sys.stderr)
@@ -38,11 +40,11 @@ def find_device(device):
     return device
 
 
-def open_photo(path):
+def open_photo(path, max_pixels=MAX_PIXELS):
     """The photo, with a word about what of its file is not carried. Before the model: a wrong file is told at once."""
     from diffretouch.photo import load_photo
 
-    photo = load_photo(path)
+    photo = load_photo(path, max_pixels=max_pixels)
     for note in photo.notes:
         say(f"Note: {path}: {note}")
     return photo

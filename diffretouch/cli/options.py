@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+MAX_PIXELS = 300_000_000
+
 PhotoArgument = Annotated[Path, typer.Argument(help="The photo.")]
 Model = Annotated[str, typer.Option(help="'small' (bundled), a model directory, or a Hub id.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, ...; auto takes the fastest there is.")]
@@ -12,6 +14,8 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output
 Steps = Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps; the model's own by default.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the noise: another seed, another retouch.")]
 Slider = Annotated[float | None, typer.Option(min=-3, max=3, help="-1 (less) to 1 (more). [default: 0]")]
+
+MaxPixels = Annotated[int, typer.Option(min=1, help="Photos of more pixels are refused before they are decoded.")]
 
 # The same for commands that also take settings from a file: what is not given there or here is the default.
 StrengthOrNone = Annotated[float | None, typer.Option(min=0, max=2, help="0 the photo, 1 the retouch. [default: 1]")]
@@ -34,6 +38,10 @@ RefineRegions = Annotated[
 Quality = Annotated[int | None, typer.Option(min=1, max=100, help="JPEG, WebP, AVIF; as the photo's else.")]
 Background = Annotated[str | None, typer.Option(help="Colour under transparent pixels, for JPEG.")]
 Dither = Annotated[bool, typer.Option("--dither", help="Noise of one level before rounding, against banding.")]
+Srgb = Annotated[bool, typer.Option("--srgb", help="Write sRGB, not the colour space of the photo's file.")]
+StripMetadata = Annotated[
+    bool, typer.Option("--strip-metadata", help="Without the photo's EXIF, XMP, IPTC and texts: no camera, no place.")
+]
 Sidecar = Annotated[bool, typer.Option("--sidecar", help="Also write the settings beside the result: OUT.json.")]
 
 

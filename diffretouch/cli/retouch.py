@@ -35,6 +35,9 @@ def retouch(
     quality: options.Quality = None,
     background: options.Background = None,
     dither: options.Dither = False,
+    srgb: options.Srgb = False,
+    strip_metadata: options.StripMetadata = False,
+    max_pixels: options.MaxPixels = options.MAX_PIXELS,
     save_preset: Annotated[Path | None, typer.Option(help="Also write the settings as a preset for others.")] = None,
     sidecar: options.Sidecar = False,
     overwrite: options.Overwrite = False,
@@ -59,8 +62,8 @@ def retouch(
     settings, model = read_settings(
         like, preset, model, c, region=region, refine_regions=refine_regions, strength=strength, seed=seed, steps=steps
     )
-    background, source = options.colour(background), open_photo(photo)
-    wanted = open_photo(reference).pixels if reference else None
+    background, source = options.colour(background), open_photo(photo, max_pixels)
+    wanted = open_photo(reference, max_pixels).pixels if reference else None
     bit_depth = depth_for(output, source)
     pipe = load_pipeline(model, device)
     complete = follow(settings, pipe, model)
@@ -78,6 +81,8 @@ def retouch(
             bit_depth=bit_depth,
             dither=dither,
             background=background,
+            keep_profile=not srgb,
+            keep_metadata=not strip_metadata,
             description=own.to_json(),
         )
         if sidecar:
