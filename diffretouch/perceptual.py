@@ -27,7 +27,7 @@ class Lpips(nn.Module):
             Without it the network is random.
 
     Raises:
-        ValueError: the file is missing, is no safetensors file, or lacks a weight.
+        ValueError: the file is missing, is no safetensors file, lacks a weight, or has one of another shape.
     """
 
     def __init__(self, weights=None):
@@ -58,7 +58,12 @@ class Lpips(nn.Module):
         missing = [name for name in own.values() if name not in given]
         if missing:
             raise ValueError(f"`weights` {path} lacks {len(missing)} of {len(own)} LPIPS weights: {missing[0]}, ...")
-        self.load_state_dict({name: given[theirs] for name, theirs in own.items()})
+        state, shapes = {name: given[theirs] for name, theirs in own.items()}, self.state_dict()
+        for name, weight in state.items():
+            if weight.shape != shapes[name].shape:
+                found, due = tuple(weight.shape), tuple(shapes[name].shape)
+                raise ValueError(f"`weights` {path} is not LPIPS on AlexNet: {own[name]} is {found}, not {due}.")
+        self.load_state_dict(state)
 
     def forward(self, a, b):
         distance = 0.0

@@ -252,7 +252,7 @@ def test_evaluate_writes_tables_page_and_card(run, model, tmp_path):
         (tmp_path / side / "a.jpg").write_bytes(PHOTO.read_bytes())
     page, report = tmp_path / "page.html", tmp_path / "report.json"
     both = ["evaluate", tmp_path / "input", tmp_path / "target", "--controllability", tmp_path / "input"]
-    named = ["--model", f"x={model}", "--peer", "autocontrast", "--peer", f"y={model}", "--steps", "1,2"]
+    named = ["--model", f"x={model}", "--peer", "autocontrast", "--peer", "y=csrnet", "--steps", "1,2"]
     kept = ["--card", "--page", page, "-o", report, "--cache", tmp_path / "cache"]
     code, out, err = run(*both, *named, *kept)
     assert code == 0, err
@@ -296,9 +296,21 @@ def test_evaluate_opens_released_weights_as_peers(tmp_path):
         ([".", ".", "--simulated", "."], 2, "INPUTS and TARGETS"),
         ([".", ".", "--figure", "magic", "--page", "x.html"], 2, "attributes, grid or experts"),
         ([".", ".", "--figure", "grid"], 2, "give --page"),
-        ([".", ".", "--steps", "1,none"], 2, "numbers in 1..1000"),
+        ([".", ".", "--steps", "1,none"], 2, "different numbers in 1..1000"),
         ([".", ".", "--page", "no/such/folder.html"], 2, "does not exist"),
         (["none", "none"], 1, "must be a folder"),
+        ([".", ".", "--steps", "2,2"], 2, "different numbers in 1..1000"),
+        ([".", ".", "--figure", "grid", "--page", "x.html"], 2, "give --model twice or more"),
+        ([".", ".", "--page", "x", "-o", "./x"], 2, "x is also the --output"),
+        ([".", ".", "--as-they-are"], 2, "is for --controllability PHOTOS"),
+        (["--controllability", ".", "--peer", "all"], 2, "needs pairs to be measured"),
+        (["--controllability", ".", "--split", "x"], 2, "needs pairs"),
+        ([".", ".", "--figure", "experts", "--page", "x.html", "--best-of", "2"], 2, "does not go with --figure"),
+        ([".", ".", "--figure", "experts", "--page", "x.html", "-o", "x.json"], 2, "does not go with --figure"),
+        (["--simulated", "photos", "--peer", "magic"], 2, "must be autocontrast"),
+        (["--simulated", "photos", "--peer", "small"], 2, "give it as --model"),
+        (["--simulated", "photos", "--split", "none.txt"], 1, "none.txt cannot be read"),
+        (["--simulated", "photos", "--cache", "photos/a.jpg"], 1, "`cache` must be a folder"),
         (["--simulated", "photos", "--protocol", "magic"], 1, "`protocol` must be one of"),
     ],
 )

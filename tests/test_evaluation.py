@@ -18,9 +18,11 @@ from diffretouch import evaluation as ev
 from diffretouch.attributes import attribute_labels, measure_attributes
 from diffretouch.evaluation import figures, pairs, pictures, runs
 from diffretouch.evaluation.controllability import summarise
-from diffretouch.metrics import frechet_distance
+from diffretouch.metrics import frechet_distance, inception_features
 from diffretouch.training.convert import load_adaptive_lut
 
+from .test_metrics import write_inception
+from .test_perceptual import write_weights
 from .tiny import tiny_pipeline
 
 ROOT = Path(__file__).parents[1]
@@ -63,7 +65,8 @@ def test_report(folders):
     )
     for (source, target), row in zip(found, report["photos"], strict=True):
         a, b = (np.asarray(Image.open(path)) for path in (source, target))
-        np.testing.assert_allclose(row["input"]["psnr"], skimage.metrics.peak_signal_noise_ratio(b, a), rtol=1e-5)
+        expected = skimage.metrics.peak_signal_noise_ratio(b, a)
+        np.testing.assert_allclose(row["input"]["psnr"], expected, atol=1e-4, rtol=0)
         assert row["input"]["structure"] == pytest.approx(1) and row["input"]["clipping"] == 0
         assert row["automatic"]["psnr"] != row["input"]["psnr"]
         clipped = [((image == 0) | (image == 255)).any(-1).mean() for image in (a, b)]
@@ -77,6 +80,7 @@ def test_report(folders):
     assert f"{report['mean']['automatic']['psnr']:.2f}" in table and "oracle" in table
     assert "The targets themselves clip" in table
     assert "Not computed: FID: needs 100 photos" in table and "as the files are; 30x24 px" in table
+    assert "Not computed: to expert: needs 5 results, there are 2" in table
     assert ev.report_markdown(report).count("| matched |") == 1
     assert ev.evaluate_pairs(tiny_pipeline(), found, seed=3) == report
 
@@ -119,7 +123,11 @@ def test_labels(experts, tmp_path):
     np.testing.assert_allclose([pair.label for pair in read], [[0, 0.1, 0.2, 0.3], [0, -1, 0, 0]], atol=1e-6)
     with pytest.raises(ValueError, match="no c for a0001-kme_01.png expertB"):
         ev.read_labels(file, found[2:])
-    for text, message in (("[1]", "must hold an object"), ("{", "is no JSON file")):
+    twice = json.dumps({"a0001": [[0, 0, 0, 0], [0, 0, 0, 1]]})
+    for text, message in (
+        *(("[1]", "must hold an object"), ("{", "is no JSON file"), (twice, "`labels`:.*a0001-kme_01.png expertA: ")),
+        ('{"a0001": [0, 0, 0]}', "`labels`:.*a0001-kme_01.png expertA: `c` must hold 4 numbers"),
+    ):
         file.write_text(text)
         with pytest.raises(ValueError, match=message):
             ev.read_labels(file, found)
@@ -239,8 +247,9 @@ def test_data_protocols():
     "protocol, list_name",
     [
         ("fivek-upe", "fivek/upe_test_500.txt"),
+        ("fivek-dpe", "fivek/dpe_3dlut_test.txt"),
         ("fivek-480p", "fivek/dpe_3dlut_test.txt"),
-        ("ppr10k-b", "ppr10k/test.txt"),
+        *((f"ppr10k-{expert}", "ppr10k/test.txt") for expert in "abc"),
         ("yan", "yan2016/uniform_set_test_id.txt"),
     ],
 )
@@ -249,7 +258,9 @@ def test_published_splits(protocol, list_name):
     if not path.is_file():
         pytest.skip("no lists")
     photos = [ev.Pair(Path(f"{Path(name).stem}.tif"), Path("x")) for name in ev.read_names(path)]
-    assert ev.describe_data(photos, protocol)["split"].startswith("the ")
+    data = ev.describe_data(photos, protocol)
+    assert data["split"] == f"the {len(photos)} published test photos"
+    assert data["title"] == ev.DATA_PROTOCOLS[protocol].title and data["rendering_stated_by"] == "protocol"
 
 
 def test_names(folders, experts, tmp_path):
@@ -258,6 +269,8 @@ def test_names(folders, experts, tmp_path):
     assert names == ["a0002"]
     assert [pair.source.stem for pair in ev.expert_pairs(*experts, names)] == ["a0002-kme_01"] * 3
     assert list(ev.folder_photos("inputs", folders[1], ["b.png"])) == ["b"]
+    with pytest.raises(ValueError, match="`names` must be a text file.*none.txt cannot be read"):
+        ev.read_names(tmp_path / "none.txt")
     with pytest.raises(ValueError, match="lacks 1 of 2 names: a0009"):
         ev.expert_pairs(*experts, ["a0001", "a0009"])
 
@@ -267,17 +280,34 @@ def test_expert_distance_and_fid_are_of_the_whole_set(tmp_path, monkeypatch):
     for n in range(6):
         for side in ("input", "target"):
             save(tmp_path / side / f"{n}.png", rng)
-    features = lambda image: image.mean((2, 3))[0]  # noqa: E731
-    monkeypatch.setattr("diffretouch.evaluation.report.inception_features", lambda: features)
+    network = write_inception(tmp_path / "inception-2015-12-05.pt")
+    features = inception_features(network)
     monkeypatch.setattr("diffretouch.evaluation.report.FID_PHOTOS", 6)
     found = ev.pair_names(tmp_path / "input", tmp_path / "target")
-    report = ev.evaluate_methods([ev.untouched()], found)
+    report = ev.evaluate_methods([ev.untouched()], found, fid_weights=network)
     sides = [torch.stack([features(pairs.photo_tensor(pair[side])) for pair in found]) for side in (0, 1)]
     np.testing.assert_allclose(report["mean"]["input"]["fid"], frechet_distance(*sides), rtol=1e-4)
     same = ev.evaluate_methods([ev.untouched()], [(target, target) for _, target in found])
     assert same["mean"]["input"]["expert_distance"] == pytest.approx(0, abs=1e-3)
     assert report["mean"]["input"]["expert_distance"] > 0.1
     assert "features" not in report["photos"][0]["input"] and "fid" not in report["missing"]
+    assert f"{report['mean']['input']['fid']:.1f}" in ev.report_table(report)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    missing = ev.evaluate_methods([ev.untouched()], found)["missing"]["fid"]
+    assert "inception-2015-12-05.pt" in missing and str(tmp_path / "hub" / "checkpoints") in missing
+
+
+def test_results_are_kept_by_the_weights_of_lpips(folders, tmp_path):
+    found, cache = ev.pair_names(*folders), ev.Cache(tmp_path / "cache")
+    files = [write_weights(tmp_path / f"{seed}.safetensors", seed)[0] for seed in (0, 1)]
+    own = [
+        ev.evaluate_methods([ev.untouched()], found, lpips_weights=file)["mean"]["input"]["lpips"] for file in files
+    ]
+    kept = [
+        ev.evaluate_methods([ev.untouched()], found, lpips_weights=file, cache=cache)["mean"]["input"]["lpips"]
+        for file in (*files, *files)
+    ]
+    assert kept == own + own and own[0] != own[1] and len(list((tmp_path / "cache").iterdir())) == 2 * 2
 
 
 def test_cache_goes_on_where_a_run_was_stopped(folders, tmp_path):
@@ -307,6 +337,10 @@ def test_cache_goes_on_where_a_run_was_stopped(folders, tmp_path):
         path.write_text(path.read_text()[:-9])  # damaged
     ev.evaluate_methods([method(2)], found, cache=cache)
     assert len(calls) == 7
+    ev.evaluate_methods([method(2)], found, cache=cache, device="cuda")  # another device
+    assert len(calls) == 9
+    with pytest.raises(ValueError, match="`cache` must be a folder"):
+        ev.Cache(found[0].source)
 
 
 def test_model_digest_sees_every_weight():
@@ -383,6 +417,8 @@ def test_random_attributes_fill_their_range():
         assert largest.min() > low and largest.max() <= high
         assert largest.min() < low + 0.02 and largest.max() > high - 0.02
     assert torch.equal(figures.random_attributes(1, 2, 3, 7), figures.random_attributes(1, 2, 3, 7))
+    few = figures.random_attributes(1, 2, 4, 7).abs().amax(1)  # one in each quarter
+    assert torch.equal(((few - 1) * 4).ceil(), torch.arange(1.0, 5))
 
 
 def test_error_map():
@@ -441,6 +477,8 @@ def test_page(experts, tmp_path):
     assert not page.tags & {"script", "link", "iframe"} and not re.search(r"https?://|url\(", text)
     assert text.count("<h3>&lt;b&gt;&amp;.png expertA</h3>") == 1 and "<b>&.png" not in text
     assert text.count('<svg class="histogram"') == 2 * 4 and text.count('<svg class="curves"') == 4
+    assert text.count('<span class="oracle">') == 3 + 2  # "matched" in three tables and at two photos
+    assert text.count(f"sha256 {runs.model_digest(pipe)[:16]}") >= 5  # in both reports and all figures
     assert "nan" not in re.sub(r"base64,[^\"]*", "", text).lower().replace("finance", "")
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
     shown = ev.without_pictures(report)
@@ -506,6 +544,7 @@ def test_refuses(folders):
         (lambda: ev.controllability(None, PHOTOS, values=4), "`values` must be an odd number"),
         (lambda: ev.controllability(None, PHOTOS, samples=1), "`samples` must be at least 2"),
         (lambda: ev.controllability(None, []), "`photos` must name at least one"),
+        (lambda: ev.simulated_pairs(ROOT / "tests" / "photos", []), "`folder` must hold photos"),
     ],
 )
 def test_refuses_arguments(call, message):

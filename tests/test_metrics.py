@@ -1,4 +1,5 @@
 import sys
+from pathlib import Path
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -8,6 +9,7 @@ import scipy.stats
 import skimage.color
 import skimage.metrics
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from diffretouch import metrics
@@ -41,6 +43,26 @@ def tensors(dtype=np.float64):
 
 def hwc(image):
     return image.transpose(1, 2, 0)
+
+
+PHOTOS = sorted((Path(__file__).parent / "photos").glob("*.jpg"))[:3]
+
+
+def test_photos_of_8_bits_against_oracles():
+    """As a report measures them, in float32: PSNR and SSIM to 1e-4, colour differences to 2e-3."""
+    rng = np.random.default_rng(0)
+    for path in PHOTOS:
+        a = np.asarray(Image.open(path).convert("RGB"))
+        b = np.clip(255 * (a / 255) ** 0.8 + rng.normal(3, 4, a.shape), 0, 255).astype(np.uint8)
+        x, y = (torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float() / 255 for photo in (a, b))
+        expected = skimage.metrics.peak_signal_noise_ratio(b, a)
+        np.testing.assert_allclose(psnr(x, y), expected, atol=1e-4, rtol=0)
+        settings = dict(data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, channel_axis=2)
+        expected = skimage.metrics.structural_similarity(a, b, **settings)
+        np.testing.assert_allclose(ssim(x, y), expected, atol=1e-4, rtol=0)
+        lab = [skimage.color.rgb2lab(photo) for photo in (a, b)]
+        np.testing.assert_allclose(delta_e76(x, y), skimage.color.deltaE_cie76(*lab).mean(), atol=2e-3, rtol=0)
+        np.testing.assert_allclose(delta_e2000(x, y), skimage.color.deltaE_ciede2000(*lab).mean(), atol=2e-3, rtol=0)
 
 
 def test_lab():
@@ -172,6 +194,12 @@ def test_frechet_distance():
     expected = np.square(a.mean(0) - b.mean(0)).sum() + np.trace(ca + cb - 2 * scipy.linalg.sqrtm(ca @ cb).real)
     np.testing.assert_allclose(frechet_distance(torch.from_numpy(a), torch.from_numpy(b)), expected)
     assert frechet_distance(torch.from_numpy(a), torch.from_numpy(a)) < 1e-10
+    few, many = (torch.from_numpy(rng.normal(size=(n, 60))) for n in (20, 90))  # a set smaller than its features
+    c = [np.cov(x.T) for x in (few, many)]
+    expected = (few.mean(0) - many.mean(0)).square().sum() + np.trace(
+        c[0] + c[1] - 2 * scipy.linalg.sqrtm(c[0] @ c[1]).real
+    )
+    np.testing.assert_allclose(frechet_distance(few, many), expected, rtol=1e-6)
     with pytest.raises(ValueError, match="two rows"):
         frechet_distance(torch.zeros(1, 3), torch.zeros(4, 3))
 
@@ -186,6 +214,66 @@ def test_lpips_with_a_weights_file(tmp_path):
     save_file(state, tmp_path / "lpips.safetensors")
     a, b = torch.rand(2, 2, 3, 40, 36)
     torch.testing.assert_close(metrics.lpips_metric(tmp_path / "lpips.safetensors")(a, b), network(a, b))
+
+
+class Layers(torch.nn.Module):
+    """What of the Inception network is used: (B,3,299,299) in [-1,1] -> 2048 features a photo; here some pixels."""
+
+    def forward(self, x):
+        assert x.shape[1:] == (3, 299, 299)
+        return x.flatten(1)[:, ::130][:, :2048]
+
+
+class Few(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Conv2d(3, 5, 299)
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class Inception(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = Layers()
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def write_inception(path, network=None):
+    torch.jit.script(network or Inception()).save(str(path))
+    return path
+
+
+def test_inception_features(tmp_path):
+    """With a network of the released layout: its parts, sizes and ranges."""
+    features = metrics.inception_features(write_inception(tmp_path / "inception-2015-12-05.pt"))
+    image = torch.rand(1, 3, 40, 31)
+    found = features(image)
+    settings = dict(mode="bicubic", antialias=True)  # as Pillow's and clean-fid's, in torch
+    resized = torch.nn.functional.interpolate((image * 255).round(), (299, 299), **settings).clamp(0, 255)
+    np.testing.assert_allclose(found, (resized.flatten()[::130][:2048] - 128) / 128, atol=1e-4)
+    np.testing.assert_allclose(features(torch.ones(1, 3, 20, 20)), 127 / 128)
+
+
+def test_inception_features_are_of_clean_fids_copy(tmp_path):
+    resize = pytest.importorskip("cleanfid.resize").build_resizer("clean")
+    image = torch.rand(1, 3, 40, 31)
+    found = metrics.inception_features(write_inception(tmp_path / "inception-2015-12-05.pt"))(image)
+    resized = resize((image[0] * 255).round().byte().permute(1, 2, 0).numpy()).transpose(2, 0, 1)
+    np.testing.assert_allclose(found, (resized.flatten()[::130][:2048] - 128) / 128, atol=1e-6)
+
+
+def test_inception_weights_that_are_others(tmp_path):
+    (tmp_path / "bad.pt").write_bytes(b"no network")
+    write_inception(tmp_path / "layers.pt", Layers())
+    write_inception(tmp_path / "few.pt", Few())
+    other = "is not the network inception-2015-12-05.pt"
+    for name, message in {"none": other, "bad": other, "layers": other, "few": "has 5 features, not 2048"}.items():
+        with pytest.raises(ValueError, match=f"`weights`.*{message}"):
+            metrics.inception_features(tmp_path / f"{name}.pt")
 
 
 @pytest.mark.parametrize("make", [metrics.lpips_metric, metrics.inception_features])

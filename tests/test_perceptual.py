@@ -16,8 +16,8 @@ LAYERS = [
 ]
 
 
-def write_weights(path):
-    generator = torch.Generator().manual_seed(0)
+def write_weights(path, seed=0):
+    generator = torch.Generator().manual_seed(seed)
     state = {}
     for i, (slot, layer, (after, before, kernel)) in enumerate(LAYERS):
         shape = (after, before, kernel, kernel)
@@ -82,3 +82,6 @@ def test_missing_weights(tmp_path, weights):
     save_file({k: v for k, v in weights[1].items() if "lin3" not in k}, tmp_path / "few.safetensors")
     with pytest.raises(ValueError, match="lacks 1 of 15"):
         Lpips(tmp_path / "few.safetensors")
+    save_file({**weights[1], "lin3.model.1.weight": torch.zeros(1, 192, 1, 1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"lin3.model.1.weight is \(1, 192, 1, 1\), not \(1, 256, 1, 1\)"):
+        Lpips(tmp_path / "other.safetensors")

@@ -69,6 +69,9 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many photos.")] = None,
     csrnet_lab: Annotated[bool, typer.Option("--csrnet-lab", help="Also CSRNet's Lab error, with its bug.")] = False,
     lpips_weights: Annotated[Path | None, typer.Option(help="LPIPS weights (safetensors).")] = None,
+    fid_weights: Annotated[
+        Path | None, typer.Option(help="For the FID: clean-fid's inception-2015-12-05.pt (TorchScript).")
+    ] = None,
     card: Annotated[bool, typer.Option("--card", help="Print Markdown for a model card.")] = False,
     page: Annotated[Path | None, typer.Option(help="Also write one HTML page with pictures.")] = None,
     page_photos: Annotated[int, typer.Option(min=1, help="Photos on the page.")] = 6,
@@ -95,6 +98,20 @@ def evaluate(
         raise typer.BadParameter("must be attributes, grid or experts.", param_hint="--figure")
     if figure and page is None:
         raise typer.BadParameter("figures stand on a page: give --page.", param_hint="--figure")
+    if "grid" in (figure or ()) and len(model or ()) < 2:
+        raise typer.BadParameter("grid compares models: give --model twice or more.", param_hint="--figure")
+    # What would be passed by in silence
+    alone = {"--controllability-split": controllability_split, "--as-they-are": as_they_are}
+    _refuse(alone if controllability is None else {}, "is for --controllability PHOTOS.")
+    measured = {"--peer": peer, "--best-of": best_of > 1, "--protocol": protocol, "--rendering": rendering}
+    measured |= {"--csrnet-lab": csrnet_lab, "--lpips-weights": lpips_weights, "--fid-weights": fid_weights}
+    _refuse({"--labels": labels, "--split": split} if inputs is None and simulated is None else {}, "needs pairs.")
+    _refuse(measured if inputs is None and simulated is None else {}, "needs pairs to be measured.")
+    figures_only = {**measured, "--labels": labels, "several --steps": len(counts) > 1}
+    figures_only |= {"--card": card, "--output": output} if controllability is None else {}
+    _refuse(figures_only if figure else {}, "does not go with --figure, which measures nothing.")
+    if output is not None and page is not None and output.resolve() == page.resolve():
+        raise typer.BadParameter(f"{page} is also the --output.", param_hint="--page")
     for path, hint in ((output, "--output"), (page, "--page")):
         if path is not None:
             options.check_output(path, overwrite, hint=hint)
@@ -149,6 +166,7 @@ def evaluate(
             rendering=rendering,
             csrnet_lab=csrnet_lab,
             lpips_weights=lpips_weights,
+            fid_weights=fid_weights,
             pictures=page_photos if page else 0,
             cache=keep,
             missing=missing,
@@ -187,13 +205,19 @@ def evaluate(
         ev.write_text(output, json.dumps(ev.without_pictures(report), indent=1) + "\n")
 
 
+def _refuse(given, why):
+    for name, value in given.items():
+        if value:
+            raise typer.BadParameter(why, param_hint=name)
+
+
 def _step_counts(text):
     """ "1,2,4" -> [1, 2, 4]; None is the model's own number."""
     if text is None:
         return [None]
     counts = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
-    if not all(1 <= count <= 1000 for count in counts):
-        raise typer.BadParameter(f"must be numbers in 1..1000, got {text!r}.", param_hint="--steps")
+    if not all(1 <= count <= 1000 for count in counts) or len(set(counts)) < len(counts):
+        raise typer.BadParameter(f"must be different numbers in 1..1000, got {text!r}.", param_hint="--steps")
     return counts
 
 
@@ -233,6 +257,9 @@ def open_peers(names, device):
         name, place = _named(given)
         if given in ev.PEERS:
             continue
+        if place not in (*pipelines, "small") and "/" not in place and not Path(place).exists():
+            allowed = ", ".join([*ev.PEERS, *pipelines, "all"])
+            raise typer.BadParameter(f"must be {allowed}, a file or a folder, got {place!r}.", param_hint="--peer")
         if Path(place).is_dir() and Path(place, "LUTs.pth").is_file():
             from diffretouch.training.convert import load_adaptive_lut
 
@@ -252,6 +279,8 @@ def open_peers(names, device):
                 raise
             missing[name] = " ".join(str(error).split()).rstrip(".")
             continue
+        if hasattr(pipe, "attributes_of"):
+            raise typer.BadParameter(f"{place} has sliders and a seed: give it as --model.", param_hint="--peer")
         methods.append(ev.pipeline_method(name, pipe, meaning))
     return methods, missing
 

@@ -51,10 +51,10 @@ def controllability(
         raise ValueError("`photos` must name at least one photo.")
     steps = steps or pipe.config.default_steps
     settings = {"values": values, "seed": seed, "steps": steps, "samples": samples, "size": size, "camera": camera}
-    model = model_digest(pipe) if cache else None
+    model, made_with = model_digest(pipe), versions(str(pipe.device))
 
     def measure(path):
-        key = ["controllability", settings, model, file_digest(path), path.name]
+        key = cache and ["controllability", settings, model, made_with, file_digest(path), path.name]
         record = cache.get(key) if cache else None
         if record is None:
             record = {"photo": path.name, **_one_photo(pipe, path, **settings)}
@@ -68,7 +68,8 @@ def controllability(
         **settings,
         "scales": list(pipe.config.attribute_scales),
         "split_sha256": hashlib.sha256(names.encode()).hexdigest()[:16],
-        "versions": versions(str(pipe.device)),
+        "model_sha256": model[:16],
+        "versions": made_with,
         "summary": summarise(records, values, pipe.config.attribute_scales),
         "photos": records,
     }

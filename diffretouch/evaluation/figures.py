@@ -13,8 +13,10 @@ from diffretouch.pixels import shrink
 
 from .pairs import load_pair, photo_tensor
 from .pictures import PICTURE_SIZE, data_uri
+from .runs import model_digest, versions
 
 CROP = 144  # side of the crops that show texture, px of the photo
+_NAMED = ("diffretouch", "torch", "device")  # of `versions`, on a page
 
 
 def attributes_figure(pipe, photos, *, columns=6, seed=0, steps=None):
@@ -32,7 +34,7 @@ def attributes_figure(pipe, photos, *, columns=6, seed=0, steps=None):
             figures.insert(0, _figure(photo, f"<b>the photo</b>; largest |c| in {head}:"))
             parts.append(_rows(figures, columns + 1))
     note = f"<p>c = {', '.join(ATTRIBUTES)}; up to 1 was trained, beyond extrapolates. One noise for all.</p>"
-    return "c of growing size", note + "".join(parts)
+    return "c of growing size", note + _made_with({"the model": pipe}, seed, steps) + "".join(parts)
 
 
 def models_figure(pipes, pairs, *, seed=0, steps=None):
@@ -50,25 +52,28 @@ def models_figure(pipes, pairs, *, seed=0, steps=None):
         firsts.setdefault(pair.source, pair)  # of several experts' versions
     for pair in firsts.values():
         source, target, pair = load_pair(pair, fit=True)
-        rows = [("the photo", source, []), (pair.expert or "the expert's version", target, [])]
+        figures = []
+        for name, image in (("the photo", source), (pair.expert or "the expert's version", target)):
+            figures += _whole_and_crop(name, image, target)
+        figures += ["<div></div>"] * (len(ends) - 2)
         for name, pipe in pipes.items():
             c = [dict.fromkeys(ATTRIBUTES, 0.0), *({**dict.fromkeys(ATTRIBUTES, 0.0), a: end} for a, end in ends)]
             images = [
                 pipe(source, x, num_inference_steps=steps, generator=_noise(seed), output_type="pt").images.cpu()
                 for x in c
             ]
-            rows.append((name, images[0], images[1:]))
-        figures = []
-        for name, image, moved in rows:
-            kept = "" if image is target else f", {psnr(image, target).item():.2f} dB"
-            figures.append(_figure(shrink(image, PICTURE_SIZE), f"<b>{escape(name)}</b>{kept}"))
-            figures.append(_figure(_crop(image), "at its own pixels"))
-            captions = [f"{a} {end:+g}" for a, end in ends]
-            figures += [_figure(shrink(x, PICTURE_SIZE), text) for x, text in zip(moved, captions, strict=False)] or [
-                "<div></div>"
-            ] * len(ends)
+            figures += _whole_and_crop(name, images[0], target)
+            figures += [
+                _figure(shrink(x, PICTURE_SIZE), f"{a} {end:+g}") for x, (a, end) in zip(images[1:], ends, strict=True)
+            ]
         parts.append(f"<h3>{escape(pair.source.name)}</h3>" + _rows(figures, 2 + len(ends)))
-    return "Models side by side", "".join(parts)
+    return "Models side by side", _made_with(pipes, seed, steps) + "".join(parts)
+
+
+def _whole_and_crop(name, image, target):
+    kept = "" if image is target else f", {psnr(image, target).item():.2f} dB"
+    whole = _figure(shrink(image, PICTURE_SIZE), f"<b>{escape(name)}</b>{kept}")
+    return [whole, _figure(_crop(image), "at its own pixels")]
 
 
 def experts_figure(pipe, pairs, *, seed=0, steps=None):
@@ -77,9 +82,9 @@ def experts_figure(pipe, pairs, *, seed=0, steps=None):
     for pair in pairs:
         by_source.setdefault(pair.source, []).append(pair)
     parts = []
-    for source_path, versions in by_source.items():
+    for source_path, own in by_source.items():
         above, below = [], []
-        for pair in versions:
+        for pair in own:
             source, target, pair = load_pair(pair, fit=True)
             c = pipe.attributes_of(source, target, num_inference_steps=steps, generator=_noise(seed))
             result = _quietly(
@@ -89,17 +94,32 @@ def experts_figure(pipe, pairs, *, seed=0, steps=None):
             text = f"{psnr(result, target).item():.2f} dB<br>{_c_text(c)}"
             below.append(_figure(shrink(result, PICTURE_SIZE), text))
         first = _figure(shrink(source, PICTURE_SIZE), "<b>the photo</b>")
-        text = f"<p><b>the model</b>, c ({', '.join(ATTRIBUTES)}) matched</p>"
+        text = f"<p><b>the model</b>, c ({', '.join(ATTRIBUTES)}) matched: an oracle, it sees the expert's version</p>"
         rows = [first, *above, text, *below]
-        parts.append(f"<h3>{escape(source_path.name)}</h3>" + _rows(rows, 1 + len(versions)))
-    return "Experts", "".join(parts)
+        parts.append(f"<h3>{escape(source_path.name)}</h3>" + _rows(rows, 1 + len(own)))
+    return "Experts", _made_with({"the model": pipe}, seed, steps) + "".join(parts)
+
+
+def _made_with(pipes, seed, steps):
+    """A paragraph on what the pictures were made with."""
+    device = next(iter(pipes.values())).device
+    parts = [f"seed {seed}"]
+    for name, pipe in pipes.items():
+        count = steps or pipe.config.default_steps
+        digest = model_digest(pipe)[:16]
+        parts.append(f"{escape(name)}: {count} step{'s' if count > 1 else ''}, sha256 {digest}")
+    parts += [f"{name} {version}" for name, version in versions(str(device)).items() if name in _NAMED]
+    return f"<p>{'; '.join(parts)}.</p>"
 
 
 def random_attributes(low, high, count, seed):
-    """`count` random c (count,4) whose largest |value| is uniform in (low, high]: directions of the cube, seeded."""
+    """`count` random c (count,4), seeded, in random directions of the cube, of which the first is the smallest.
+
+    The largest |values| lie in (low, high], one in each of `count` equal parts of it.
+    """
     rng = np.random.default_rng([seed, math.floor(low)])
     direction = rng.uniform(-1, 1, (count, len(ATTRIBUTES)))
-    size = high - (high - low) * rng.random((count, 1))
+    size = low + (high - low) * (np.arange(1, count + 1) - rng.random(count))[:, None] / count
     return torch.from_numpy(direction / np.abs(direction).max(1, keepdims=True) * size).float()
 
 

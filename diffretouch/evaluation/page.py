@@ -10,7 +10,7 @@ from diffretouch.sweep import sweep
 
 from .controllability import slider_labels
 from .pairs import as_array, as_batch, simulated_camera
-from .pictures import ERROR_SCALE, curves_svg, data_uri, histogram_svg
+from .pictures import ERROR_SCALE, HEAT, curves_svg, data_uri, histogram_svg
 from .runs import write_text
 from .tables import (
     COLUMNS,
@@ -22,7 +22,8 @@ from .tables import (
     table_rows,
 )
 
-_STYLE = """
+_STYLE = (
+    """
 :root { color-scheme: light dark; --ink: #1d1f22; --soft: #666d75; --paper: #fff; --rule: #d9dde2; --best: #e4f1e6;
   --r: #d33; --g: #2a2; --b: #36d; --m0: #1769c2; --m1: #c2571a; --m2: #2b8a3e; --m3: #8e3bb0; --m4: #a8871c;
   --m5: #555 }
@@ -40,9 +41,15 @@ p, figcaption, .note { color: var(--soft); font-size: .875rem; margin: .3rem 0 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .875rem; margin: .5rem 0 }
 th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap }
 th:first-child, td:first-child, td.text, th.text { text-align: left }
+th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper) }
 td.text { white-space: normal; min-width: 16rem; color: var(--soft) }
 td.best { background: var(--best); font-weight: 600 }
-@media (max-width: 600px) { td:first-child, th:first-child { white-space: normal; min-width: 7rem } }
+.oracle { margin-left: .4em; padding: 0 .35em; border: 1px solid var(--rule); border-radius: 3px; color: var(--soft);
+  font-size: .75rem; font-weight: 400 }
+.heat { display: inline-block; width: 8rem; height: .7em; margin: 0 .4em; border-radius: 2px; background:
+  linear-gradient(90deg, HEAT) }
+@media (max-width: 600px) { td:first-child, th:first-child { white-space: normal; min-width: 7rem }
+  td.text { min-width: 30rem } .rows { grid-template-columns: repeat(var(--columns), minmax(130px, 1fr)) } }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(210px, 46%), 1fr)); gap: .7rem }
 .rows { display: grid; gap: .4rem; grid-template-columns: repeat(var(--columns), minmax(110px, 1fr)) }
 .plots { grid-template-columns: repeat(auto-fill, minmax(min(280px, 100%), 1fr)) }
@@ -56,7 +63,10 @@ figcaption b { color: var(--ink) }
 .curves polyline { fill: none; stroke-width: 1 } .curves .rule { stroke: var(--rule); stroke-width: .6 }
 .curves .photo { opacity: .22 } .curves .mean { stroke-width: 2.4 }
 .curves .asked { stroke: var(--soft); stroke-dasharray: 3 3 }
-""" + "".join(f".m{n} {{ stroke: var(--m{n}) }} .key{n} {{ color: var(--m{n}) }}\n" for n in range(6))
+""".replace("HEAT", ", ".join(f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in HEAT))
+    + "".join(f".m{n} {{ stroke: var(--m{n}) }} .key{n} {{ color: var(--m{n}) }}\n" for n in range(6))
+)
+_ORACLE = '<span class="oracle">oracle</span>'  # beside every name that saw the target
 
 # In these columns the largest blind value is the best, in those the smallest; the others have no best.
 _HIGHER, _LOWER = ("psnr", "ssim"), ("delta_e76", "delta_e2000", "lpips", "fid", "expert_distance")
@@ -83,7 +93,8 @@ def report_sections(report):
     shown = [row for row in report["photos"] if any("picture" in v for v in row.values() if isinstance(v, dict))]
     if shown:
         note = (
-            f'<p class="note">Error maps: colour difference dE76, black 0, pale yellow {ERROR_SCALE:g} and more.</p>'
+            '<p class="note">Error maps: colour difference dE76, 0 <span class="heat"></span> '
+            f"{ERROR_SCALE:g} and more.</p>"
         )
         sections.append(("Photos", note + "".join(_photo(row, report) for row in shown)))
     return sections
@@ -104,11 +115,12 @@ def _report_tables(report):
                 f"<td{' class=best' if (name, c) in best else ''}>{v}</td>"
                 for c, v in zip(columns, values, strict=True)
             )
-            lines += f"<tr><td>{escape(name)}</td>{cells}<td class=text>{escape(meaning)}</td></tr>"
+            mark = _ORACLE if report["methods"][name]["oracle"] else ""
+            lines += f"<tr><td>{escape(name)}{mark}</td>{cells}<td class=text>{escape(meaning)}</td></tr>"
         head = f"<tr><th>{escape(expert or 'method')}</th>{heads}<th class=text>what it is</th></tr>"
         parts.append(f'<div class="scroll"><table>{head}{lines}</table></div>')
     notes = [*describe_run(report), *(f"{LEGEND[c]}." for c in columns if c in LEGEND)]
-    notes.append("Marked: the best that does not see the target.")
+    notes.append("Green: the best that does not see the target. Oracle: sees it.")
     return "".join(parts) + "".join(f"<p>{escape(note)}</p>" for note in notes)
 
 
@@ -129,7 +141,8 @@ def _photo(row, report):
     pictures = {name: row[name] for name in report["methods"] if "picture" in row[name]}
     figures = []
     for name, result in pictures.items():
-        caption = f"<b>{escape(name)}</b> {result['psnr']:.2f} dB, dE76 {result['delta_e76']:.1f}"
+        mark = _ORACLE if report["methods"][name]["oracle"] else ""
+        caption = f"<b>{escape(name)}</b>{mark} {result['psnr']:.2f} dB, dE76 {result['delta_e76']:.1f}"
         if "c" in result:
             caption += "<br>c = " + ", ".join(f"{v:+.2f}" for v in result["c"])
         figures.append(_figure(result["picture"], caption, name))

@@ -84,7 +84,11 @@ DATA_PROTOCOLS = {
 
 def read_names(path):
     """The photo names or ids of a split file, one a line; `#` starts a comment."""
-    lines = (line.split("#")[0].strip() for line in Path(path).read_text().splitlines())
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"`names` must be a text file of photo names, {path} cannot be read: {error}") from error
+    lines = (line.split("#")[0].strip() for line in text.splitlines())
     names = list(dict.fromkeys(line for line in lines if line))
     if not names:
         raise ValueError(f"`names`: {path} names no photo.")
@@ -168,7 +172,7 @@ def read_labels(path, pairs):
     """
     try:
         labels = json.loads(Path(path).read_bytes())
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"`labels`: {path} is no JSON file: {error}") from error
     if not isinstance(labels, dict):
         raise ValueError(f"`labels`: {path} must hold an object from photo names to c.")
@@ -178,7 +182,12 @@ def read_labels(path, pairs):
         c = next((own[n] for n in (pair.source.name, pair.source.stem, photo_id(pair.source)) if n in own), None)
         if c is None:
             raise ValueError(f"`labels`: {path} has no c for {pair.source.name} {pair.expert}".rstrip() + ".")
-        found.append(pair._replace(label=tuple(as_attributes(c)[0].tolist())))
+        try:
+            label = as_attributes(c, 1)
+        except (TypeError, ValueError) as error:
+            where = f"{pair.source.name} {pair.expert}".rstrip()
+            raise ValueError(f"`labels`: {path}, {where}: {error}") from error
+        found.append(pair._replace(label=tuple(label[0].tolist())))
     return found
 
 
@@ -189,6 +198,8 @@ def simulated_pairs(folder, names=None, *, experts=3, seed=0):
     by (seed, photo name, expert). The label of each is measured.
     """
     photos = folder_photos("folder", folder, names).values()
+    if not photos:
+        raise ValueError(f"`folder` must hold photos, {folder} holds none.")
     names = ["photographer", *(str(k + 1) for k in range(experts))]
     return [Pair(path, path, name, None, seed) for name in names for path in photos]
 

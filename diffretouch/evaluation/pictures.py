@@ -14,7 +14,7 @@ PICTURE_SIZE = 384  # long side, px
 ERROR_SCALE = 30.0  # the colour difference (dE76) that an error map shows brightest
 
 # Black, violet, red, orange, pale yellow: rising in lightness, so that it also reads in grey.
-_HEAT = np.float32([[0, 0, 4], [60, 15, 110], [160, 40, 105], [235, 100, 45], [252, 180, 30], [252, 255, 165]]) / 255
+HEAT = np.float32([[0, 0, 4], [60, 15, 110], [160, 40, 105], [235, 100, 45], [252, 180, 30], [252, 255, 165]])
 
 
 def picture(image, target):
@@ -41,9 +41,9 @@ def data_uri(image, quality=88):
 def error_map(image, target):
     """The colour difference (CIE 1976) of each pixel as a picture (1,3,H,W), black 0 to pale yellow `ERROR_SCALE`."""
     error = (srgb_to_lab(image) - srgb_to_lab(target)).square().sum(1).sqrt()[0]
-    position = (error / ERROR_SCALE).clamp(0, 1).cpu().numpy() * (len(_HEAT) - 1)
-    nodes = np.arange(len(_HEAT))
-    return torch.from_numpy(np.stack([np.interp(position, nodes, _HEAT[:, c]) for c in range(3)]))[None].float()
+    position = (error / ERROR_SCALE).clamp(0, 1).cpu().numpy() * (len(HEAT) - 1)
+    nodes = np.arange(len(HEAT))
+    return torch.from_numpy(np.stack([np.interp(position, nodes, HEAT[:, c] / 255) for c in range(3)]))[None].float()
 
 
 def histogram(image, bins=64):

@@ -69,6 +69,7 @@ def evaluate_methods(
     rendering=None,
     csrnet_lab=False,
     lpips_weights=None,
+    fid_weights=None,
     pictures=0,
     cache=None,
     missing=None,
@@ -84,6 +85,7 @@ def evaluate_methods(
         protocol, rendering (`str`, *optional*): what data this is, see `describe_data`.
         csrnet_lab (`bool`): also the error of the released CSRNet script, with its bug.
         lpips_weights (*optional*): a weights file for LPIPS, see [`diffretouch.perceptual.Lpips`].
+        fid_weights (*optional*): the Inception network for the FID, see [`diffretouch.metrics.inception_features`].
         pictures (`int`): keep small pictures, error maps and histograms of the first so many pairs, for `write_page`.
         cache ([`Cache`], *optional*): where results are kept and found again.
         missing (`dict`): method -> why it could not be run, to be recorded.
@@ -99,11 +101,17 @@ def evaluate_methods(
     if len({method.name for method in methods}) != len(methods):
         raise ValueError(f"`methods` must have different names, got {', '.join(m.name for m in methods)}.")
     data, missing = describe_data(pairs, protocol, rendering), dict(missing or {})
-    measures, features = _measures(csrnet_lab, lpips_weights, len({pair.source for pair in pairs}), missing)
+    count = len({pair.source for pair in pairs})
+    measures, features = _measures(csrnet_lab, lpips_weights, fid_weights, count, missing)
+    if len(pairs) <= len(ATTRIBUTES):
+        missing["expert_distance"] = f"needs {len(ATTRIBUTES) + 1} results, there are {len(pairs)}"
     shown = set(pairs[:pictures])
+    # What else decides the results: the kept ones are of these versions and weights
+    weights = [path and file_digest(path) for path in (lpips_weights, fid_weights)]
+    made_with = [versions(device), *weights, sorted(measures), features is not None]
 
     def measure(pair):
-        return _row(methods, pair, measures, features, pair in shown, cache)
+        return _row(methods, pair, measures, features, pair in shown, cache, made_with)
 
     rows = for_each(measure, pairs, description="Evaluating")
     names = [method.name for method in methods]
@@ -128,7 +136,7 @@ def evaluate_methods(
     return report
 
 
-def _measures(csrnet_lab, lpips_weights, count, missing):
+def _measures(csrnet_lab, lpips_weights, fid_weights, count, missing):
     """Metric -> function (image, target) -> (B,), and the feature extractor; what is unavailable goes to `missing`."""
     measures = {"psnr": psnr, "ssim": ssim, "delta_e76": delta_e76, "delta_e2000": delta_e2000}
     if csrnet_lab:
@@ -142,18 +150,18 @@ def _measures(csrnet_lab, lpips_weights, count, missing):
         missing["fid"] = f"needs {FID_PHOTOS} photos to mean anything, there are {count}"
     else:
         try:
-            features = inception_features()
+            features = inception_features(fid_weights)
         except MetricUnavailable as why:
             missing["fid"] = str(why)
     return measures, features
 
 
-def _row(methods, pair, measures, features, shown, cache):
+def _row(methods, pair, measures, features, shown, cache, made_with):
     """What all methods reach on one pair; the photos are read only if something is not in the cache."""
     row, photos = {"photo": pair.source.name, "expert": pair.expert}, None
     for method in methods:
         key = cache and [
-            *(method.name, method.identity(), sorted(measures), features is not None, shown),
+            *(method.name, method.identity(), made_with, shown),
             *(file_digest(pair.source), file_digest(pair.target), pair.expert, pair.label, pair.simulated),
         ]
         result = cache.get(key) if cache else None

@@ -22,13 +22,15 @@ def for_each(function, items, *, description):
     """
     items = list(items)
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return [function(item) for item in tqdm(items, desc=description, delay=1, leave=False)]
+        with tqdm(items, desc=description, delay=1, leave=False) as progress:  # gone before an error is told
+            return [function(item) for item in progress]
     from accelerate.utils import gather_object
 
     state = process_state()
     own = range(state.process_index, len(items), state.num_processes)
-    progress = tqdm(own, desc=description, delay=1, leave=False, disable=not state.is_main_process)
-    done = gather_object([(n, function(items[n])) for n in progress])
+    with tqdm(own, desc=description, delay=1, leave=False, disable=not state.is_main_process) as progress:
+        done = [(n, function(items[n])) for n in progress]
+    done = gather_object(done)
     return [result for _, result in sorted(done, key=lambda pair: pair[0])]
 
 
@@ -59,7 +61,10 @@ class Cache:
 
     def __init__(self, folder):
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise ValueError(f"`cache` must be a folder, or a name for one, got the file {folder}.") from error
 
     def path(self, key):
         text = json.dumps([source_digest(), key], sort_keys=True)
@@ -128,7 +133,7 @@ def model_digest(pipe):
 def versions(device):
     """What a report records about the software and the machine."""
     found = {"diffretouch": diffretouch.__version__, "torch": torch.__version__}
-    for package in ("diffusers", "numpy", "pillow", "scikit-image", "lpips", "clean-fid"):
+    for package in ("diffusers", "numpy", "pillow", "scikit-image", "lpips"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

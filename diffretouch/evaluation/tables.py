@@ -19,7 +19,8 @@ LEGEND = {
     "delta_e76": "dE76 is also the mean L2 in Lab of Yan et al. and SA-AdjustNet",
     "structure": "structure: correlation of luma gradients with the input",
     "clipping": "clip %: share of pixels clipped beyond the input's",
-    "expert_distance": "to expert: distance of the results' and the targets' distributions of attributes, units of c",
+    "expert_distance": "to expert: distance of the results' and the targets' distributions of attributes, units of c "
+    "(5 results or more)",
     "csrnet_lab": "CSRNet Lab: the released CSRNet script's 8-bit Lab error with its uint8 wrap-around, for its table "
     "only",
 }
@@ -146,7 +147,8 @@ def _share(value):
 def controllability_sentences(run):
     s = run["summary"]
     made = "Finished photos taken down by the simulated camera" if run["camera"] else "Photos as they are"
-    versions = ", ".join(f"{name} {run['versions'][name]}" for name in ("diffretouch", "torch", "device"))
+    versions = [f"{name} {run['versions'][name]}" for name in ("diffretouch", "torch", "device")]
+    versions = ", ".join([f"model sha256 {run['model_sha256']}", *versions])
     lines = [
         f"{made}: {s['photos']} (sha256 {run['split_sha256']}), long side {run['size']} px, {run['values']} values of "
         f"each slider with one noise, seed {run['seed']}, {run['steps']} step{'s' if run['steps'] > 1 else ''}, "
