@@ -3,7 +3,8 @@ r"""Train SA-AdjustNet on photos retouched by region: simulated local effects, o
 accelerate launch training/train_sa_adjustnet.py --train_data_dir PHOTOS --effect local_xpro --output_dir runs/xpro
 
 accelerate launch training/train_sa_adjustnet.py --dataset yan --train_data_dir AUTOTONED --target_dir STYLE \
-  --split_dir LISTS --backbone_weights RESNET50 --scene_data_dir ADE --scene_weight 0.01 --presets 2 --output_dir runs/s
+  --split_dir LISTS --backbone_weights RESNET50 --scene_data_dir ADE --scene_weight 0.01 --presets 2 \
+  --output_dir runs/s
 diffretouch evaluate AUTOTONED STYLE --peer runs/s --protocol yan --split LISTS/uniform_set_test_id.txt
 """
 
