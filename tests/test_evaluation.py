@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from diffretouch import evaluation as ev
 from diffretouch.attributes import attribute_labels, measure_attributes
+from diffretouch.cli.evaluate import open_peers
 from diffretouch.evaluation import figures, pairs, pictures, runs
 from diffretouch.evaluation.controllability import summarise
 from diffretouch.metrics import frechet_distance, inception_features
@@ -197,7 +198,8 @@ def test_adaptive_lut(adaptive_lut):
     photo = torch.rand(1, 3, 20, 31)
     with torch.no_grad():
         first, second, _ = network(photo).flatten()
-    method = ev.adaptive_lut_method("3D LUT", load_adaptive_lut(folder), folder)
+    (method,), missing = open_peers([f"3dlut={folder}"], "cpu")
+    assert method.name == "3dlut" and not method.oracle and not missing
     image, _ = method.retouch(photo, None, None)
     torch.testing.assert_close(image, (first * photo + second * photo.flip(1)).clamp(0, 1), atol=1e-5, rtol=0)
     torch.save({"0": {"LUT": torch.zeros(3, 33, 33, 32)}}, folder / "LUTs.pth")

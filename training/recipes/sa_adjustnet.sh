@@ -16,8 +16,14 @@ train huber
 train multi_task --scene_weight 0.01
 train hard_presets --scene_weight 0.01 --presets "$presets"  # the paper's +S
 train presets --scene_weight 0.01 --presets "$presets" --preset_mixture 1  # the bundled one
+# A global retouch, to compare with
+python -m diffretouch.training.simulate_local_effects "$photos" "$output/train_pairs" --effect "$effect" \
+  --exclude "$here/small_validation.txt"
+accelerate launch --cpu --num_processes 1 -m diffretouch.training.train_csrnet --dataset pairs \
+  --train_data_dir "$output/train_pairs" --output_dir "$output/csrnet" --resolution 128 --pixel_stride 2 \
+  --learning_rate 2e-3 --max_train_steps 1200 --seed 0
 python -m diffretouch.training.simulate_local_effects "$photos" "$output/pairs" --effect "$effect" \
   --only "$here/small_validation.txt"
 diffretouch evaluate "$output/pairs/input" "$output/pairs/target" --card --rendering "simulated $effect, 256 px" \
-  --peer MSE="$output/mse" --peer Huber="$output/huber" --peer MT="$output/multi_task" \
+  --peer CSRNet="$output/csrnet" --peer MSE="$output/mse" --peer Huber="$output/huber" --peer MT="$output/multi_task" \
   --peer HardS="$output/hard_presets" --peer S="$output/presets"

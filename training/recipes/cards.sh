@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Measures the bundled models once more: every figure in diffretouch/weights/*/README.md that does not need another
+# training. PHOTOS is the folder that they were trained from (the 47 photos left out are measured), INPUTS and TARGETS
+# the 13 pairs of MIT-Adobe FiveK. Markdown, JSON and a page per card come to OUTPUT; a stopped run goes on.
+#   training/recipes/cards.sh PHOTOS INPUTS TARGETS OUTPUT
+set -euo pipefail
+photos=$1 inputs=$2 targets=$3 output=$4
+here=$(dirname "$(readlink -f "$0")")
+mkdir -p "$output"
+measure() { # CARD ARGUMENTS…
+  echo "== $1" >&2
+  diffretouch evaluate "${@:2}" --cache "$output/cache" --card --overwrite \
+    --page "$output/$1.html" -o "$output/$1.json" | tee "$output/$1.md"
+}
+# 1. small, csrnet_small and csrnet_l_small: the pairs, by number of steps; and what the sliders do
+measure small "$inputs" "$targets" --rendering "camera originals and Expert C, about 512 px" --steps 1,2,4,8,20 \
+  --peer csrnet --peer csrnet-l --controllability "$photos" --controllability-split "$here/small_validation.txt"
+# 2. sa_adjustnet_small: the effect that it imitates, with soft edges and with hard ones
+rm -rf "$output/pop_out" "$output/hard_edges"
+python -m diffretouch.training.simulate_local_effects "$photos" "$output/pop_out" --effect foreground_pop_out \
+  --only "$here/small_validation.txt"
+python - "$output/hard_edges" <<'HARD'
+import sys
+from diffretouch import SAAdjustNetPipeline
+pipe = SAAdjustNetPipeline.from_pretrained("small")
+pipe.network.register_to_config(soft_edges=False)
+pipe.save_pretrained(sys.argv[1])
+HARD
+measure sa_adjustnet_small "$output/pop_out/input" "$output/pop_out/target" --steps 1 \
+  --rendering "simulated foreground pop-out, 256 px" --peer sa-adjustnet --peer hard_edges="$output/hard_edges"
