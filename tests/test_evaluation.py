@@ -294,6 +294,8 @@ def test_expert_distance_and_fid_are_of_the_whole_set(tmp_path, monkeypatch):
     assert report["mean"]["input"]["expert_distance"] > 0.1
     assert "features" not in report["photos"][0]["input"] and "fid" not in report["missing"]
     assert f"{report['mean']['input']['fid']:.1f}" in ev.report_table(report)
+    assert report["weights"] == {"fid": runs.file_digest(network)[:16]}
+    assert f"FID weights (sha256 {report['weights']['fid']})" in ev.report_table(report)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     missing = ev.evaluate_methods([ev.untouched()], found)["missing"]["fid"]
     assert "inception-2015-12-05.pt" in missing and str(tmp_path / "hub" / "checkpoints") in missing

@@ -93,7 +93,7 @@ def evaluate_methods(
 
     Returns:
         `dict`: `photos` (a row per pair), `mean` and, with several experts, `experts` (means by method), `methods`,
-        `missing` (metric or method -> reason), `data`, `versions`.
+        `missing` (metric or method -> reason), `data`, `weights` (metric -> SHA-256, 16 digits), `versions`.
     """
     pairs = [Pair(*pair) for pair in pairs]
     if not pairs:
@@ -107,8 +107,9 @@ def evaluate_methods(
         missing["expert_distance"] = f"needs {len(ATTRIBUTES) + 1} results, there are {len(pairs)}"
     shown = set(pairs[:pictures])
     # What else decides the results: the kept ones are of these versions and weights
-    weights = [path and file_digest(path) for path in (lpips_weights, fid_weights)]
-    made_with = [versions(device), *weights, sorted(measures), features is not None]
+    weights = {"lpips": lpips_weights, "fid": fid_weights if features else None}
+    weights = {name: file_digest(path) for name, path in weights.items() if path is not None}
+    made_with = [versions(device), weights, sorted(measures), features is not None]
 
     def measure(pair):
         return _row(methods, pair, measures, features, pair in shown, cache, made_with)
@@ -123,6 +124,7 @@ def evaluate_methods(
         "missing": missing,
         "data": data,
         "pairs_sha256": data["split_sha256"],
+        "weights": {name: digest[:16] for name, digest in weights.items()},
         "versions": versions(device),
     }
     if data["experts"]:

@@ -48,6 +48,7 @@ def describe_run(report):
     if steps is not None:
         settings.append(f"seed {report['seed']}, {steps} step{'s' if steps != 1 else ''}")
         settings += [f"{name} (sha256 {digest})" for name, digest in report["models"].items()]
+    settings += [f"{COLUMNS[name][0]} weights (sha256 {digest})" for name, digest in report["weights"].items()]
     versions = report["versions"]
     settings.append(", ".join(f"{name} {versions[name]}" for name in ("diffretouch", "torch", "device")))
     missing = [
