@@ -318,15 +318,61 @@ def test_metadata_can_be_left_out(tmp_path):
 def test_metadata_too_large_for_jpeg_is_named(tmp_path):
     exif = camera_exif()
     exif.photo[metadata.MAKER_NOTE] = (7, bytes(70000))
-    huge = XMP.replace(b"Canon", b"C" * 70000)
-    photo = Photo(RGB8 / np.float32(255), exif=exif.tobytes(), xmp=huge, iptc=b"\x1c" * 70000)
-    with pytest.warns(UserWarning, match="JPEG could not hold the maker note, XMP of .* bytes, IPTC of 70000 bytes"):
+    huge = XMP.replace(b"Canon", b"C" * 70000).replace(b"<rdf:RDF", b'<rdf:RDF xmlns:a="a"')
+    photo = Photo(RGB8 / np.float32(255), exif=exif.tobytes(), xmp=huge, iptc=b"\x1c" * 70000,
+                  text={"Comment": "c" * 70000})  # fmt: skip
+    lost = "the maker note, XMP of .* bytes, IPTC of 70000 bytes, a comment of 70000 bytes"
+    with pytest.warns(UserWarning, match=f"JPEG could not hold {lost}"):
         save_photo(photo, tmp_path / "out.jpg")
     assert 271 in metadata.parse_exif(load_photo(tmp_path / "out.jpg").exif).image
+    photo.text.clear()
     for suffix in (".png", ".tif"):
         save_photo(photo, tmp_path / f"out{suffix}")
         again = load_photo(tmp_path / f"out{suffix}")
         assert len(again.xmp) > 70000 and again.iptc == photo.iptc
+
+
+def test_xmp_too_long_for_one_segment_of_a_jpeg_is_extended(tmp_path):
+    """As other programs write it and read it, and joined where a format holds it whole."""
+    (tmp_path / "long.txt").write_text("long" * 40_000)
+    shutil.copy(CITY, tmp_path / "in.jpg")
+    exiftool(tmp_path / "in.jpg")  # skips where it is missing
+    command = ["exiftool", "-overwrite_original", "-XMP-dc:Description<=" + str(tmp_path / "long.txt"),
+               "-XMP-dc:Title=Short", tmp_path / "in.jpg"]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    photo = load_photo(tmp_path / "in.jpg")
+    assert not photo.notes and len(photo.xmp) < 10_000 < 160_000 < len(photo.xmp_extension)
+    for suffix in (".png", ".tif", ".webp", ".avif", ".jpg"):
+        save_photo(photo, tmp_path / f"out{suffix}", description="brighter")
+        again = load_photo(tmp_path / f"out{suffix}")
+        assert again.description == "brighter" and again.xmp_extension == (
+            photo.xmp_extension if suffix == ".jpg" else None
+        )
+        save_photo(again, tmp_path / f"again{suffix}.jpg", description="darker")
+        for path in (tmp_path / f"out{suffix}", tmp_path / f"again{suffix}.jpg"):
+            tags = exiftool(path)
+            assert tags["XMP-dc:Title"] == "Short" and tags["XMP-dc:Description"] == "long" * 40_000
+            assert "ExifTool:Warning" not in tags
+        assert load_photo(tmp_path / f"again{suffix}.jpg").description == "darker"
+    save_photo(photo, tmp_path / "bare.jpg", keep_metadata=False)
+    assert load_photo(tmp_path / "bare.jpg").xmp_extension is None
+
+    data = (tmp_path / "in.jpg").read_bytes()
+    place = data.rfind(metadata.XMP_EXTENSION)
+    (tmp_path / "in.jpg").write_bytes(data[:place] + b"x" + data[place + 1 :])
+    photo = load_photo(tmp_path / "in.jpg")
+    assert photo.xmp_extension is None and "parts of the extended XMP are missing" in " ".join(photo.notes)
+
+
+def test_old_thumbnails_in_extended_xmp_are_left_out(tmp_path):
+    photo = Photo(RGB8 / np.float32(255), xmp=XMP.replace(b">old<", b">" + b"o" * 70_000 + b"<"))
+    save_photo(photo, tmp_path / "in.jpg")
+    assert b"ooo" in (tmp_path / "in.jpg").read_bytes()
+    photo = load_photo(tmp_path / "in.jpg")
+    assert len(photo.xmp_extension) < 1000 and not photo.notes
+    save_photo(photo, tmp_path / "out.jpg")
+    tags = exiftool(tmp_path / "out.jpg")
+    assert tags["XMP-tiff:Make"] == "Canon" and "ExifTool:Warning" not in tags
 
 
 def test_damaged_metadata_is_left_out_and_named(tmp_path):

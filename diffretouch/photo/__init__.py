@@ -33,6 +33,7 @@ class Photo:
         codes: (H,W,C) the file's own values, kept where `pixels` do not lead back to them exactly (16 bits in another
             profile than sRGB): `save_photo` writes them where the pixels did not change. Or None.
         xmp, iptc: XMP packet and IPTC-IIM records, or None.
+        xmp_extension: of a JPEG, the rest of XMP that is too long for one segment, or None.
         text: text chunks of a PNG, comment of a JPEG.
         dpi: horizontal and vertical, or None.
         lossless: a WebP without loss: `save_photo` writes WebP so again.
@@ -50,6 +51,7 @@ class Photo:
     icc_profile: bytes | None = field(default=None, repr=False)
     codes: np.ndarray | None = field(default=None, repr=False)
     xmp: bytes | None = field(default=None, repr=False)
+    xmp_extension: bytes | None = field(default=None, repr=False)
     iptc: bytes | None = field(default=None, repr=False)
     text: dict[str, str] = field(default_factory=dict, repr=False)
     dpi: tuple[float, float] | None = None
@@ -143,10 +145,13 @@ def _clean_metadata(photo):
         photo.note("Its orientation is not one of 1 to 8: it was not turned.")
     if photo.xmp:
         try:
-            photo.xmp = metadata.xmp_without_thumbnail(photo.xmp)
-            photo.xmp = metadata.xmp_upright(photo.xmp) if orientation > 1 else photo.xmp
+            for name in ("xmp", "xmp_extension") if photo.xmp_extension else ("xmp",):
+                packet = metadata.xmp_without_thumbnail(getattr(photo, name))
+                setattr(photo, name, metadata.xmp_upright(packet) if orientation > 1 else packet)
+            if photo.xmp_extension:
+                photo.xmp = metadata.xmp_renamed(photo.xmp, photo.xmp_extension)
         except ValueError:
-            photo.xmp = None
+            photo.xmp = photo.xmp_extension = None
             photo.note("Its XMP is damaged and was not carried.")
     if photo.iptc and not photo.iptc.startswith(b"\x1c"):
         photo.iptc = None
@@ -348,9 +353,10 @@ _NOT_XML = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 def _carried(source, shape, profile, description):
     """What a writer puts beside the pixels; nothing of the source if that is None."""
-    carried = {"exif": None, "icc_profile": profile, "xmp": None, "iptc": None, "text": {}, "dpi": None}
+    carried = {"exif": None, "icc_profile": profile, "xmp": None, "xmp_extension": None, "iptc": None,
+               "text": {}, "dpi": None}  # fmt: skip
     if source:
-        carried |= {name: getattr(source, name) for name in ("xmp", "iptc", "text", "dpi")}
+        carried |= {name: getattr(source, name) for name in ("xmp", "xmp_extension", "iptc", "text", "dpi")}
         exif = metadata.parse_exif(source.exif) if source.exif else metadata.Exif()
         exif.put(exif.image, metadata.SOFTWARE, f"diffretouch {__version__}")
         for tag, side in ((metadata.WIDTH, shape[1]), (metadata.HEIGHT, shape[0])):

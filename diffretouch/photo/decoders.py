@@ -97,10 +97,18 @@ def _jpeg(photo, max_pixels):
     photo.iptc = image.info.get("photoshop", {}).get(0x0404)
     if comment := image.info.get("comment"):
         photo.text["Comment"] = comment.decode("utf-8", "replace")
-    known = {"APP0": b"", "APP1": (b"Exif\0", b"http://ns.adobe.com/xap/"), "APP2": (b"ICC_PROFILE\0", b"MPF\0"),
-             "APP13": b"Photoshop", "APP14": b"Adobe", "COM": b""}  # fmt: skip
+    known = {"APP0": b"", "APP1": (b"Exif\0", b"http://ns.adobe.com/xap/", metadata.XMP_EXTENSION),
+             "APP2": (b"ICC_PROFILE\0", b"MPF\0"), "APP13": b"Photoshop", "APP14": b"Adobe", "COM": b""}  # fmt: skip
     if others := sorted({name for name, data in image.applist if not data.startswith(known.get(name, ()))}):
         photo.note(f"JPEG segments that were not carried: {', '.join(others)}.")
+    if extended := [data.removeprefix(metadata.XMP_EXTENSION) for _, data in image.applist
+                    if data.startswith(metadata.XMP_EXTENSION)]:  # fmt: skip
+        try:
+            photo.xmp_extension = metadata.xmp_extension(photo.xmp or b"", extended)
+            metadata.xmp_joined(photo.xmp, photo.xmp_extension)
+        except ValueError as error:
+            photo.xmp_extension = None
+            photo.note(f"Its extended XMP was not carried ({error}).")
     if photo.icc_profile is None and any(data.startswith(b"ICC_PROFILE\0") for _, data in image.applist):
         photo.note("Its ICC profile is incomplete; its colours are taken as sRGB.")
     if "mp" in image.info:

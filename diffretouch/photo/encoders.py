@@ -1,7 +1,8 @@
 """From code values to photo files: one writer per format, rounding, and the file that appears at once or not at all.
 
 A writer takes an open binary file, codes (H,W,C) of uint8, uint16 or float32, and a dict `carried` with `exif`
-(`metadata.Exif` or None), `icc_profile`, `xmp`, `iptc`, `text` and `dpi`. It returns what the format could not hold.
+(`metadata.Exif` or None), `icc_profile`, `xmp`, `xmp_extension`, `iptc`, `text` and `dpi`. It returns what the
+format could not hold.
 """
 
 import io
@@ -113,6 +114,8 @@ def _name_if_free(temporary, path):
 def write(kind, file, codes, carried, *, quality=None, jpeg=None):
     """Write a file of the format `kind`. `jpeg`: settings of a source JPEG. -> names of what could not be held."""
     lost = []
+    if carried["xmp_extension"] and kind != "JPEG":
+        carried["xmp"] = metadata.xmp_joined(carried["xmp"], carried["xmp_extension"])
     if kind == "JPEG":
         _jpeg(file, codes, carried, quality, jpeg, lost)
     elif kind == "PNG":
@@ -127,7 +130,7 @@ def write(kind, file, codes, carried, *, quality=None, jpeg=None):
 def _jpeg(file, codes, carried, quality, jpeg, lost):
     from PIL import Image
 
-    exif, xmp, iptc = carried["exif"], carried["xmp"], carried["iptc"]
+    exif, xmp, extension, iptc = carried["exif"], carried["xmp"], carried["xmp_extension"], carried["iptc"]
     options = dict(jpeg) if jpeg and quality is None else {"quality": quality or 95, "subsampling": 0}
     if jpeg and quality is not None:
         options["subsampling"] = jpeg["subsampling"]
@@ -139,14 +142,22 @@ def _jpeg(file, codes, carried, quality, jpeg, lost):
         lost.append(f"EXIF of {len(block)} bytes")
         block = b""
     if xmp and len(xmp) > _JPEG_SEGMENT - 29:
-        lost.append(f"XMP of {len(xmp)} bytes")
-        xmp = None
+        try:
+            xmp, extension = metadata.xmp_split(metadata.xmp_joined(xmp, extension) if extension else xmp)
+        except ValueError:
+            lost.append(f"XMP of {len(xmp)} bytes")
+            xmp = extension = None
     segment = metadata.iptc_segment(iptc) if iptc and len(iptc) <= _JPEG_SEGMENT - 28 else b""
     if iptc and not segment:
         lost.append(f"IPTC of {len(iptc)} bytes")
     text = dict(carried["text"])
-    comment = text.pop("Comment", "").encode()[:_JPEG_SEGMENT]
+    comment = text.pop("Comment", "").encode()
+    if len(comment) > _JPEG_SEGMENT:
+        lost.append(f"a comment of {len(comment)} bytes")
+        comment = b""
     _lose_text(text, lost)
+    if extension:
+        segment, xmp = segment + metadata.xmp_segments(xmp, extension), None
     image = Image.fromarray(codes.squeeze(2) if codes.shape[2] == 1 else codes)
     options |= {"exif": block, "xmp": xmp, "icc_profile": carried["icc_profile"], "extra": segment, "comment": comment,
                 "dpi": carried["dpi"] or (0, 0)}  # fmt: skip

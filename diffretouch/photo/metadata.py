@@ -1,5 +1,6 @@
 """What a photo file says beside its pixels: EXIF directories, XMP packets and IPTC records, carried byte by byte."""
 
+import hashlib
 import html
 import io
 import re
@@ -273,6 +274,76 @@ def xmp_description(xmp):
     """What `xmp_describe` wrote, or None."""
     found = _RETOUCH.search(xmp_text(xmp)) if xmp else None
     return html.unescape(found[found.lastindex]) if found else None
+
+
+# Extended XMP: what one segment of a JPEG cannot hold, a packet of its own that the first one names by its MD5.
+
+XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
+_EXTENDED = r"xmpNote:HasExtendedXMP(?:>|=[\"'])\s*([0-9A-Fa-f]{32})"
+_EXTENSION_NOTE = re.compile(
+    r"<xmpNote:HasExtendedXMP>[^<]*</xmpNote:HasExtendedXMP>\s*|\s*xmpNote:HasExtendedXMP=(\"[^\"]*\"|'[^']*')"
+)
+_RDF = re.compile(r"<rdf:RDF\s+xmlns:rdf=(?:\"[^\"]*\"|'[^']*')\s*>(.*)</rdf:RDF>", re.S)
+
+
+def xmp_extension(xmp, segments):
+    """The packet in extension segments (without `XMP_EXTENSION`) that `xmp` names, whole.
+
+    Raises:
+        ValueError: it names none, or parts are missing.
+    """
+    name = re.search(_EXTENDED, xmp_text(xmp))
+    parts = [part for part in segments if name and part[:32].decode("latin-1") == name[1]]
+    places = {int.from_bytes(part[36:40], "big"): part[40:] for part in parts}
+    packet = b"".join(places[place] for place in sorted(places))
+    if not parts or len(packet) != int.from_bytes(parts[0][32:36], "big"):
+        raise ValueError("parts of the extended XMP are missing")
+    return packet
+
+
+def xmp_renamed(xmp, extension):
+    """The packet that names `extension`, after that has changed."""
+    found, text = re.search(_EXTENDED, xmp_text(xmp)), xmp_text(xmp)
+    return (text[: found.start(1)] + _name(extension) + text[found.end(1) :]).encode("utf-8")
+
+
+def xmp_joined(xmp, extension):
+    """One packet of the two, for files that hold packets of any length. Raises ValueError where that cannot be."""
+    inner = _RDF.search(xmp_text(extension))
+    if not inner:
+        raise ValueError("no plain rdf:RDF")
+    before, _, after = _EXTENSION_NOTE.sub("", xmp_text(xmp)).rpartition(_END)
+    return (before + inner[1] + _END + after).encode("utf-8")
+
+
+def xmp_split(xmp):
+    """A long packet as a short one, which says what this library did, and its extension, which says the rest.
+
+    Raises ValueError where it has no plain rdf:RDF.
+    """
+    text = xmp_text(xmp)
+    own, rest = _DESCRIPTION.search(text), _DESCRIPTION.sub("", text)
+    found = _RDF.search(rest)
+    if not found:
+        raise ValueError("no plain rdf:RDF")
+    extension = f'<x:xmpmeta xmlns:x="adobe:ns:meta/">{found[0]}</x:xmpmeta>'.encode()
+    note = (f'<rdf:Description rdf:about="" xmlns:xmpNote="http://ns.adobe.com/xmp/note/" '
+            f'xmpNote:HasExtendedXMP="{_name(extension)}"/>\n')  # fmt: skip
+    before, _, after = _EMPTY.rpartition(_END)
+    return (before + note + (own[0] if own else "") + _END + after).encode("utf-8"), extension
+
+
+def xmp_segments(xmp, extension):
+    """APP1 segments of a JPEG for the packet and its extension."""
+    payloads, step = [b"http://ns.adobe.com/xap/1.0/\0" + xmp], 65000
+    for place in range(0, len(extension), step):
+        head = XMP_EXTENSION + _name(extension).encode() + struct.pack(">2L", len(extension), place)
+        payloads.append(head + extension[place : place + step])
+    return b"".join(b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload for payload in payloads)
+
+
+def _name(extension):
+    return hashlib.md5(extension, usedforsecurity=False).hexdigest().upper()
 
 
 # IPTC-IIM: Photoshop's resource in JPEG, ImageMagick's and exiftool's text chunk in PNG.
