@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Measures the bundled models once more: every figure in diffretouch/weights/*/README.md that does not need another
 # training. PHOTOS is the folder that they were trained from (the 47 photos left out are measured), INPUTS and TARGETS
-# the 13 pairs of MIT-Adobe FiveK. Markdown, JSON and a page per card come to OUTPUT; a stopped run goes on.
+# the 13 pairs of MIT-Adobe FiveK. Markdown, JSON and a page each come to OUTPUT in 6 minutes of one CPU core; a stopped
+# run goes on.
 #   training/recipes/cards.sh PHOTOS INPUTS TARGETS OUTPUT
 set -euo pipefail
 photos=$1 inputs=$2 targets=$3 output=$4
@@ -12,10 +13,12 @@ measure() { # CARD ARGUMENTS…
   diffretouch evaluate "${@:2}" --cache "$output/cache" --card --overwrite \
     --page "$output/$1.html" -o "$output/$1.json" | tee "$output/$1.md"
 }
-# 1. small, csrnet_small and csrnet_l_small: the pairs, by number of steps; and what the sliders do
+# 1. small, csrnet_small and csrnet_l_small: the pairs, by number of steps
 measure small "$inputs" "$targets" --rendering "camera originals and Expert C, about 512 px" --steps 1,2,4,8,20 \
-  --peer csrnet --peer csrnet-l --controllability "$photos" --controllability-split "$here/small_validation.txt"
-# 2. sa_adjustnet_small: the effect that it imitates, with soft edges and with hard ones
+  --peer csrnet --peer csrnet-l
+# 2. small: what its sliders do, in one step
+measure small_sliders --controllability "$photos" --controllability-split "$here/small_validation.txt" --steps 1
+# 3. sa_adjustnet_small: the effect that it imitates, with soft edges and with hard ones
 rm -rf "$output/pop_out" "$output/hard_edges"
 python -m diffretouch.training.simulate_local_effects "$photos" "$output/pop_out" --effect foreground_pop_out \
   --only "$here/small_validation.txt"
