@@ -128,9 +128,41 @@ def test_identity_and_strength(pixel_range):
 @pytest.mark.parametrize("depth", [4, 8])
 def test_grid_shape_follows_the_config(strides, latent, cells, depth):
     head = AffineGridHead(splat_strides=strides, depth=depth, residual=True)
-    grid = head(torch.randn(2, 4, latent, latent))
+    grid = head(torch.zeros(2, 4, latent, latent))
     assert grid.shape == (2, 12, depth, cells, cells)
     torch.testing.assert_close(grid, identity_grid(2, depth, cells, cells))  # residual heads start as the identity
+
+
+@pytest.mark.parametrize("config", [{}, {"pixel_range": (-1.0, 1.0)}, {"latent_channels": 12}, {"depth": 3}])
+def test_residual_heads_start_with_handles(config):
+    head = AffineGridHead(splat_strides=(2, 1), residual=True, **config)
+    photo, channels = rand(1, 3, 20, 30), head.config.latent_channels
+    grey, plain = photo.mean(1, keepdim=True).expand(-1, 3, -1, -1), torch.full((1, 3, 20, 30), 0.5)
+
+    def moved(k, amount, image):
+        latent = torch.zeros(1, channels, 32, 32)
+        latent[:, k] = amount
+        # borders of the latent see padding: the middle of the grid is what counts
+        grid = head(latent)[..., 8:9, 8:9].expand(-1, -1, -1, 16, 16)
+        return head.apply(grid, image).detach()
+
+    light, contrast, warmth, colour = range(4)
+    torch.testing.assert_close(moved(contrast, 1, plain), plain)  # its pivot stays
+    low, high = head.config.pixel_range
+    gain = (moved(light, 1, photo) * (high - low) + low) / (photo * (high - low) + low)
+    assert 1.18 < gain.min() < gain.max() < 1.32
+    if low == 0:  # light is for dark tones first
+        assert (moved(light, 1, 0.4 * plain) / 0.4).mean() > (moved(light, 1, 1.8 * plain) / 1.8).mean() + 0.02
+    assert moved(contrast, 1, photo).std() > 1.2 * photo.std() and moved(contrast, -1, photo).std() < 0.8 * photo.std()
+    red, green, blue = (moved(warmth, 1, photo**0.2) - photo**0.2).mean((0, 2, 3))
+    assert red > 0.05 and abs(green) < 1e-6 and blue < -0.05
+    torch.testing.assert_close(moved(colour, 1, grey), grey)
+    spread = [x.std(1).mean() for x in (moved(colour, -1, photo), photo, moved(colour, 1, photo))]
+    assert spread[0] < 0.8 * spread[1] and spread[2] > 1.2 * spread[1]
+    if channels > 4:
+        torch.testing.assert_close(moved(7, 1, photo), photo)
+    # small moves add up: the start is linear in the latents
+    torch.testing.assert_close(moved(warmth, 0.5, photo) - photo, 0.5 * (moved(warmth, 1, photo) - photo))
 
 
 def test_new_guide_separates_the_dark_tones():
@@ -151,9 +183,9 @@ def test_save_and_load(tmp_path):
 
 def test_trains_through_apply():
     head, photo = AffineGridHead(splat_strides=(2, 1), residual=True), rand(2, 3, 24, 24)
-    head.apply(head(torch.randn(2, 4, 32, 32)), photo).square().mean().backward()
-    # prediction2 starts at zero, so only it and what the guide reads can have a gradient at first
-    assert head.prediction2.weight.grad.abs().sum() > 0
+    latent = torch.randn(2, 4, 32, 32, requires_grad=True)
+    head.apply(head(latent), photo).square().mean().backward()
+    assert head.prediction2.weight.grad.abs().sum() > 0 and (latent.grad.abs().sum((0, 2, 3)) > 0).all()
 
 
 def test_half_precision_weights_guide_in_float32():

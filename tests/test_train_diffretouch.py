@@ -228,7 +228,7 @@ def test_overfits_one_pair():
     target = (0.1 + 0.85 * photo**1.5 * torch.tensor([1.0, 0.9, 0.8])[:, None, None]).clamp(0, 1)
     latents, t, c = torch.randn(1, 4, 8, 8), torch.tensor([999]), torch.zeros(1, 4)
     for _ in range(150):
-        retouched = model(latents, photo, t, c)[1]
+        retouched = model(latents, photo, photo, t, c)[1]
         loss = (retouched - target).square().mean()
         loss.backward()
         optimizer.step()
@@ -248,7 +248,7 @@ ALL = {"latent", "pixel", "attribute", "contrastive", "obedience"}
         (("--contrastive_weight", "0", "--obedience_weight", "0"), ALL - {"contrastive", "obedience"}),
         (("--branch_fraction", "1", "--pixel_stride", "3", "--snr_gamma", "5"), ALL),
         (("--grid_smoothness_weight", "1", "--clipping_weight", "5"), ALL | {"smoothness", "clipping"}),
-        (("--attribute_tokens", "1", "--mixed_precision", "bf16"), ALL),
+        (("--attribute_tokens", "4", "--mixed_precision", "bf16", "--view_spread", "0.1"), ALL),
         (("--simulated_experts", "3", "--train_batch_size", "1", "--gradient_checkpointing"), ALL),
         (("--learning_rate", "0", "--train_batch_size", "12"), ALL),  # more than there are photos
     ],
@@ -258,7 +258,7 @@ def test_options(autoencoder, tmp_path, monkeypatch, more, terms):
     row = log(tmp_path)[-1]
     assert set(row) == {"step", "lr"} | terms and all(math.isfinite(value) for value in row.values())
     pipe = DiffRetouchPipeline.from_pretrained(tmp_path)
-    assert pipe.unet.config.cross_attention_dim == (4 if "--attribute_tokens" in more else 8)
+    assert pipe.unet.config.cross_attention_dim == (8 if "--attribute_tokens" in more else 4)
 
 
 def test_lpips(autoencoder, tmp_path, monkeypatch):
@@ -307,7 +307,7 @@ def test_quantile_labels_stay_with_the_model(autoencoder, tmp_path, monkeypatch)
     pipe.set_progress_bar_config(disable=True)
     assert pipe.config.label_statistics["quantiles"] == kept["quantiles"]
     photo = UnpairedPhotos(PHOTOS, 40)[0]["target"]
-    c = pipe.attributes_of(photo, photo, iterations=1)
+    c = pipe.attributes_of(photo, photo.flip(1), iterations=1)  # upside down it is another picture of the same scores
     wanted = quantile_labels(measure_attributes(photo[None]), kept)[0]
     torch.testing.assert_close(c, wanted)
     # it goes on with these, and not without them
@@ -323,16 +323,28 @@ def test_quantile_labels_stay_with_the_model(autoencoder, tmp_path, monkeypatch)
     assert log(tmp_path)[-1]["step"] == 3
 
 
+def test_the_unet_sees_tones_a_little_off():
+    photo = torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(train_diffretouch.seen(photo, range(40), 0, 0.0), photo)
+    view = train_diffretouch.seen(photo, range(40), 0, 0.1)
+    assert torch.equal(view[7:], train_diffretouch.seen(photo[7:], range(7, 40), 0, 0.1))  # by (seed, k) alone
+    assert not torch.equal(view, train_diffretouch.seen(photo, range(40), 1, 0.1))
+    off = (view - photo).mean((2, 3))
+    assert 0 <= view.min() and view.max() <= 1 and abs(off.mean()) < 0.02 and 0.02 < off.std() < 0.08
+
+
 def test_automatic_labels_start_from_what_the_model_makes(autoencoder, tmp_path, monkeypatch):
     photos = UnpairedPhotos(PHOTOS, 40)
     batch = torch.utils.data.default_collate([photos[k] for k in range(10)])
     args = train_diffretouch.parse_args(arguments(autoencoder, tmp_path, "--labels", "automatic"))
     model = train_diffretouch.RetouchModel(tiny_unet(cross_attention_dim=8), AffineGridHead(residual=True))
+    torch.nn.init.zeros_(model.grid_head.prediction2.weight)  # such a head leaves the photo as it is
     scheduler = DDPMScheduler()
     c = train_diffretouch.automatic_labels(
         model,
         None,
         scheduler,
+        batch["input"].flip(0),  # what the UNet sees is not what is retouched
         batch["input"],
         batch["target"],
         batch["c"],
@@ -340,7 +352,6 @@ def test_automatic_labels_start_from_what_the_model_makes(autoencoder, tmp_path,
         torch.randn(10, 4, 8, 8),
         args,
     )
-    # an untrained head leaves the photo as it is
     scores = measure_attributes(batch["target"])[:, None], measure_attributes(batch["input"])
     wanted = attribute_labels(*scores, limit=2.5)[:, 0]
     finished = (batch["c"] == 0).all(1)

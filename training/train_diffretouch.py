@@ -77,7 +77,8 @@ def parse_args(argv=None):
     add("--output_dir", required=True, help="empty, or that of the training to go on with")
     add("--resolution", type=int, default=128, help="side of the training crops: 4x (small) or 8x the latents'")
     add("--pixel_stride", type=int, default=1, help="pixel and attribute losses see every n-th row and column")
-    add("--attribute_tokens", type=int, choices=[1, 4], help="1 is the paper's; default 4, from Stable Diffusion 1")
+    add("--view_spread", type=float, default=0.0, help="how far off in tone the UNet sees photos; 0.1 is much")
+    add("--attribute_tokens", type=int, choices=[1, 4], default=1, help="1 is the paper's: c; 4: one per attribute")
     add("--no_grid", action="store_true", help="ablation: the photo is the decoded latent, no grid is predicted")
     add("--cache_latents", action="store_true", help="encode targets once; needs targets that stay: --whole_photos")
     add("--train_batch_size", type=int, default=16, help="of each process")
@@ -146,12 +147,12 @@ class RetouchModel(torch.nn.Module):
         super().__init__()
         self.unet, self.grid_head = unet, grid_head
 
-    def forward(self, latents, photo, timesteps, c, stride=1):
+    def forward(self, latents, view, photo, timesteps, c, stride=1):
         """-> model output for the scheduler (B,4,h,w), every n-th pixel of the retouched photo, not clamped, the grid.
 
-        Without a grid head the last two are `None`.
+        `view` is the photo as the UNet's thumbnail shows it, see `seen`. Without a grid head the last two are `None`.
         """
-        thumbnail = unet_thumbnail(photo, self.unet.config)
+        thumbnail = unet_thumbnail(view, self.unet.config)
         output, affine_latent = denoise(self.unet, latents, thumbnail, timesteps, c)
         if self.grid_head is None:
             return output, None, None
@@ -164,17 +165,14 @@ def build_models(args):
     name = args.pretrained_model_name_or_path
     vae = AutoencoderKL.from_pretrained(args.vae or name, subfolder=None if args.vae else "vae", use_safetensors=True)
     side = args.resolution // 2 ** (len(vae.config.block_out_channels) - 1)  # of the latents
-    strides = (2, 2) if side >= 64 else (2, 1)
+    strides, token_width = (2, 2) if side >= 64 else (2, 1), 8 if args.attribute_tokens == 4 else 4
     if name:
         base = UNet2DConditionModel.from_pretrained(name, subfolder="unet", use_safetensors=True)
         scheduler = DDIMScheduler.from_pretrained(name, subfolder="scheduler")  # what its UNet was trained to predict
-        unet = build_retouch_unet(base, cross_attention_dim=8 if args.attribute_tokens == 4 else 4)
+        unet = build_retouch_unet(base, cross_attention_dim=token_width)
     else:
-        tokens = {"cross_attention_dim": 4} if args.attribute_tokens == 1 else {}
-        scheduler, unet = (
-            DDIMScheduler(**SCHEDULER),
-            UNet2DConditionModel(**SMALL_UNET | tokens | {"sample_size": side}),
-        )
+        scheduler = DDIMScheduler(**SCHEDULER)
+        unet = UNet2DConditionModel(**SMALL_UNET | {"cross_attention_dim": token_width, "sample_size": side})
     if unet.config.sample_size != side:
         raise SystemExit(
             f"`--resolution` {args.resolution} makes latents of {side} px by this autoencoder, the UNet takes "
@@ -214,9 +212,23 @@ def draw_noise(ks, seed, shape, last, first_fraction):
     return torch.stack(timesteps), *torch.stack(noise).unbind(1)
 
 
-def retouch(model, vae, scheduler, noisy, photo, timesteps, c, args):
+def seen(photo, ks, seed, spread):
+    """The photos (B,3,H,W) as the UNet sees them in training: tones and white balance a little off.
+
+    Simulated cameras leave clues, such as the very level of black, that tell how to undo them and that camera
+    originals do not have. Each sample's gains, gamma and shift come from (seed, k) alone.
+    """
+    if not spread:
+        return photo
+    rngs = [np.random.default_rng([seed, 7, k]) for k in ks]
+    drawn = photo.new_tensor(np.array([rng.normal(0, spread, 7) for rng in rngs]))[..., None, None]
+    gains, gamma, shift = 2 ** drawn[:, :3], 2 ** drawn[:, 3:4], 0.2 * drawn[:, 4:7]
+    return (photo**gamma * gains + shift).clamp(0, 1)
+
+
+def retouch(model, vae, scheduler, noisy, view, photo, timesteps, c, args):
     """-> model output, every n-th pixel of the retouched photo (without a grid, the decoded latent), the grid."""
-    output, retouched, grid = model(noisy, photo, timesteps, c, args.pixel_stride)
+    output, retouched, grid = model(noisy, view, photo, timesteps, c, args.pixel_stride)
     if args.no_grid:
         clean = predicted_latents(scheduler, output.float(), noisy, timesteps)
         retouched = vae.decode(clean / vae.config.scaling_factor).sample.float() / 2 + 0.5
@@ -224,20 +236,20 @@ def retouch(model, vae, scheduler, noisy, photo, timesteps, c, args):
     return output, retouched, grid
 
 
-def automatic_labels(model, vae, scheduler, photo, target, c, ks, noise, args):
+def automatic_labels(model, vae, scheduler, view, photo, target, c, ks, noise, args):
     """c (B,4) as the distance from what the model itself makes of the photo with c = 0 to the target's attributes.
 
     How a photo should be finished is uncertain, and labels relative to its photographer's finish leave that in the
     target: the model then learns an average. These labels name the target's attributes whatever the model thinks of
-    the photo. What c = 0 means is taught by 7 of 10 samples whose target is the photographer's own finish.
+    the photo. What c = 0 means is taught by 3 of 4 samples whose target is the photographer's own finish.
     """
-    own = [bool(row.any()) or int((k + 1) * 0.7) == int(k * 0.7) for k, row in zip(ks, c, strict=True)]
+    own = [bool(row.any()) or int((k + 1) * 0.75) == int(k * 0.75) for k, row in zip(ks, c, strict=True)]
     rows = torch.tensor(own, device=c.device).nonzero()[:, 0]
     labels = torch.zeros_like(c)
     if len(rows):
         last = torch.full((len(rows),), scheduler.config.num_train_timesteps - 1, device=c.device)
         with torch.no_grad():
-            some = noise[rows], photo[rows], last, labels[rows]
+            some = noise[rows], view[rows], photo[rows], last, labels[rows]
             automatic = retouch(model, vae, scheduler, *some, args)[1].clamp(0, 1)
         scores = measure_attributes(target[rows])[:, None], measure_attributes(automatic)
         labels[rows] = attribute_labels(*scores, limit=2.5)[:, 0]
@@ -259,6 +271,7 @@ def training_losses(model, vae, scheduler, batch, args, perceptual=None, statist
     stride = args.pixel_stride
     photo, target, c = batch["input"], batch["target"][..., ::stride, ::stride], batch["c"]
     size, ks = len(photo), batch["k"].tolist()
+    view = seen(photo, ks, args.seed, args.view_spread)
     if cache is not None:
         latents = cache[batch["item"].cpu()].to(photo.device)
     else:
@@ -268,7 +281,7 @@ def training_losses(model, vae, scheduler, batch, args, perceptual=None, statist
     drawn = draw_noise(ks, args.seed, latents.shape[1:], last, args.first_timestep_fraction)
     timesteps, noise, other_noise = (x.to(photo.device) for x in drawn)
     if args.labels == "automatic":
-        c = automatic_labels(model, vae, scheduler, photo, target, c, ks, other_noise, args)
+        c = automatic_labels(model, vae, scheduler, view, photo, target, c, ks, other_noise, args)
 
     # In one forward: the batch; some photos again with -c; and, for an anchor on the output, with other noise. Which
     # photos those are depends on k alone, and their losses are scaled as if every batch had its share of them.
@@ -280,7 +293,8 @@ def training_losses(model, vae, scheduler, batch, args, perceptual=None, statist
     all_noise = torch.cat([noise, noise[some], other_noise[some]][: 1 + more])
     all_timesteps = repeat(timesteps)
     noisy = scheduler.add_noise(repeat(latents), all_noise, all_timesteps)
-    output, retouched, grid = retouch(model, vae, scheduler, noisy, repeat(photo), all_timesteps, all_c, args)
+    views = repeat(view), repeat(photo)
+    output, retouched, grid = retouch(model, vae, scheduler, noisy, *views, all_timesteps, all_c, args)
 
     wanted = latent_target(scheduler, latents, noise, timesteps)
     weights = snr_weights(scheduler, timesteps, args.snr_gamma) if args.snr_gamma else None

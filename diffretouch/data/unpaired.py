@@ -124,8 +124,8 @@ def simulated_pair(finished, rng, *, vary=True, tastes=(), looks=None, statistic
     if vary and statistics is not None:
         c = quantile_labels(_scores(target), statistics)[0].numpy()
     source = camera_input(finished, rng)
-    if rng.random() < 0.2:  # some need little or nothing, so that a finished photo is left alone
-        source = finished + np.float32(rng.random()) * (source - finished)
+    if rng.random() < 0.25:  # half of these need nothing, half a part, so that a finished photo is left alone
+        source = finished + np.float32(max(rng.uniform(-1, 1), 0)) * (source - finished)
     return source, target, c
 
 
@@ -154,7 +154,7 @@ def names_digest(names):
 
 def asked_attributes(rng):
     """c (4,) that a simulated expert is asked for: often the photo's own finish, else one to four attributes moved."""
-    if rng.random() < 0.5:
+    if rng.random() < 0.55:
         return np.zeros(4, np.float32)
     moved = rng.random(4) < rng.choice([0.3, 0.8])
     reach = 1.2 if rng.random() < 0.75 else 2.4  # some go further, so that extrapolation is not a guess

@@ -97,13 +97,23 @@ class Guide(nn.Module):
         return (total.mean(1, keepdim=True) + self.bias).clamp(0, 1)
 
 
+def _handles(pivot, step=0.25):
+    """What one unit of light, contrast (about the pivot), warmth and colour adds to an affine transform, (4,3,4)."""
+    eye, none, luma = torch.eye(3), torch.zeros(3, 1), torch.tensor([[0.299, 0.587, 0.114]])
+    light, contrast = torch.cat([eye, none], 1), torch.cat([eye, none - pivot], 1)
+    warmth = torch.cat([torch.diag(torch.tensor([1.0, 0.0, -1.0])), none], 1)
+    colour = torch.cat([eye - luma, none], 1)
+    return step * torch.stack([light, contrast, warmth, colour])
+
+
 class AffineGridHead(ModelMixin, ConfigMixin):
     r"""Affine latent -> affine bilateral grid, and photo -> guide: what turns the UNet's output into a retouch.
 
     Two strided 3x3 convolutions (splat) bring the affine latent to the grid's size, two 1x1 convolutions predict the
     12 coefficients of `depth` cells. The released DiffRetouch head is `AffineGridHead(pixel_range=(-1, 1))` on
     64x64 latents; heads trained here keep guide and affine on [0,1], where the guide's thresholds lie, and predict
-    the difference to the identity (`residual=True`), so that an untrained head leaves the photo as it is.
+    the difference to the identity (`residual=True`): an untrained head makes the identity of latents of zero, and of
+    others what its first four channels are called at the start: light, contrast, warmth, colour.
 
     Args:
         latent_channels (`int`): channels of the affine latent.
@@ -135,9 +145,34 @@ class AffineGridHead(ModelMixin, ConfigMixin):
         self.prediction1 = nn.Conv2d(second, prediction_channels, 1)
         self.prediction2 = nn.Conv2d(prediction_channels, 12 * depth, 1)
         if residual:
-            nn.init.zeros_(self.prediction2.weight)
-            nn.init.zeros_(self.prediction2.bias)
+            self._start_with_handles()
         self.guide_curve = Guide(knots)
+
+    @torch.no_grad()
+    def _start_with_handles(self):
+        """The first four latents move light, contrast, warmth and colour, the rest of the head nothing yet.
+
+        A network that starts from nothing finds brightness soon, but white balance and colour, which gain it little,
+        only after a thousand steps or never: see training/README.md.
+        """
+        config = self.config
+        most = min(config.latent_channels, min(config.splat_channels) // 2, config.prediction_channels)
+        moves = _handles(pivot=sum(config.pixel_range) / 2)[:most]
+        taken = 2 * len(moves)  # relu(x) and relu(-x) come through the convolutions, and x is their difference
+        for layer, rows in ((self.splat1, taken), (self.splat2, taken), (self.prediction1, most)):
+            layer.weight[:rows] = 0
+            layer.bias[:rows] = 0
+        nn.init.zeros_(self.prediction2.weight)
+        nn.init.zeros_(self.prediction2.bias)
+        # Light is for dark tones first. And of a grid that is the same at all depths the guide's gradient is rounding.
+        by_depth = torch.ones(len(moves), config.depth)
+        by_depth[:1] = torch.linspace(1.25, 0.75, config.depth)
+        for k, move in enumerate(moves):
+            for row, sign in ((2 * k, 1.0), (2 * k + 1, -1.0)):
+                self.splat1.weight[row, k] = sign / 9
+                self.splat2.weight[row, row, 1, 1] = 1.0
+                self.prediction1.weight[k, row] = sign
+            self.prediction2.weight[:, k, 0, 0] = torch.outer(move.flatten(), by_depth[k]).flatten()
 
     def forward(self, affine_latent):
         """(B,latent_channels,h,w) -> grid (B,12,D,gh,gw), float32, in the head's own pixel range."""

@@ -18,9 +18,9 @@ FULL_UNET = dict(
     use_linear_projection=True,
 )
 
-# 32x32 latents, a 64x64 thumbnail folded into 12 channels, four 8-d attribute tokens; cross-attention in the three
-# deepest levels, self-attention in the two deepest. What norms hide, how dark, flat and coloured the photo is, and how
-# much is asked for, reaches the features all the same: the norms span all channels (one group), and percentiles of the
+# 32x32 latents, a 64x64 thumbnail folded into 12 channels, one attribute token; cross-attention in the three deepest
+# levels, self-attention in the two deepest. What norms hide, how dark, flat and coloured the photo is, and how much is
+# asked for, reaches the features all the same: the norms span all channels (one group), and percentiles of the
 # thumbnail and c scale and shift them beside the timestep.
 SMALL_UNET = dict(
     sample_size=32,
@@ -32,7 +32,7 @@ SMALL_UNET = dict(
     up_block_types=("CrossAttnUpBlock2D",) * 3 + ("UpBlock2D",),
     only_cross_attention=(False, True, False, False),
     attention_head_dim=(1, 2, 3, 4),
-    cross_attention_dim=8,
+    cross_attention_dim=4,
     norm_num_groups=1,
     resnet_time_scale_shift="scale_shift",
     class_embed_type="projection",
@@ -76,8 +76,8 @@ def build_retouch_unet(base, *, cross_attention_dim=4):
     return unet
 
 
-# c is small beside the UNet's features: tokens of its own size are learned from late (training/README.md).
-_TOKEN_SCALE = 6.0
+# c is small beside the UNet's features: at its own size it is learned from late (training/README.md).
+_C_SCALE = 6.0
 
 
 def attribute_tokens(c, cross_attention_dim):
@@ -95,7 +95,7 @@ def attribute_tokens(c, cross_attention_dim):
     if cross_attention_dim != 8:
         raise ValueError(f"`cross_attention_dim` must be 4 (one token) or 8 (four tokens), got {cross_attention_dim}.")
     which = torch.eye(4, dtype=c.dtype, device=c.device).expand(len(c), 4, 4)
-    return torch.cat([which, which * c[:, :, None]], -1) * _TOKEN_SCALE
+    return torch.cat([which, which * c[:, :, None]], -1) * _C_SCALE
 
 
 def unet_thumbnail(photo, unet_config, resample="area"):
@@ -145,5 +145,7 @@ def denoise(unet, latents, thumbnail, timesteps, c, *, dtype=None):
     x = torch.cat([latents, thumbnail], 1).to(dtype or unet.dtype)
     c = c.to(x)
     tokens = attribute_tokens(c, unet.config.cross_attention_dim)
-    tones = torch.cat([tone_statistics(thumbnail).to(x), c], 1) if unet.config.class_embed_type else None
-    return unet(x, timesteps, encoder_hidden_states=tokens, class_labels=tones).sample.chunk(2, 1)
+    known = None
+    if unet.config.class_embed_type:
+        known = torch.cat([tone_statistics(thumbnail).to(x), _C_SCALE * c], 1)
+    return unet(x, timesteps, encoder_hidden_states=tokens, class_labels=known).sample.chunk(2, 1)

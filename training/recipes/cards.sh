@@ -16,6 +16,19 @@ measure() { # CARD ARGUMENTS…
 # 1. small, csrnet_small and csrnet_l_small: the pairs, by number of steps
 measure small "$inputs" "$targets" --rendering "camera originals and Expert C, about 512 px" --steps 1,2,4,8,20 \
   --peer csrnet --peer csrnet-l
+# The same with inputs 0.4 stops darker: about as dark as originals of MIT-Adobe FiveK usually are
+python - "$inputs" "$output/darker" <<'DARKER'
+import sys
+from pathlib import Path
+from diffretouch.data.simulated_experts import to_linear, to_srgb
+from diffretouch.photo import load_photo, save_photo
+Path(sys.argv[2]).mkdir(exist_ok=True)
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    pixels = to_srgb(to_linear(load_photo(path).pixels) * 2**-0.4)
+    save_photo(pixels, Path(sys.argv[2]) / f"{path.stem}.png", overwrite=True)
+DARKER
+measure small_darker "$output/darker" "$targets" --rendering "inputs 0.4 stops darker" --steps 1 --peer csrnet \
+  --peer csrnet-l
 # 2. small: what its sliders do, in one step
 measure small_sliders --controllability "$photos" --controllability-split "$here/small_validation.txt" --steps 1
 # 3. sa_adjustnet_small: the effect that it imitates, with soft edges and with hard ones
