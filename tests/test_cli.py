@@ -427,7 +427,9 @@ def test_batch(run, shoot, model, tmp_path):
     # A batch's photo is what `retouch --like` makes of it
     one = tmp_path / "one.jpg"
     assert run("retouch", shoot / "0.jpg", "-o", one, "--model", model, "--like", out / "0_x.jpg")[0] == 0
-    assert np.abs(pixels(one) - pixels(out / "0_x.jpg")).max() <= 3
+    difference = np.abs(pixels(one) - pixels(out / "0_x.jpg"))
+    # Photos are sampled with whichever are read by then: a value at a rounding's edge may turn one JPEG coefficient
+    assert difference.max() <= 8 and (difference > 0).mean() < 0.02
 
     code, _, err = run(*command, "--suffix", "_x")
     assert code == 2 and "3 of 4 results exist" in err and "--skip-existing" in err
