@@ -1,5 +1,6 @@
 """Runs over many photos: progress, results kept by content so that a stopped run goes on, several processes."""
 
+import atexit
 import functools
 import hashlib
 import json
@@ -42,6 +43,7 @@ def process_state():
     state = PartialState(cpu=not torch.cuda.is_available())
     if state.num_processes != int(os.environ["WORLD_SIZE"]):
         raise RuntimeError(f"{os.environ['WORLD_SIZE']} processes were launched, {state.num_processes} are joined.")
+    atexit.register(state.destroy_process_group)  # left to the interpreter's end, its threads may abort the process
     return state
 
 
