@@ -28,6 +28,7 @@ from diffretouch.models.affine_grid import AffineGridHead, identity_grid  # noqa
 from diffretouch.models.unet import (
     LATENT_CHANNELS,
     denoise,
+    seen_photo,
     thumbnail_fold_and_size,
     unet_thumbnail,
 )
@@ -76,6 +77,8 @@ class DiffRetouchPipeline(DiffusionPipeline):
         timestep_range (2 `int`, *optional*): use only these timesteps, spaced as in the released sampler.
         default_steps (`int`): `num_inference_steps` when none is given.
         label_statistics (`dict`, *optional*): of a model whose c are quantiles, see `quantile_labels`.
+        clipping_limit (`float`, *optional*): the share of the photo that a retouch may drive to either end of the range
+            before all of it is squeezed, in [0,1), see `AffineGridHead.keep_in_range`; `None` for no limit.
     """
 
     model_cpu_offload_seq = "unet->grid_head"
@@ -95,6 +98,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         timestep_range=None,
         default_steps=20,
         label_statistics=None,
+        clipping_limit=None,
     ):
         super().__init__()
         if sorted(attribute_order) != sorted(ATTRIBUTES):
@@ -105,6 +109,8 @@ class DiffRetouchPipeline(DiffusionPipeline):
             raise ValueError("`grid_head` must be given, or a `vae` that decodes the latents instead.")
         if label_statistics is not None:
             check_statistics(label_statistics)
+        if clipping_limit is not None and not 0 <= clipping_limit < 1:
+            raise ValueError(f"`clipping_limit` must lie in [0, 1) or be None, got {clipping_limit!r}.")
         self.register_modules(unet=unet, grid_head=grid_head, scheduler=scheduler, vae=vae)
         self.register_to_config(
             attribute_order=list(attribute_order),
@@ -114,6 +120,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
             timestep_range=timestep_range and list(timestep_range),
             default_steps=default_steps,
             label_statistics=label_statistics,
+            clipping_limit=clipping_limit,
         )
 
     @classmethod
@@ -279,6 +286,8 @@ class DiffRetouchPipeline(DiffusionPipeline):
             grids = self.vae.decode(latents).sample.float() / 2 + 0.5
         else:
             grids = self.grid_head(affine_latent.to(self.grid_head.dtype)).float()
+            if self.config.clipping_limit is not None:
+                grids = self.grid_head.keep_in_range(grids, seen_photo(thumbnail), self.config.clipping_limit)
         if not grids.isfinite().all():
             raise ValueError(
                 "The model made a grid that is not finite: its weights are broken or overflow their dtype."

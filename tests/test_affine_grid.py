@@ -172,6 +172,52 @@ def test_new_guide_separates_the_dark_tones():
     assert AffineGridHead(pixel_range=(-1.0, 1.0)).guide(ramp)[0, 0, 0, :50].abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("pixel_range", [(-1.0, 1.0), (0.0, 1.0)])
+def test_keep_in_range_is_one_scale_for_the_whole_photo(pixel_range):
+    head = AffineGridHead(pixel_range=pixel_range).double()
+    photo = 0.02 + 0.96 * rand(3, 3, 41, 27, dtype=torch.float64)
+    gain, offset = torch.tensor([[1.5], [1.0], [0.5]]), torch.tensor([[-0.2], [0.0], [0.3]])  # too much, none, inside
+    grid = identity_grid(3, dtype=torch.float64)
+    low, high = pixel_range
+    for k in range(3):  # y = gain x + offset on [0,1]
+        grid[:, 5 * k] = gain[:, :, None, None]
+        grid[:, 4 * k + 3] = (offset * (high - low) + low * (1 - gain))[:, :, None, None]
+    wanted = gain[:, :, None, None] * photo + offset[:, :, None, None]
+    torch.testing.assert_close(head.apply(grid, photo), wanted)
+    kept = head.keep_in_range(grid, photo, 0.0)
+    result = head.apply(kept, photo)
+    torch.testing.assert_close(kept[1:], grid[1:])
+    ends = wanted[0].min(), wanted[0].max()
+    torch.testing.assert_close(result[0], (wanted[0] - ends[0]) / (ends[1] - ends[0]))
+    one = head.keep_in_range(grid[:1], photo[:1], 0.0)
+    torch.testing.assert_close(one, kept[:1])
+
+
+@pytest.mark.parametrize("share", [0.002, 0.01, 0.1])
+def test_keep_in_range_leaves_a_share(share):
+    head, photo = AffineGridHead(), 0.02 + 0.96 * rand(2, 3, 60, 80)
+    grid = identity_grid(2) + 0.8 * torch.randn(2, 12, 8, 16, 16, generator=torch.Generator().manual_seed(3))
+    result = head.apply(head.keep_in_range(grid, photo, share), photo)
+    beyond = torch.stack([(result < -1e-6).any(1), (result > 1 + 1e-6).any(1)]).float().mean((2, 3))
+    assert ((beyond - share).abs() < 1.1 / 4800).all()
+
+
+def test_keep_in_range_lets_what_is_clipped_stay_so():
+    photo = 0.1 + 0.7 * rand(1, 3, 20, 20)
+    photo[..., :4, :], photo[..., 4:6, :] = 1, 0
+    grid = 1.2 * identity_grid()  # white goes to 1.2
+    torch.testing.assert_close(AffineGridHead().keep_in_range(grid, photo, 0.0), grid)
+    photo[..., 0, 0] = torch.tensor([1, 1, 0.95])  # but a colour that has room in one channel does not lose it
+    kept = AffineGridHead().keep_in_range(grid, photo, 0.0)
+    torch.testing.assert_close(kept, grid / (1.2 * 0.95))
+
+
+def test_keep_in_range_gradients():
+    head, photo = AffineGridHead(depth=2).double(), 0.1 + 0.8 * rand(1, 3, 6, 5, dtype=torch.float64)
+    grid = (1.6 * identity_grid(1, 2, 2, 2, dtype=torch.float64) + 0.1 * rand(1, 12, 2, 2, 2, dtype=torch.float64))
+    assert torch.autograd.gradcheck(lambda g: head.keep_in_range(g, photo, 0.05), grid.requires_grad_())
+
+
 def test_save_and_load(tmp_path):
     head = AffineGridHead(depth=4, splat_strides=(2, 1), pixel_range=(-1.0, 1.0))
     head.save_pretrained(tmp_path)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from diffretouch import DiffRetouchPipeline, identity_grid
 from diffretouch.attributes import attribute_labels, measure_attributes
+from diffretouch.models.unet import seen_photo
 from diffretouch.pipelines.pipeline_diffretouch import spaced_timesteps
 
 from .tiny import tiny_pipeline
@@ -67,6 +68,29 @@ def test_output(pipe):
     assert images.shape == (1, 20, 30, 3) and 0 <= images.min() and images.max() <= 1
     mixed = pipe([photo(4, 9), photo(1, 1), photo(300, 7)], generator=seeded(), output_type="pt").images
     assert [tuple(i.shape) for i in mixed] == [(3, 4, 9), (3, 1, 1), (3, 300, 7)]
+
+
+@pytest.mark.parametrize("fold", [1, 2])
+def test_clipping_limit(fold, tmp_path):
+    free, kept = tiny_pipeline(fold=fold), tiny_pipeline(fold=fold, clipping_limit=0.01)
+    for pipe in (free, kept):
+        torch.nn.init.constant_(pipe.grid_head.prediction2.bias, 0.4)  # far too light
+    photos, c = photo(64, 64, batch=2), [0.2, 0, 0, 0.5]
+    grids = free.predict_grid(photos, c, generator=seeded())
+    thumbnails = seen_photo(free._thumbnails(list(photos)))
+    assert thumbnails.shape == (2, 3, 8 * fold, 8 * fold)
+    wanted = free.grid_head.keep_in_range(grids, thumbnails, 0.01)
+    assert (free.grid_head.apply(grids, photos) > 1).any(1).float().mean() > 0.5
+    assert (free.grid_head.apply(wanted, thumbnails) > 1).any(1).float().mean() < 0.03
+    torch.testing.assert_close(kept.predict_grid(photos, c, generator=seeded()), wanted)
+    regions = [(torch.ones(64, 64) * 0.5, [0, 0, 0, 1])]
+    layers = kept.predict_grid(photos, regions=regions, generator=seeded())
+    torch.testing.assert_close(layers[:, 0], kept.predict_grid(photos, generator=seeded()))
+    kept.save_pretrained(tmp_path)
+    assert DiffRetouchPipeline.from_pretrained(tmp_path).config.clipping_limit == 0.01
+    for limit in (-0.1, 1, 1.5):
+        with pytest.raises(ValueError, match="`clipping_limit`"):
+            tiny_pipeline(clipping_limit=limit)
 
 
 def test_seeds_and_batches(pipe):

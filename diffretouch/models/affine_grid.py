@@ -202,6 +202,35 @@ class AffineGridHead(ModelMixin, ConfigMixin):
         retouched = apply_affine(slice_grid(grid, self.guide(photo)), inside)
         return (retouched - low) / (high - low)
 
+    def keep_in_range(self, grid, photo, share):
+        """The grid with its results squeezed as a whole, just so far that they clip little of a photo.
+
+        Affine transforms know no end of the range: on a photo unlike those of the training they burn out a face or a
+        window. Between the tone under which, and that over which, a `share` of the pixels would lie in some channel,
+        results are scaled into the range, all channels alike; where both lie inside, nothing changes. What the photo
+        has at the end of its own range may stay there.
+
+        Args:
+            grid (`torch.Tensor`): (B,12,D,gh,gw).
+            photo (`torch.Tensor`): (B,3,H,W) in [0,1], a small copy does.
+            share (`float`): of the pixels, in [0,1), for each end.
+
+        Returns:
+            `torch.Tensor`: like `grid`.
+        """
+        low, high = self.config.pixel_range
+        photo = photo.to(grid)
+        retouched = self.apply_reference(grid, photo)
+        darkest = retouched.masked_fill(photo < 0.5 / 255, 1).amin(1).flatten(1).quantile(share, dim=1).clamp(max=0)
+        lightest = retouched.masked_fill(photo > 254.5 / 255, 0).amax(1).flatten(1).quantile(1 - share, dim=1)
+        lightest = lightest.clamp(min=1)
+        scale = 1 / (lightest - darkest)
+        # y -> (y - darkest) scale in [0,1] is y -> scale y + offset in the head's own range
+        offset = low * (1 - scale) - scale * darkest * (high - low)
+        squeezed = rearrange(grid * scale[:, None, None, None, None], "b (out rgb1) d h w -> b out rgb1 d h w", out=3)
+        squeezed[:, :, 3] += offset[:, None, None, None, None]
+        return squeezed.flatten(1, 2)
+
     def apply(self, grid, photo, *, out=None, backend=None):
         """Slice a grid against a photo at its full resolution and apply the affine transforms.
 

@@ -1,5 +1,7 @@
 """The retouching UNet: its shapes, the surgery on a Stable Diffusion UNet, and what it is given to see."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
@@ -121,6 +123,11 @@ def thumbnail_fold_and_size(unet_config):
     """How many thumbnail pixels lie along the side of one latent pixel, and along the side of the whole thumbnail."""
     fold = round(((unet_config.in_channels - LATENT_CHANNELS) / 3) ** 0.5)
     return fold, fold * unet_config.sample_size
+
+
+def seen_photo(thumbnail):
+    """The photo (B,3,f*h,f*w) in [0,1] of a folded thumbnail: the other way round than `unet_thumbnail`."""
+    return F.pixel_shuffle((thumbnail + 1) / 2, math.isqrt(thumbnail.shape[1] // 3))
 
 
 # Positions of the percentiles that `tone_statistics` reads
