@@ -77,8 +77,8 @@ class DiffRetouchPipeline(DiffusionPipeline):
         timestep_range (2 `int`, *optional*): use only these timesteps, spaced as in the released sampler.
         default_steps (`int`): `num_inference_steps` when none is given.
         label_statistics (`dict`, *optional*): of a model whose c are quantiles, see `quantile_labels`.
-        clipping_limit (`float`, *optional*): the share of the photo that a retouch may drive to either end of the range
-            before all of it is squeezed, in [0,1), see `AffineGridHead.keep_in_range`; `None` for no limit.
+        clipping_limit (`float`, *optional*): the share of the photo that a retouch may drive to either end of the
+            range before all of it is squeezed, in [0,1), see `AffineGridHead.keep_in_range`; `None` for no limit.
     """
 
     model_cpu_offload_seq = "unet->grid_head"

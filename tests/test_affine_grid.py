@@ -214,7 +214,7 @@ def test_keep_in_range_lets_what_is_clipped_stay_so():
 
 def test_keep_in_range_gradients():
     head, photo = AffineGridHead(depth=2).double(), 0.1 + 0.8 * rand(1, 3, 6, 5, dtype=torch.float64)
-    grid = (1.6 * identity_grid(1, 2, 2, 2, dtype=torch.float64) + 0.1 * rand(1, 12, 2, 2, 2, dtype=torch.float64))
+    grid = 1.6 * identity_grid(1, 2, 2, 2, dtype=torch.float64) + 0.1 * rand(1, 12, 2, 2, 2, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda g: head.keep_in_range(g, photo, 0.05), grid.requires_grad_())
 
 

@@ -9,8 +9,8 @@ from diffretouch.models.unet import (
     SMALL_UNET,
     attribute_tokens,
     denoise,
-    tone_statistics,
     seen_photo,
+    tone_statistics,
     unet_thumbnail,
 )
 
