@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 
-from diffretouch import AffineGridHead, DiffRetouchPipeline, measure_attributes
+from diffretouch import AffineGridHead, CSRNet, CSRNetPipeline, DiffRetouchPipeline, measure_attributes
 from diffretouch.attributes import attribute_labels, quantile_labels
 from diffretouch.data.unpaired import UnpairedPhotos
 from diffretouch.metrics import psnr
@@ -362,6 +362,35 @@ def test_automatic_labels_start_from_what_the_model_makes(autoencoder, tmp_path,
     torch.testing.assert_close(c[~plain], wanted[~plain])
 
 
+def test_a_teacher_moves_targets_of_c_0():
+    torch.manual_seed(0)
+    teacher = CSRNet(condition_size=20)
+    photo, target = torch.rand(4, 3, 40, 40), torch.rand(4, 3, 40, 40)
+    target[1] = photo[1]  # needs nothing
+    c = torch.zeros(4, 4)
+    c[2, 3] = 0.5
+    moved = train_diffretouch.taught(target, photo, c, teacher, 0.25)
+    torch.testing.assert_close(moved[1:3], target[1:3], rtol=0, atol=0)
+    thumbnail = torch.nn.functional.interpolate(photo, (20, 20), mode="bilinear", antialias=True)
+    wanted = 0.75 * target + 0.25 * teacher(photo, thumbnail).clamp(0, 1)
+    torch.testing.assert_close(moved[::3], wanted[::3].detach())
+    assert not moved.requires_grad and train_diffretouch.taught(target, photo, c + 1, teacher, 1.0) is target
+
+
+def test_teacher_and_clipping_limit(autoencoder, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    CSRNetPipeline(CSRNet(condition_size=32)).save_pretrained(tmp_path / "teacher")
+    more = ("--max_train_steps", "2", "--labels", "automatic", "--clipping_limit", "0.01")
+    train(monkeypatch, autoencoder, tmp_path / "alone", *more)
+    train(monkeypatch, autoencoder, tmp_path / "taught", *more, "--teacher", str(tmp_path / "teacher"))
+    alone, taught = (log(tmp_path / name) for name in ("alone", "taught"))
+    assert alone[1]["pixel"] != taught[1]["pixel"] and math.isfinite(taught[1]["pixel"])
+    assert DiffRetouchPipeline.from_pretrained(tmp_path / "taught").config.clipping_limit == 0.01
+    CSRNetPipeline(CSRNet(input_space="prophoto")).save_pretrained(tmp_path / "wide")
+    with pytest.raises(SystemExit, match="`--teacher` must read sRGB"):
+        train(monkeypatch, autoencoder, tmp_path / "other", *more, "--teacher", str(tmp_path / "wide"))
+
+
 def test_automatic_labels_need_targets_that_are_the_usual_finish(autoencoder, tmp_path, monkeypatch):
     train(monkeypatch, autoencoder, tmp_path / "a", "--labels", "automatic", "--max_train_steps", "2")
     assert len(log(tmp_path / "a")) == 2
@@ -511,6 +540,10 @@ def test_resumed_with_other_arguments(autoencoder, tmp_path, monkeypatch, caplog
         (("--push_to_hub",), "--push_to_hub"),
         (("--use_8bit_adam",), "bitsandbytes"),
         (("--lpips_weight", "1", "--lpips_weights", "/nowhere"), "`weights`"),
+        (("--teacher_weight", "0"), "2"),
+        (("--teacher", "/nowhere"), "/nowhere"),
+        (("--teacher", "csrnet", "--cache_latents"), "2"),
+        (("--clipping_limit", "1"), "2"),
     ],
 )
 def test_refuses(autoencoder, tmp_path, monkeypatch, more, message, capfd):

@@ -33,7 +33,9 @@ from diffretouch.losses import (
 from diffretouch.models.affine_grid import AffineGridHead
 from diffretouch.models.unet import LATENT_CHANNELS, SMALL_UNET, build_retouch_unet, denoise, unet_thumbnail
 from diffretouch.perceptual import Lpips
+from diffretouch.pipelines.pipeline_csrnet import CSRNetPipeline
 from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
+from diffretouch.pixels import shrink
 from diffretouch.training.checkpoints import (
     WRITE_ERRORS,
     check_output_dir,
@@ -78,6 +80,8 @@ def parse_args(argv=None):
     add("--resolution", type=int, default=128, help="side of the training crops: 4x (small) or 8x the latents'")
     add("--pixel_stride", type=int, default=1, help="pixel and attribute losses see every n-th row and column")
     add("--view_spread", type=float, default=0.0, help="how far off in tone the UNet sees photos; 0.1 is much")
+    add("--teacher", help="a trained CSRNet: part of what the retouch for c = 0 is to be, see `taught`")
+    add("--teacher_weight", type=float, default=0.5, help="which part of it, in (0, 1]")
     add("--attribute_tokens", type=int, choices=[1, 4], default=1, help="1 is the paper's: c; 4: one per attribute")
     add("--no_grid", action="store_true", help="ablation: the photo is the decoded latent, no grid is predicted")
     add("--cache_latents", action="store_true", help="encode targets once; needs targets that stay: --whole_photos")
@@ -99,6 +103,7 @@ def parse_args(argv=None):
     add("--lpips_weight", type=float, default=0.0)
     add("--lpips_weights", help="safetensors file of LPIPS, see diffretouch.perceptual.Lpips")
     add("--clipping_weight", type=float, default=0.0, help="of light lost at black and white that the target keeps")
+    add("--clipping_limit", type=float, help="of the saved model, see DiffRetouchPipeline; training has no limit")
     add("--grid_smoothness_weight", type=float, default=0.0)
     add("--attribute_weight", type=float, default=0.2)
     add("--obedience_weight", type=float, default=4.0)
@@ -131,6 +136,12 @@ def parse_args(argv=None):
             parser.error(f"--{name} must be at least 1, got {getattr(args, name)}")
     if not 0 < args.branch_fraction <= 1:
         parser.error(f"--branch_fraction must lie in (0, 1], got {args.branch_fraction}")
+    if not 0 < args.teacher_weight <= 1:
+        parser.error(f"--teacher_weight must lie in (0, 1], got {args.teacher_weight}")
+    if args.teacher and args.cache_latents:
+        parser.error("--cache_latents is for targets that stay, which those of --teacher do not")
+    if args.clipping_limit is not None and not 0 <= args.clipping_limit < 1:
+        parser.error(f"--clipping_limit must lie in [0, 1), got {args.clipping_limit}")
     if args.mask_weight != 1 and not args.use_masks:
         parser.error("--mask_weight is for --use_masks")
     if args.lpips_weight and not args.lpips_weights:
@@ -184,6 +195,14 @@ def build_models(args):
         latent_channels=unet.config.out_channels - LATENT_CHANNELS, splat_strides=strides, residual=True
     )
     return RetouchModel(unet, None if args.no_grid else head), vae.requires_grad_(False), scheduler
+
+
+def load_teacher(name):
+    """A frozen CSRNet that reads sRGB, as training does."""
+    network = CSRNetPipeline.from_pretrained(name).network.requires_grad_(False)
+    if network.config.input_space != "srgb":
+        raise SystemExit(f"`--teacher` must read sRGB, {name} reads {network.config.input_space}.")
+    return network
 
 
 def build_optimizer(args, parameters, processes):
@@ -256,7 +275,22 @@ def automatic_labels(model, vae, scheduler, view, photo, target, c, ks, noise, a
     return labels
 
 
-def training_losses(model, vae, scheduler, batch, args, perceptual=None, statistics=None, cache=None):
+def taught(target, photo, c, teacher, weight):
+    """Targets (B,3,H,W) of which those for c = 0 are moved by `weight` towards the teacher's retouch of the photo.
+
+    A photographer's finish is one of many that the photo allows. A small network without c makes about their mean, by
+    few clues, and holds better on camera originals than a UNet, which finds clues that only simulated cameras leave.
+    Photos that need nothing keep their target.
+    """
+    rows = (~c.any(1) & (photo != target).flatten(1).any(1)).nonzero()[:, 0]
+    if not len(rows):
+        return target
+    with torch.no_grad():
+        retouched = teacher(photo[rows], shrink(photo[rows], teacher.config.condition_size)).float().clamp(0, 1)
+    return target.index_copy(0, rows, torch.lerp(target[rows], retouched, weight))
+
+
+def training_losses(model, vae, scheduler, batch, args, perceptual=None, statistics=None, cache=None, teacher=None):
     """The weighted losses of one batch, as a dict. The branches of the last two run in the same forward.
 
     Args:
@@ -267,21 +301,27 @@ def training_losses(model, vae, scheduler, batch, args, perceptual=None, statist
         perceptual (`Lpips`, *optional*)
         statistics (`dict`, *optional*): of quantile labels.
         cache (`torch.Tensor`, *optional*): of `cached_latents`.
+        teacher (`CSRNet`, *optional*): see `taught`.
     """
     stride = args.pixel_stride
-    photo, target, c = batch["input"], batch["target"][..., ::stride, ::stride], batch["c"]
+    photo, whole_target, c = batch["input"], batch["target"], batch["c"]
     size, ks = len(photo), batch["k"].tolist()
     view = seen(photo, ks, args.seed, args.view_spread)
+    last = scheduler.config.num_train_timesteps - 1
+    side = args.resolution // 2 ** (len(vae.config.block_out_channels) - 1)
+    drawn = draw_noise(ks, args.seed, (LATENT_CHANNELS, side, side), last, args.first_timestep_fraction)
+    timesteps, noise, other_noise = (x.to(photo.device) for x in drawn)
+    if args.labels == "automatic":
+        shown = whole_target[..., ::stride, ::stride]
+        c = automatic_labels(model, vae, scheduler, view, photo, shown, c, ks, other_noise, args)
+    if teacher is not None:
+        whole_target = taught(whole_target, photo, c, teacher, args.teacher_weight)
     if cache is not None:
         latents = cache[batch["item"].cpu()].to(photo.device)
     else:
         with torch.no_grad():
-            latents = vae.encode(batch["target"] * 2 - 1).latent_dist.mean.float() * vae.config.scaling_factor
-    last = scheduler.config.num_train_timesteps - 1
-    drawn = draw_noise(ks, args.seed, latents.shape[1:], last, args.first_timestep_fraction)
-    timesteps, noise, other_noise = (x.to(photo.device) for x in drawn)
-    if args.labels == "automatic":
-        c = automatic_labels(model, vae, scheduler, view, photo, target, c, ks, other_noise, args)
+            latents = vae.encode(whole_target * 2 - 1).latent_dist.mean.float() * vae.config.scaling_factor
+    target = whole_target[..., ::stride, ::stride]
 
     # In one forward: the batch; some photos again with -c; and, for an anchor on the output, with other noise. Which
     # photos those are depends on k alone, and their losses are scaled as if every batch had its share of them.
@@ -345,6 +385,7 @@ def main(argv=None):
     model, vae, scheduler = build_models(args)
     vae.to(accelerator.device)
     perceptual = Lpips(args.lpips_weights).to(accelerator.device) if args.lpips_weight else None
+    teacher = load_teacher(args.teacher).to(accelerator.device) if args.teacher else None
     ema = EMAModel(model.parameters(), decay=args.ema_decay, use_ema_warmup=True, power=3 / 4)
     parameters = sum(p.numel() for p in model.parameters())
 
@@ -374,7 +415,7 @@ def main(argv=None):
         for _ in range(accumulation):
             batch = log.next_batch(loader)
             with accelerator.accumulate(model), accelerator.autocast():
-                losses = training_losses(model, vae, scheduler, batch, args, perceptual, statistics, cache)
+                losses = training_losses(model, vae, scheduler, batch, args, perceptual, statistics, cache, teacher)
                 loss = sum(losses.values())
                 stop_if_not_finite(step, loss, losses, batch)
                 accelerator.backward(loss)
@@ -418,7 +459,7 @@ def stop_if_not_finite(step, loss, losses, batch):
 
 def build_pipeline(model, vae, scheduler, args, statistics):
     """The model as a pipeline; without a grid the autoencoder belongs to it."""
-    extra = {"vae": vae} if args.no_grid else {}
+    extra = {"vae": vae} if args.no_grid else {"clipping_limit": args.clipping_limit}
     return DiffRetouchPipeline(
         model.unet, model.grid_head, scheduler, default_steps=1, label_statistics=statistics, **extra
     )

@@ -65,7 +65,7 @@ def camera_input(photo, rng):
         gains += rng.uniform(0.2, 1.3) * np.array([0.9, 0, -1])
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, width, dtype=np.float32)[None]
-    slope_y, slope_x, vignette = rng.uniform(-0.25, 0.25), rng.uniform(-0.15, 0.15), rng.uniform(0, 0.3)
+    slope_y, slope_x, vignette = rng.uniform(-0.12, 0.12), rng.uniform(-0.08, 0.08), rng.uniform(0, 0.15)
     light = 2.0 ** (exposure + slope_y * y + slope_x * x - vignette * (x * x + y * y) / 2)
     image = to_srgb(np.clip(to_linear(photo) * light[..., None] * (2.0**gains).astype(np.float32), 0, 1))
 

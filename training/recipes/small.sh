@@ -7,9 +7,13 @@ photos=$1 output=$2
 here=$(dirname "$(readlink -f "$0")")
 accelerate launch --cpu --num_processes 1 -m diffretouch.training.train_autoencoder \
   --train_data_dir "$photos" --output_dir "$output/autoencoder" --max_train_steps 1500 --mixed_precision bf16
+accelerate launch --cpu --num_processes 1 -m diffretouch.training.train_csrnet \
+  --train_data_dir "$photos" --exclude "$here/small_validation.txt" --output_dir "$output/teacher" \
+  --pixel_stride 2 --learning_rate 2e-3 --halvings 3 --ema_decay 0.99 --max_train_steps 700
 accelerate launch --cpu --num_processes 1 -m diffretouch.training.train_diffretouch \
   --train_data_dir "$photos" --exclude "$here/small_validation.txt" --vae "$output/autoencoder" \
-  --output_dir "$output/small" --labels automatic --view_spread 0.1 --latent_weight 0.2 --obedience_weight 1 \
+  --teacher "$output/teacher" --output_dir "$output/small" --labels automatic --view_spread 0.1 --clipping_limit 0.002 \
+  --latent_weight 0.2 --obedience_weight 1 \
   --max_train_steps 1900 --lr_warmup_steps 50 --pixel_stride 2 --mixed_precision bf16 --seed 0 \
   --checkpointing_steps 100 --checkpoints_total_limit 14
 # c = 0 of camera originals is best early, sliders and finished photos at the end: the mean has most of both
