@@ -1,9 +1,11 @@
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from diffretouch import DiffRetouchPipeline
-from diffretouch.training.average_checkpoints import average_checkpoints, main
+from diffretouch.training.average_checkpoints import average_checkpoints, main, mean_of
 
 from .tiny import tiny_pipeline
 
@@ -31,6 +33,22 @@ def test_mean_of_the_checkpoints_from_a_step_on(trained, from_step, steps, more)
         assert all(torch.allclose(mean, own + more, atol=1e-6) for mean, own in pairs)
     for name, buffer in pipe.grid_head.named_buffers():
         assert torch.equal(dict(averaged.grid_head.named_buffers())[name], buffer)
+
+
+def test_mean_of_two_trainings(trained, tmp_path_factory, capsys):
+    folder, pipe = trained
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(folder, other, dirs_exist_ok=True)
+    shutil.rmtree(other / "checkpoint-1000")  # 1 and 3 are left
+    main([str(folder), str(other), "--from_step", "200", "0", "--save_dir", str(folder / "averaged")])
+    averaged = DiffRetouchPipeline.from_pretrained(folder / "averaged")
+    pairs = zip(averaged.unet.parameters(), pipe.unet.parameters(), strict=True)
+    assert all(torch.allclose(mean, own + (5.5 + 2) / 2, atol=1e-6) for mean, own in pairs)
+    assert f"steps 100, 200 of {other}" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        main([str(folder), str(other), "--from_step", "0", "0", "0", "--save_dir", str(folder / "again")])
+    with pytest.raises(ValueError, match="different models"):
+        mean_of([tiny_pipeline(), tiny_pipeline(tokens=4)])
 
 
 def test_writes_a_model_that_retouches(trained, capsys):

@@ -102,6 +102,28 @@ def test_from_stable_diffusion(autoencoder, tmp_path, monkeypatch):
     assert pipe(torch.rand(3, 40, 30), output_type="pt").images.shape == (1, 3, 40, 30)
 
 
+def test_goes_on_from_a_trained_model(autoencoder, tmp_path, monkeypatch):
+    train(monkeypatch, autoencoder, tmp_path / "first", "--max_train_steps", "2", "--attribute_tokens", "4")
+    still = ("--max_train_steps", "2", "--learning_rate", "0")
+    train(monkeypatch, autoencoder, tmp_path / "second", *still, "--init", str(tmp_path / "first"))
+    first, second = (DiffRetouchPipeline.from_pretrained(tmp_path / name) for name in ("first", "second"))
+    for module in ("unet", "grid_head"):
+        assert_same(getattr(first, module).state_dict(), getattr(second, module).state_dict())
+    assert second.unet.config.cross_attention_dim == 8
+    assert dict(second.scheduler.config) == dict(first.scheduler.config)
+    first.register_to_config(attribute_order=["contrast", "colorfulness", "temperature", "brightness"])
+    first.save_pretrained(tmp_path / "other")
+    for more, message in (
+        (("--init", str(tmp_path / "other")), "order"),
+        (("--init", str(tmp_path / "second"), "--no_grid"), "has a grid head"),
+        (("--init", "small"), "takes 32 px"),
+        (("--init", "small", "--pretrained_model_name_or_path", "base"), "2"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            train(monkeypatch, autoencoder, tmp_path / "third", *more)
+    assert not (tmp_path / "third").exists()
+
+
 @pytest.mark.parametrize("broken, accumulation", [(False, "1"), (False, "2"), (True, "2")])
 def test_resume_is_bit_exact(autoencoder, tmp_path, monkeypatch, accumulation, broken):
     more = ("--gradient_accumulation_steps", accumulation)

@@ -1,8 +1,10 @@
 """Average the last checkpoints of a training into one model (Izmailov et al., UAI 2018).
 
 python -m diffretouch.training.average_checkpoints runs/small --from_step 1200 --save_dir runs/small/averaged
+python -m diffretouch.training.average_checkpoints runs/small runs/tuned --from_step 1000 300 --save_dir runs/averaged
 
-Of a model that goes on trading one figure for another, the mean of its weights along the way has most of both.
+Of a model that goes on trading one figure for another, the mean of its weights along the way has most of both. So has,
+with several trainings, of which each went on from the one before, the mean of their means.
 """
 
 import argparse
@@ -52,22 +54,47 @@ def average_checkpoints(output_dir, from_step):
     return pipe, [step_of(path) for path in found]
 
 
+def mean_of(pipes):
+    """The first of some pipelines, with the mean of the weights of all.
+
+    Raises:
+        ValueError: they are not of one shape.
+    """
+    modules = [[module for module in (pipe.unet, pipe.grid_head) if module is not None] for pipe in pipes]
+    first, *others = [[parameter for module in own for parameter in module.parameters()] for own in modules]
+    for other in others:
+        if [parameter.shape for parameter in other] != [parameter.shape for parameter in first]:
+            raise ValueError("The trainings hold the weights of different models.")
+    with torch.no_grad():
+        for same in zip(first, *others, strict=True):
+            same[0].copy_(torch.stack([parameter.double() for parameter in same]).mean(0))
+    return pipes[0]
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output_dir", help="of train_diffretouch.py")
-    parser.add_argument("--from_step", type=int, default=0, help="the first checkpoint that counts")
+    parser.add_argument("output_dirs", nargs="+", metavar="output_dir", help="of train_diffretouch.py")
+    parser.add_argument(
+        "--from_step", type=int, nargs="+", default=[0], help="the first checkpoint that counts, of all or of each"
+    )
     parser.add_argument("--save_dir", required=True, help="where the model goes: new or empty")
     args = parser.parse_args(argv)
     save_dir = Path(args.save_dir)
     if save_dir.exists() and (not save_dir.is_dir() or any(save_dir.iterdir())):
         raise SystemExit(f"`--save_dir` {save_dir} must be new or an empty folder.")
+    folders, first = args.output_dirs, args.from_step
+    first = first * len(folders) if len(first) == 1 else first
+    if len(first) != len(folders):
+        parser.error(f"--from_step takes one number or one for each of {len(folders)} trainings, got {len(first)}")
     try:
-        pipe, steps = average_checkpoints(args.output_dir, args.from_step)
+        means = [average_checkpoints(*pair) for pair in zip(folders, first, strict=True)]
+        pipe = mean_of([pipe for pipe, _ in means])
     except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from error
     save_dir.mkdir(parents=True, exist_ok=True)
     write_model(pipe, save_dir)
-    print(f"{save_dir}: the mean of steps {', '.join(map(str, steps))}")
+    for folder, (_, steps) in zip(folders, means, strict=True):
+        print(f"{save_dir}: the mean of steps {', '.join(map(str, steps))} of {folder}")
 
 
 if __name__ == "__main__":

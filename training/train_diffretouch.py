@@ -17,7 +17,7 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from tqdm.auto import tqdm
 
-from diffretouch.attributes import attribute_labels, measure_attributes
+from diffretouch.attributes import ATTRIBUTES, attribute_labels, measure_attributes
 from diffretouch.losses import (
     attribute_loss,
     clipping_loss,
@@ -76,6 +76,7 @@ def parse_args(argv=None):
         "--pretrained_model_name_or_path",
         help="Stable Diffusion to start from; without it, the small UNet from scratch",
     )
+    add("--init", help="DiffRetouchPipeline to go on from, such as small, with its own schedule, tokens and head")
     add("--output_dir", required=True, help="empty, or that of the training to go on with")
     add("--resolution", type=int, default=128, help="side of the training crops: 4x (small) or 8x the latents'")
     add("--pixel_stride", type=int, default=1, help="pixel and attribute losses see every n-th row and column")
@@ -148,6 +149,8 @@ def parse_args(argv=None):
         parser.error("--lpips_weight needs --lpips_weights: a file that diffretouch.perceptual.Lpips describes")
     if not (args.vae or args.pretrained_model_name_or_path):
         parser.error("--vae is needed for a training from scratch: training/train_autoencoder.py makes one")
+    if args.init and args.pretrained_model_name_or_path:
+        parser.error("--init and --pretrained_model_name_or_path are two starts, only one can be had")
     return args
 
 
@@ -177,7 +180,10 @@ def build_models(args):
     vae = AutoencoderKL.from_pretrained(args.vae or name, subfolder=None if args.vae else "vae", use_safetensors=True)
     side = args.resolution // 2 ** (len(vae.config.block_out_channels) - 1)  # of the latents
     strides, token_width = (2, 2) if side >= 64 else (2, 1), 8 if args.attribute_tokens == 4 else 4
-    if name:
+    if args.init:
+        pipe = load_start(args.init, args.no_grid)
+        unet, scheduler = pipe.unet, pipe.scheduler
+    elif name:
         base = UNet2DConditionModel.from_pretrained(name, subfolder="unet", use_safetensors=True)
         scheduler = DDIMScheduler.from_pretrained(name, subfolder="scheduler")  # what its UNet was trained to predict
         unet = build_retouch_unet(base, cross_attention_dim=token_width)
@@ -191,10 +197,25 @@ def build_models(args):
         )
     if args.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    head = AffineGridHead(
-        latent_channels=unet.config.out_channels - LATENT_CHANNELS, splat_strides=strides, residual=True
-    )
-    return RetouchModel(unet, None if args.no_grid else head), vae.requires_grad_(False), scheduler
+    if args.no_grid:
+        head = None
+    elif args.init:
+        head = pipe.grid_head
+    else:
+        affine_channels = unet.config.out_channels - LATENT_CHANNELS
+        head = AffineGridHead(latent_channels=affine_channels, splat_strides=strides, residual=True)
+    return RetouchModel(unet, head), vae.requires_grad_(False), scheduler
+
+
+def load_start(name, no_grid):
+    """A pipeline to go on from: c must mean there what it means in training."""
+    pipe = DiffRetouchPipeline.from_pretrained(name)
+    config = pipe.config
+    if list(config.attribute_order) != list(ATTRIBUTES) or set(config.attribute_signs) != {1}:
+        raise SystemExit(f"`--init` {name} has attributes of another order or sign than training.")
+    if (pipe.grid_head is None) != no_grid:
+        raise SystemExit(f"`--init` {name} has {'no' if pipe.grid_head is None else 'a'} grid head: see `--no_grid`.")
+    return pipe
 
 
 def load_teacher(name):

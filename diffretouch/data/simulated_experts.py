@@ -56,8 +56,8 @@ def camera_input(photo, rng):
     on originals 0.4 stops darker than the 13 at hand, which are brighter than usual (training/README.md).
     """
     height, width = photo.shape[:2]
-    exposure, sinking = rng.uniform(-1.25, 0.1), rng.normal(0.3, 0.15)
-    if rng.random() < 0.5:  # highlights are kept: part of the darkness is the middle tones' alone
+    exposure, sinking = rng.uniform(-1.3, 0.1), rng.normal(0.3, 0.15)
+    if rng.random() < 0.4:  # highlights are kept: part of the darkness is the middle tones' alone
         kept = rng.uniform(0, 1)
         exposure, sinking = exposure * (1 - kept), sinking - 0.65 * kept * exposure
     gains = rng.normal(0, 1, 3) * (0.09, 0.03, 0.12)
