@@ -20,7 +20,7 @@ accelerate launch --cpu --num_processes 1 -m diffretouch.training.train_csrnet \
   --train_data_dir "$photos" --exclude "$here/small_validation.txt" --output_dir "$output/teacher" \
   --pixel_stride 2 --learning_rate 2e-3 --halvings 3 --ema_decay 0.99 --max_train_steps 700
 train taught --init "$output/free" --teacher "$output/teacher" --learning_rate 4e-4 --max_train_steps 500 \
-  --clipping_limit 0.001
+  --clipping_limit 0.0015
 python -m diffretouch.training.average_checkpoints "$output/taught" "$output/free" --from_step 300 1000 \
   --save_dir "$output/averaged"
 # In half precision: 11 MB in the package. It is loaded and run in float32.
