@@ -14,6 +14,7 @@ from PIL import Image
 
 from diffretouch import DiffRetouchPipeline, identity_grid
 from diffretouch.attributes import attribute_labels, measure_attributes
+from diffretouch.metrics import delta_e76
 from diffretouch.models.unet import seen_photo
 from diffretouch.pipelines.pipeline_diffretouch import spaced_timesteps
 
@@ -256,7 +257,9 @@ def test_attributes_of_another_version_and_of_another_photo():
     wanted = torch.tensor([0.6, -0.5, 0.7, -0.4])
     finished = small(image, wanted, generator=seeded(3), output_type="pt").images
     found = small.attributes_of(image, finished, generator=seeded(3))
-    torch.testing.assert_close(found, wanted, atol=0.12, rtol=0)
+    torch.testing.assert_close(found, wanted, atol=0.15, rtol=0)  # c near where the scores led is preferred
+    again = small(image, found, generator=seeded(3), output_type="pt").images
+    assert delta_e76(again, finished).item() < 0.8
     result = small(image, small.attributes_of(image, other), generator=seeded(0), output_type="pt").images
     automatic = small(image, generator=seeded(0), output_type="pt").images
     reference = torch.from_numpy(np.asarray(other, np.float32) / 255).permute(2, 0, 1)[None]
