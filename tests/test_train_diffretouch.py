@@ -103,13 +103,14 @@ def test_from_stable_diffusion(autoencoder, tmp_path, monkeypatch):
 
 
 def test_goes_on_from_a_trained_model(autoencoder, tmp_path, monkeypatch):
-    train(monkeypatch, autoencoder, tmp_path / "first", "--max_train_steps", "2", "--attribute_tokens", "4")
+    own = ("--attribute_tokens", "4", "--clipping_limit", "0.01")
+    train(monkeypatch, autoencoder, tmp_path / "first", "--max_train_steps", "2", *own)
     still = ("--max_train_steps", "2", "--learning_rate", "0")
     train(monkeypatch, autoencoder, tmp_path / "second", *still, "--init", str(tmp_path / "first"))
     first, second = (DiffRetouchPipeline.from_pretrained(tmp_path / name) for name in ("first", "second"))
     for module in ("unet", "grid_head"):
         assert_same(getattr(first, module).state_dict(), getattr(second, module).state_dict())
-    assert second.unet.config.cross_attention_dim == 8
+    assert second.unet.config.cross_attention_dim == 8 and second.config.clipping_limit == 0.01
     assert dict(second.scheduler.config) == dict(first.scheduler.config)
     first.register_to_config(attribute_order=["contrast", "colorfulness", "temperature", "brightness"])
     first.save_pretrained(tmp_path / "other")

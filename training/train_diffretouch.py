@@ -183,6 +183,8 @@ def build_models(args):
     if args.init:
         pipe = load_start(args.init, args.no_grid)
         unet, scheduler = pipe.unet, pipe.scheduler
+        if args.clipping_limit is None:
+            args.clipping_limit = pipe.config.clipping_limit  # the model keeps its own
     elif name:
         base = UNet2DConditionModel.from_pretrained(name, subfolder="unet", use_safetensors=True)
         scheduler = DDIMScheduler.from_pretrained(name, subfolder="scheduler")  # what its UNet was trained to predict
