@@ -8,9 +8,10 @@ here=$(dirname "$(readlink -f "$0")")
 train() { # NAME FLAGS…: the recipe's settings, and what is changed in them
   accelerate launch --cpu --num_processes 1 -m diffretouch.training.train_diffretouch \
     --train_data_dir "$photos" --exclude "$here/small_validation.txt" --vae "$small/autoencoder" --output_dir "$output/$1" \
-    --latent_weight 0.2 --max_train_steps 300 --lr_warmup_steps 50 --pixel_stride 2 --mixed_precision bf16 --seed 0 "${@:2}"
+    --clipping_limit 0.0015 --latent_weight 0.2 --max_train_steps 300 --lr_warmup_steps 50 --pixel_stride 2 \
+    --mixed_precision bf16 --seed 0 "${@:2}"
 }
-without_teacher=(--labels automatic --obedience_weight 1 --view_spread 0.1 --clipping_limit 0.0015)
+without_teacher=(--labels automatic --obedience_weight 1 --view_spread 0.1)
 ours=("${without_teacher[@]}" --teacher "$small/teacher")
 paper=(--labels relative --obedience_weight 0 --attribute_weight 0) # L_rec and, with a weight, L_cl: nothing else
 train recipe "${ours[@]}"
