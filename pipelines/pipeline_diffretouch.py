@@ -287,7 +287,8 @@ class DiffRetouchPipeline(DiffusionPipeline):
         else:
             grids = self.grid_head(affine_latent.to(self.grid_head.dtype)).float()
             if self.config.clipping_limit is not None:
-                grids = self.grid_head.keep_in_range(grids, seen_photo(thumbnail), self.config.clipping_limit)
+                seen = seen_photo(thumbnail, config)
+                grids = self.grid_head.keep_in_range(grids, seen, self.config.clipping_limit)
         if not grids.isfinite().all():
             raise ValueError(
                 "The model made a grid that is not finite: its weights are broken or overflow their dtype."

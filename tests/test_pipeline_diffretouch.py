@@ -78,7 +78,7 @@ def test_clipping_limit(fold, tmp_path):
         torch.nn.init.constant_(pipe.grid_head.prediction2.bias, 0.4)  # far too light
     photos, c = photo(64, 64, batch=2), [0.2, 0, 0, 0.5]
     grids = free.predict_grid(photos, c, generator=seeded())
-    thumbnails = seen_photo(free._thumbnails(list(photos)))
+    thumbnails = seen_photo(free._thumbnails(list(photos)), free.unet.config)
     assert thumbnails.shape == (2, 3, 8 * fold, 8 * fold)
     wanted = free.grid_head.keep_in_range(grids, thumbnails, 0.01)
     assert (free.grid_head.apply(grids, photos) > 1).any(1).float().mean() > 0.5

@@ -35,8 +35,7 @@ def average_checkpoints(output_dir, from_step):
     if len(found) < 2:
         raise ValueError(f"`from_step` {from_step} leaves {len(found)} checkpoints of {output_dir}, 2 are needed.")
     pipe = DiffRetouchPipeline.from_pretrained(output_dir)
-    modules = [pipe.unet] if pipe.grid_head is None else [pipe.unet, pipe.grid_head]
-    parameters = [parameter for module in modules for parameter in module.parameters()]  # as the EMA numbers them
+    parameters = _parameters(pipe)
     sums = [torch.zeros_like(parameter, dtype=torch.float64) for parameter in parameters]
     for path in found:
         try:
@@ -54,14 +53,19 @@ def average_checkpoints(output_dir, from_step):
     return pipe, [step_of(path) for path in found]
 
 
+def _parameters(pipe):
+    """Of UNet and grid head, as the EMA numbers them."""
+    modules = [pipe.unet] if pipe.grid_head is None else [pipe.unet, pipe.grid_head]
+    return [parameter for module in modules for parameter in module.parameters()]
+
+
 def mean_of(pipes):
     """The first of some pipelines, with the mean of the weights of all.
 
     Raises:
         ValueError: they are not of one shape.
     """
-    modules = [[module for module in (pipe.unet, pipe.grid_head) if module is not None] for pipe in pipes]
-    first, *others = [[parameter for module in own for parameter in module.parameters()] for own in modules]
+    first, *others = map(_parameters, pipes)
     for other in others:
         if [parameter.shape for parameter in other] != [parameter.shape for parameter in first]:
             raise ValueError("The trainings hold the weights of different models.")

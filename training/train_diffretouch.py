@@ -178,7 +178,7 @@ def build_models(args):
     """-> model to train, frozen autoencoder, noise schedule."""
     name = args.pretrained_model_name_or_path
     vae = AutoencoderKL.from_pretrained(args.vae or name, subfolder=None if args.vae else "vae", use_safetensors=True)
-    side = args.resolution // 2 ** (len(vae.config.block_out_channels) - 1)  # of the latents
+    side = latent_side(args, vae)
     strides, token_width = (2, 2) if side >= 64 else (2, 1), 8 if args.attribute_tokens == 4 else 4
     if args.init:
         pipe = load_start(args.init, args.no_grid)
@@ -207,6 +207,11 @@ def build_models(args):
         affine_channels = unet.config.out_channels - LATENT_CHANNELS
         head = AffineGridHead(latent_channels=affine_channels, splat_strides=strides, residual=True)
     return RetouchModel(unet, head), vae.requires_grad_(False), scheduler
+
+
+def latent_side(args, vae):
+    """Pixels along the side of the latents of a training crop."""
+    return args.resolution // 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 def load_start(name, no_grid):
@@ -331,7 +336,7 @@ def training_losses(model, vae, scheduler, batch, args, perceptual=None, statist
     size, ks = len(photo), batch["k"].tolist()
     view = seen(photo, ks, args.seed, args.view_spread)
     last = scheduler.config.num_train_timesteps - 1
-    side = args.resolution // 2 ** (len(vae.config.block_out_channels) - 1)
+    side = latent_side(args, vae)
     drawn = draw_noise(ks, args.seed, (LATENT_CHANNELS, side, side), last, args.first_timestep_fraction)
     timesteps, noise, other_noise = (x.to(photo.device) for x in drawn)
     if args.labels == "automatic":

@@ -227,9 +227,10 @@ class AffineGridHead(ModelMixin, ConfigMixin):
         scale = 1 / (lightest - darkest)
         # y -> (y - darkest) scale in [0,1] is y -> scale y + offset in the head's own range
         offset = low * (1 - scale) - scale * darkest * (high - low)
-        squeezed = rearrange(grid * scale[:, None, None, None, None], "b (out rgb1) d h w -> b out rgb1 d h w", out=3)
-        squeezed[:, :, 3] += offset[:, None, None, None, None]
-        return squeezed.flatten(1, 2)
+        scale, offset = scale[:, None, None, None, None], offset[:, None, None, None, None]
+        squeezed = grid * scale
+        squeezed[:, 3::4] += offset  # what is added to red, green and blue
+        return squeezed
 
     def apply(self, grid, photo, *, out=None, backend=None):
         """Slice a grid against a photo at its full resolution and apply the affine transforms.

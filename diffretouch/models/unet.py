@@ -1,7 +1,5 @@
 """The retouching UNet: its shapes, the surgery on a Stable Diffusion UNet, and what it is given to see."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
@@ -125,9 +123,9 @@ def thumbnail_fold_and_size(unet_config):
     return fold, fold * unet_config.sample_size
 
 
-def seen_photo(thumbnail):
+def seen_photo(thumbnail, unet_config):
     """The photo (B,3,f*h,f*w) in [0,1] of a folded thumbnail: the other way round than `unet_thumbnail`."""
-    return F.pixel_shuffle((thumbnail + 1) / 2, math.isqrt(thumbnail.shape[1] // 3))
+    return F.pixel_shuffle((thumbnail + 1) / 2, thumbnail_fold_and_size(unet_config)[0])
 
 
 # Positions of the percentiles that `tone_statistics` reads
