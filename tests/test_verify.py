@@ -3,8 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffretouch.data.paired import PairedPhotos
+from diffretouch.data.simulated_experts import to_linear, to_srgb
 from diffretouch.data.unpaired import UnpairedPhotos
 from diffretouch.data.verify import verify
 
@@ -47,15 +49,32 @@ def test_names_sizes_and_files(folder):
     assert len(report["errors"]) == 3 and "the same: " in said(report, "warnings")
 
 
-def test_linear_inputs(folder):
-    make(folder / "input", NAMES, lambda x: x**2.2)
-    assert "the inputs look linear" in said(look(folder), "warnings")
+def stops(by):
+    return lambda x: to_srgb(to_linear(x) * np.float32(2**by))
 
 
-def test_dark_export(folder):
-    make(folder / "input", NAMES, lambda x: 0.35 * x)
-    warnings = said(look(folder), "warnings")
-    assert "brightness mismatch of the whole set: targets are +" in warnings
+MISMATCHES = [  # what one side went through, and what is said of it
+    ("input", lambda x: x**2.2, "the inputs look linear"),
+    ("target", lambda x: x**2.2, "the targets look linear"),
+    ("input", lambda x: x ** (1 / 2.2), "or the inputs encoded twice"),
+    ("input", stops(-1.6), "brightness: the targets are +"),
+    ("target", stops(-1), "brightness: the targets are -"),
+    ("input", stops(1), "brightness: the targets are -"),
+    ("input", lambda x: 0.25 + 0.5 * x, "contrast: the targets have x"),
+]
+
+
+REAL = [row for row in MISMATCHES if row[2] != "contrast: the targets have x"] + [
+    ("input", stops(-1), "brightness: the targets are +"),
+    ("input", lambda x: 0.15 + 0.7 * x, "contrast: the targets have x"),
+]
+
+
+@pytest.mark.parametrize("side, change, sentence", MISMATCHES)
+def test_one_side_was_exported_otherwise(folder, side, change, sentence):
+    make(folder / side, NAMES, change)
+    assert "mismatch of the whole set: " in said(report := look(folder), "warnings")
+    assert sentence in said(report, "warnings")
 
 
 def test_names_of_other_pictures(folder):
@@ -88,8 +107,24 @@ def test_looks_at_no_more_than_it_was_told(folder):
 
 
 @pytest.mark.skipif(not (SHARED / "fivek_pairs").is_dir(), reason="needs photos that may not be copied")
-def test_real_pairs_raise_no_alarm():
-    photos = PairedPhotos(SHARED / "fivek_pairs" / "input", SHARED / "fivek_pairs" / "target", 128, strict=False)
-    report = verify(photos)
-    assert not report["errors"] and not report["warnings"]
-    assert np.isclose(report["figures"]["median"]["psnr"], 21.6, atol=1)
+@pytest.mark.parametrize("side, change, sentence", [(None, None, ""), ("swapped", None, "swapped folders?")] + REAL)
+def test_real_pairs(tmp_path, side, change, sentence):
+    folders = {name: SHARED / "fivek_pairs" / name for name in ("input", "target")}
+    if side == "swapped":
+        folders = {"input": folders["target"], "target": folders["input"]}
+    elif side:
+        for path in folders[side].iterdir():
+            small = Image.open(path).reduce(4)
+            changed = change(np.asarray(small, np.float32) / 255).clip(0, 1)
+            (tmp_path / side).mkdir(exist_ok=True)
+            Image.fromarray(np.round(changed * 255).astype(np.uint8)).save(tmp_path / side / f"{path.stem}.png")
+        other = "target" if side == "input" else "input"
+        (tmp_path / other).mkdir()
+        for path in folders[other].iterdir():
+            Image.open(path).reduce(4).save(tmp_path / other / f"{path.stem}.png")
+        folders = {name: tmp_path / name for name in folders}
+    report = verify(PairedPhotos(folders["input"], folders["target"], 64, strict=False))
+    assert not report["errors"]
+    if not sentence:
+        assert not report["warnings"] and np.isclose(report["figures"]["median"]["psnr"], 21.6, atol=1)
+    assert sentence in said(report, "warnings")

@@ -153,7 +153,7 @@ def _refuse(args, name, datasets):
 
 
 def verify_if_asked(args, size):
-    """With `--verify`: print what is wrong with the data set and exit, with code 1 where something is."""
+    """With `--verify`: print what is wrong with the data set and exit, with code 1 where anything was found."""
     if not args.verify:
         return
     if args.dataset == "shards":
@@ -164,7 +164,7 @@ def verify_if_asked(args, size):
             print(f"{kind[:-1]}: {sentence}")
     print(json.dumps({key: report[key] for key in ("figures", "description") if key in report}, indent=1))
     print(f"{len(report['errors'])} errors, {len(report['warnings'])} warnings")
-    raise SystemExit(1 if report["errors"] else 0)
+    raise SystemExit(1 if report["errors"] or report["warnings"] else 0)
 
 
 STATISTICS_SAMPLES = 512
