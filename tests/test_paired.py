@@ -169,7 +169,7 @@ def test_read_ids(tmp_path):
     (tmp_path / "list.txt").write_text("# training\na0001.jpg\n\n a0002 # twice\nname.with.dots\n")
     assert read_ids(tmp_path / "list.txt") == ["a0001", "a0002", "name.with.dots"]
     (tmp_path / "none.txt").write_text("# nothing\n")
-    with pytest.raises(ValueError, match="lists no ids"):
+    with pytest.raises(ValueError, match="names no photos"):
         read_ids(tmp_path / "none.txt")
 
 

@@ -10,6 +10,7 @@ from accelerate.utils import send_to_device
 from diffretouch.attributes import check_statistics, label_statistics, measure_attributes
 from diffretouch.data.fivek import fivek
 from diffretouch.data.paired import PairedPhotos, read_ids
+from diffretouch.data.photo_names import read_names
 from diffretouch.data.ppr10k import ppr10k
 from diffretouch.data.shards import Shards
 from diffretouch.data.tastes import draw_tastes, load_looks
@@ -31,7 +32,10 @@ def add_pair_arguments(parser):
     add("--expert", nargs="+", help="fivek: letters A-E; ppr10k: a-c; pairs: target folders (target); default all")
     add("--input_folder", help="folder of the inputs: fivek: the one named input; ppr10k: source; pairs: input")
     add("--split", help="text file with the ids to train on, one a line")
-    add("--exclude", help="text file with photo names to leave out, one a line")
+    add(
+        "--exclude",
+        help="text file with names of photos to leave out, one a line; each must be there",
+    )
     add("--rendering", default="not stated", help="how the files were made, e.g. the program and its settings")
     add("--whole_photos", action="store_true", help="pairs, fivek, ppr10k: no random crops, no flips")
     add("--use_masks", action="store_true", help="ppr10k: also the people's masks")
@@ -76,8 +80,7 @@ def training_pairs(args, size, vary=True, statistics=None, *, start=0, batch_siz
     options["rendering"] = args.rendering
     thumbnails = Thumbnails(4 * size, memory=args.thumbnail_memory * 2**20, folder=args.thumbnail_dir)
     folder, experts = Path(args.train_data_dir), args.expert
-    names = Path(args.exclude).read_text().splitlines() if args.exclude else ()
-    exclude = {form for name in names if name.strip() for form in (name.strip(), Path(name.strip()).stem)}
+    exclude = read_names(args.exclude) if args.exclude else ()
 
     tastes = {}
     if args.simulated_experts or args.lut_dir:

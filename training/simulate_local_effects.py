@@ -12,6 +12,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from diffretouch.data.local_effects import EFFECTS, LocalEffectPhotos
+from diffretouch.data.photo_names import read_names
 
 
 def parse_args(argv=None):
@@ -29,7 +30,7 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    names = lambda path: Path(path).read_text().split("\n") if path else None  # noqa: E731
+    names = lambda path: read_names(path) if path else None  # noqa: E731
     photos = LocalEffectPhotos(
         args.photos, args.effect, args.size, only=names(args.only), exclude=names(args.exclude) or ()
     )

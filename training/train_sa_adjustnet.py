@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from diffretouch.adjustment_losses import adjustment_loss, moved_usage, scene_loss
 from diffretouch.data.local_effects import EFFECTS, REGIONS, LocalEffectPhotos
+from diffretouch.data.photo_names import read_names
 from diffretouch.data.scene_parsing import CLASSES, SceneParse150
 from diffretouch.data.yan import YanPhotos
 from diffretouch.metrics import srgb_to_lab
@@ -117,7 +118,7 @@ def build_data(args, size):
     if args.dataset == "yan":
         pairs = YanPhotos(args.train_data_dir, args.target_dir, args.split_dir, "train", size, **common)
     else:
-        exclude = Path(args.exclude).read_text().split("\n") if args.exclude else ()
+        exclude = read_names(args.exclude) if args.exclude else ()
         pairs = LocalEffectPhotos(args.train_data_dir, args.effect, size, exclude=exclude, **common)
     return pairs, SceneParse150(args.scene_data_dir, "training", size, **common) if args.scene_data_dir else None
 

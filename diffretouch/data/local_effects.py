@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from diffretouch.data.crops import as_chw
 from diffretouch.data.order import EpochOrder
+from diffretouch.data.photo_names import named
 from diffretouch.data.square_views import SquareView
 from diffretouch.data.thumbnails import Thumbnails, first_readable, photo_paths
 from diffretouch.lab import lab_to_srgb
@@ -144,7 +145,7 @@ class LocalEffectPhotos(torch.utils.data.Dataset):
         pixels (`int`): how many random pixels of a sample are trained on.
         seed (`int`)
         vary (`bool`): `False` shows every photo upright, in its order.
-        exclude: file names left out; `only`, the only ones taken.
+        exclude: names of photos left out, see `named`; `only`, the only ones taken.
         on_bad_file (`str`): "stop" or "skip".
 
     Each sample is a dict, see [`SquareView`]: `input`, `target` (3,size,size) in [0,1], `scene` (size,size) int64, the
@@ -157,8 +158,10 @@ class LocalEffectPhotos(torch.utils.data.Dataset):
     ):  # fmt: skip
         if effect not in EFFECTS:
             raise ValueError(f"`effect` must be one of {', '.join(EFFECTS)}, got {effect!r}.")
-        names = set(exclude)
-        paths = [p for p in photo_paths(folder) if p.name not in names and (only is None or p.name in set(only))]
+        paths = photo_paths(folder)
+        left_out = named(paths, exclude, folder)
+        taken = named(paths, only, folder, parameter="only") if only is not None else set(paths)
+        paths = [path for path in paths if path in taken - left_out]
         if not paths:
             raise ValueError(f"`folder` must hold photos, found none in {folder}.")
         self.paths, self.effect, self.size, self.on_bad_file = paths, effect, size, on_bad_file

@@ -11,6 +11,7 @@ from diffretouch.attributes import attribute_labels, measure_attributes, quantil
 
 from .crops import WHOLE, as_chw, cut, random_crop
 from .order import EpochOrder
+from .photo_names import named, read_names, stem
 from .thumbnails import Thumbnails, describe_file, first_readable, photo_paths
 from .unpaired import names_digest, simulated_pair
 
@@ -32,7 +33,7 @@ class PairedPhotos(torch.utils.data.Dataset):
         size (`int`): side of the square samples: the same random crop of all versions, squeezed.
         seed (`int`): of order, crops and simulated experts.
         ids (*optional*): only these photos, as `id_of` names them.
-        exclude: file names or ids that are left out.
+        exclude: names of photos or ids that are left out of all folders, see `named`.
         id_of: stem of a file name -> what pairs have in common; the stem itself by default.
         masks (*optional*): folder of grey pictures, as `mask` (1,size,size) in the samples.
         statistics (`dict`, *optional*): of `label_statistics`.
@@ -77,7 +78,10 @@ class PairedPhotos(torch.utils.data.Dataset):
         self.experts, self.statistics, self.split, self.rendering = list(targets), statistics, split, rendering
         self.crops, self.fixed_targets = crops, not vary or len(targets) > 1
         self.thumbnails = thumbnails or Thumbnails(4 * size)
-        wanted, left_out = set(ids) if ids is not None else None, set(exclude)
+        wanted = set(ids) if ids is not None else None
+        if not Path(inputs).is_dir():
+            raise ValueError(f"`inputs` must be a folder, got {inputs}.")
+        left_out = {id_of(path.stem) for path in named(photo_paths(inputs), exclude, inputs, id_of=id_of)}
 
         # 1. Files by id, of those wanted
         def by_id(name, folder):
@@ -86,7 +90,7 @@ class PairedPhotos(torch.utils.data.Dataset):
             found = {}
             for path in photo_paths(folder):
                 key = id_of(path.stem)
-                if (wanted is None or key in wanted) and not left_out & {key, path.stem, path.name}:
+                if (wanted is None or key in wanted) and key not in left_out:
                     if key in found:
                         raise ValueError(f"`{name}` must name each photo once, got {found[key]} and {path}.")
                     found[key] = path
@@ -199,11 +203,7 @@ class PairedPhotos(torch.utils.data.Dataset):
 
 def read_ids(path, id_of=str):
     """Ids of a split list: one a line, empty lines and those with # left out, extensions too."""
-    lines = (line.split("#")[0].strip() for line in Path(path).read_text().splitlines())
-    ids = [id_of(re.sub(r"\.(jpe?g|png|tiff?|dng|webp)$", "", line, flags=re.I)) for line in lines if line]
-    if not ids:
-        raise ValueError(f"`split` {path} lists no ids.")
-    return ids
+    return [id_of(stem(name)) for name in read_names(path)]
 
 
 def subfolder(root, pattern, meaning):

@@ -11,6 +11,7 @@ from diffretouch.attributes import attribute_labels, measure_attributes, quantil
 
 from .crops import as_chw, cut, random_crop
 from .order import EpochOrder
+from .photo_names import named
 from .simulated_experts import camera_input, expert_version, version_label, with_black_point
 from .tastes import taste_version
 from .thumbnails import SUFFIXES, Thumbnails, describe_file, first_readable, photo_paths
@@ -27,7 +28,7 @@ class UnpairedPhotos(torch.utils.data.Dataset):
         size (`int`): side of the square samples; crops are squeezed to it, as the UNet's thumbnail is.
         seed (`int`): of order, crops, simulated camera and experts.
         length (`int`): how many samples there are (an index beyond is an error only for the sampler).
-        exclude: file names that are left out, e.g. those kept for validation.
+        exclude: names of photos that are left out, e.g. those kept for validation, see `named`.
         vary (`bool`): the target is finished anew with other attributes; `False` makes it the photographer's own
             finish with c = 0, for networks that take no c.
         tastes (list of `Taste`): simulated experts of these tastes make the versions instead; c is then what
@@ -58,9 +59,10 @@ class UnpairedPhotos(torch.utils.data.Dataset):
         split="all",
         rendering="finished photos",
     ):
-        exclude = set(exclude)
         self.folder = Path(folder)
-        self.paths = [p for p in photo_paths(folder) if p.name not in exclude]
+        self.paths = photo_paths(folder)
+        left_out = named(self.paths, exclude, folder)
+        self.paths = [path for path in self.paths if path not in left_out]
         if not self.paths:
             raise ValueError(f"`folder` must hold photos ({', '.join(sorted(SUFFIXES))}), found none in {folder}.")
         self.size, self.seed, self.length, self.vary, self.on_bad_file = size, seed, length, vary, on_bad_file

@@ -8,10 +8,10 @@ from .simulated_experts import to_linear
 # Single pairs: FiveK's inputs differ from an expert's version by up to 0.25 in mean brightness.
 _PAIR_BRIGHTNESS, _SAME_PICTURE = 0.3, 0.5
 
-# Medians of a whole set, each as (lowest, highest) that real pairs are trusted with. 13 pairs of FiveK (camera original
-# to Expert C) have 0.37 stops, contrast x1.19, colour x1.47, a spread of 0.46 stops and gains of -8.6 and -10.6 dB. The
-# same with one side a stop off have -0.63, -0.47 or 1.37 stops; swapped -0.37, x0.84 and x0.68; with linear inputs
-# 2.0 stops and 10.6 dB, linear targets 6.9 dB, inputs encoded twice x1.6 and 9.1 dB; rendered flat x1.7.
+# Medians of a whole set, (lowest, highest) that is not told. 13 pairs of FiveK (camera original to Expert C) have 0.37
+# stops, contrast x1.19, colour x1.47, a spread of 0.46 stops, gains of -8.6 and -10.6 dB by gammas. The same with one
+# side a stop off: -0.63, -0.47 or 1.37 stops; swapped: -0.37, x0.84, x0.68; linear inputs: 2.0 stops and 10.6 dB;
+# linear targets: 6.9 dB; inputs encoded twice: x1.6 and 9.1 dB; inputs rendered flat: x1.7.
 _STOPS, _CONTRAST, _SPREAD, _GAMMA_GAIN = (-0.15, 1.1), (0.9, 1.5), 0.85, 2.0
 
 

@@ -1,0 +1,65 @@
+"""Lists of photos: one meaning wherever a list says which photos are taken or left out."""
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+_SUFFIX = re.compile(r"\.(jpe?g|png|tiff?|dng|webp|avif)$", re.I)
+
+
+def read_names(path: str | Path) -> list[str]:
+    """The names of a text file, one a line; empty lines and what follows a # are left out.
+
+    Raises:
+        ValueError: the file cannot be read, or lists nothing.
+    """
+    try:
+        lines = [line.split("#")[0].strip() for line in Path(path).read_text().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the list {path} cannot be read: {error}") from error
+    if not any(lines):
+        raise ValueError(f"the list {path} names no photos.")
+    return [line for line in lines if line]
+
+
+def stem(name: str) -> str:
+    """A name without the extension of a photo: "a0001.jpg" -> "a0001", "v1.2" stays."""
+    return _SUFFIX.sub("", name)
+
+
+def named(
+    paths: Iterable[Path],
+    names: Iterable[str],
+    folder: str | Path,
+    *,
+    parameter: str = "exclude",
+    id_of: Callable[[str], str] | None = None,
+) -> set[Path]:
+    """Those of the photos that a list names: by file name or path below the folder, with or without extension, or id.
+
+    Args:
+        paths: photos, all under `folder`.
+        names: of `read_names`, for example.
+        folder: what names with a slash are relative to.
+        parameter: what errors call the list.
+        id_of (*optional*): stem of a file name -> id, where the data set has such.
+
+    Raises:
+        ValueError: a name that no photo has: it was meant to do something.
+    """
+    found, unmatched = {}, []
+    for path in paths:
+        below = path.relative_to(folder).as_posix()
+        forms = {path.name, below, stem(path.name), stem(below)} | ({id_of(path.stem)} if id_of else set())
+        for form in forms:
+            found.setdefault(form, set()).add(path)
+    chosen = set()
+    for name in names:
+        match = found.get(name) or found.get(stem(name))
+        chosen |= match or set()
+        if not match:
+            unmatched.append(name)
+    if unmatched:
+        some = ", ".join(unmatched[:5]) + (" ..." if len(unmatched) > 5 else "")
+        raise ValueError(f"`{parameter}` must name photos of {folder}; {len(unmatched)} have none there: {some}.")
+    return chosen
