@@ -63,8 +63,8 @@ def expert(tmp_path_factory):
 def test_trains_and_saves_a_pipeline(expert):
     rows = log(expert)
     assert [row["step"] for row in rows] == list(range(1, 7)) and {"step", "lr", "l1"} <= set(rows[0])
-    # halved five times over six steps; the rate that is logged is the next step's
-    assert [row["lr"] for row in rows] == [1e-3 / 2**n for n in range(1, 7)]
+    # halved five times over six steps; the rate that is logged is the step's own
+    assert [row["lr"] for row in rows] == [1e-3 / 2**n for n in range(6)]
     assert [p.name for p in checkpoints(expert)] == [f"checkpoint-{n}" for n in (2, 4, 6)]
     pipe = CSRNetPipeline.from_pretrained(expert)
     assert isinstance(pipe.network, CSRNet) and pipe.network.config.condition_size == 24

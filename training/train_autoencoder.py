@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import send_to_device, set_seed
 from diffusers import AutoencoderKL
-from diffusers.optimization import get_scheduler
 from tqdm.auto import tqdm
 
 from diffretouch.training.checkpoints import (
@@ -22,6 +21,7 @@ from diffretouch.training.checkpoints import (
     save_checkpoint,
     stop_signals,
 )
+from diffretouch.training.learning_rate import scheduled_share, set_rates
 from diffretouch.training.pairs import add_pair_arguments, training_pairs, verify_if_asked
 
 # 128 px -> 32x32x4 latents; no attention, so that it costs little beside the UNet.
@@ -71,9 +71,8 @@ def main(argv=None):
     # 1. Model, optimizer and schedule
     autoencoder = AutoencoderKL(**SMALL_AUTOENCODER)
     optimizer = torch.optim.AdamW(autoencoder.parameters(), args.learning_rate)
-    warmup = {"num_warmup_steps": args.lr_warmup_steps, "num_training_steps": args.max_train_steps}
-    schedule = get_scheduler("cosine", optimizer, **warmup)
-    autoencoder, optimizer, schedule = accelerator.prepare(autoencoder, optimizer, schedule)
+    share = scheduled_share("cosine", args.lr_warmup_steps, args.max_train_steps)
+    autoencoder, optimizer = accelerator.prepare(autoencoder, optimizer)
     going_on, settings = args.resume_from_checkpoint, vars(args)
     first_step = resume(going_on, output_dir, accelerator, None, settings) if going_on else 0
 
@@ -103,8 +102,8 @@ def main(argv=None):
             raise SystemExit(f"step {step}: the loss is {loss.item()}.")
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(autoencoder.parameters(), 1.0)
+        set_rates(optimizer, [args.learning_rate], share(step))
         optimizer.step()
-        schedule.step()
         optimizer.zero_grad()
         if step % 50 == 0:
             bar.set_postfix(psnr=f"{-10 * F.mse_loss(reconstruction.float(), target).div(4).log10().item():.2f}")

@@ -26,6 +26,7 @@ from diffretouch.training.checkpoints import (
     stop_signals,
     write_model,
 )
+from diffretouch.training.learning_rate import halved_share, set_rates
 from diffretouch.training.log import Log
 from diffretouch.training.pairs import add_pair_arguments, batches, verify_if_asked
 
@@ -96,9 +97,8 @@ def main(argv=None):
     ema = EMAModel(network.parameters(), decay=args.ema_decay, use_ema_warmup=True, power=3 / 4)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, args.learning_rate, betas=(0.9, 0.99))
-    stretch = args.max_train_steps * accelerator.num_processes / (args.halvings + 1)
-    lr_schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 ** int(step / stretch))
-    network, optimizer, lr_schedule = accelerator.prepare(network, optimizer, lr_schedule)
+    share = halved_share(args.halvings, args.max_train_steps)
+    network, optimizer = accelerator.prepare(network, optimizer)
     ema.to(accelerator.device)
 
     # 2. Resume, and data from there on
@@ -117,13 +117,13 @@ def main(argv=None):
         if not loss.isfinite():
             raise SystemExit(f"step {step}: the loss is {loss.item()}, on these files: {', '.join(batch['name'])}")
         accelerator.backward(loss)
+        rate = set_rates(optimizer, [args.learning_rate], share(step))
         optimizer.step()
-        lr_schedule.step()
         optimizer.zero_grad()
         ema.step(accelerator.unwrap_model(network).parameters())
         log.add({"l1": loss})
         done = step + 1
-        log.step(done, lr_schedule.get_last_lr()[0], bar)
+        log.step(done, rate, bar)
         last = done == args.max_train_steps or stop_agreed(stopping, accelerator)
         if done % args.checkpointing_steps == 0 or last:
             written = save_checkpoint(output_dir, done, accelerator, ema, args.checkpoints_total_limit, vars(args))

@@ -13,7 +13,6 @@ from accelerate import Accelerator
 from accelerate.logging import get_logger
 from accelerate.utils import ProjectConfiguration, set_seed
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from tqdm.auto import tqdm
 
@@ -47,6 +46,7 @@ from diffretouch.training.checkpoints import (
     write_model,
 )
 from diffretouch.training.latents import cached_latents, check_cacheable
+from diffretouch.training.learning_rate import scheduled_share, set_rates
 from diffretouch.training.log import TRACKERS, Log, check_trackers
 from diffretouch.training.model_card import model_card, open_repository, push
 from diffretouch.training.pairs import add_pair_arguments, batches, statistics_for, verify_if_asked
@@ -233,18 +233,15 @@ def load_teacher(name):
     return network
 
 
-def build_optimizer(args, parameters, processes):
-    """-> AdamW and its learning rate schedule."""
+def build_optimizer(args, parameters):
+    """AdamW, with moments in 8 bits where that was asked for."""
     adam = torch.optim.AdamW
     if args.use_8bit_adam:
         try:
             from bitsandbytes.optim import AdamW8bit as adam
         except (ImportError, RuntimeError) as error:
             raise SystemExit(f"`--use_8bit_adam` needs bitsandbytes and a GPU that it supports: {error}") from error
-    optimizer = adam(parameters, args.learning_rate, weight_decay=args.weight_decay)
-    # Accelerate steps the schedule once for every process
-    steps = {"num_warmup_steps": args.lr_warmup_steps, "num_training_steps": args.max_train_steps}
-    return optimizer, get_scheduler(args.lr_scheduler, optimizer, **{k: n * processes for k, n in steps.items()})
+    return adam(parameters, args.learning_rate, weight_decay=args.weight_decay)
 
 
 def draw_noise(ks, seed, shape, last, first_fraction):
@@ -418,8 +415,8 @@ def main(argv=None):
     parameters = sum(p.numel() for p in model.parameters())
 
     # 2. Optimizer and schedule
-    optimizer, lr_schedule = build_optimizer(args, model.parameters(), accelerator.num_processes)
-    model, optimizer, lr_schedule = accelerator.prepare(model, optimizer, lr_schedule)
+    share = scheduled_share(args.lr_scheduler, args.lr_warmup_steps, args.max_train_steps)
+    model, optimizer = accelerator.prepare(model, build_optimizer(args, model.parameters()))
     ema.to(accelerator.device)
 
     # 3. Resume, and data from there on
@@ -440,6 +437,7 @@ def main(argv=None):
     stopping, log, figures = stop_signals(), Log(accelerator, output_dir, args), None
     bar = tqdm(range(first_step, args.max_train_steps), disable=not accelerator.is_local_main_process)
     for step in bar:
+        rate = set_rates(optimizer, [args.learning_rate], share(step))
         for _ in range(accumulation):
             batch = log.next_batch(loader)
             with accelerator.accumulate(model), accelerator.autocast():
@@ -450,12 +448,11 @@ def main(argv=None):
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
                 optimizer.step()
-                lr_schedule.step()
                 optimizer.zero_grad()
             log.add(losses)
         ema.step(accelerator.unwrap_model(model).parameters())
         done = step + 1
-        means = log.step(done, lr_schedule.get_last_lr()[0], bar)
+        means = log.step(done, rate, bar)
         last = done == args.max_train_steps or stop_agreed(stopping, accelerator)
         if args.validation_dir and (done % args.validation_steps == 0 or last) and accelerator.is_main_process:
             with ema_weights(accelerator.unwrap_model(model), ema) as trained:

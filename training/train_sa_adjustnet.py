@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from diffusers.optimization import get_scheduler
 from tqdm.auto import tqdm
 
 from diffretouch.adjustment_losses import adjustment_loss, moved_usage, scene_loss
@@ -34,6 +33,7 @@ from diffretouch.training.checkpoints import (
     stop_signals,
     write_model,
 )
+from diffretouch.training.learning_rate import scheduled_share, set_rates
 from diffretouch.training.log import Log
 
 
@@ -178,17 +178,10 @@ def main(argv=None):
     backbone = list(network.resnet.parameters())
     known = {id(p) for p in backbone}
     others = [p for p in network.parameters() if id(p) not in known]
-    optimizer = torch.optim.Adam(
-        [{"params": backbone, "lr": args.learning_rate * args.backbone_lr_scale}, {"params": others}],
-        args.learning_rate,
-    )
-    lr_schedule = get_scheduler(
-        args.lr_scheduler,
-        optimizer,
-        num_warmup_steps=args.lr_warmup_steps * accelerator.num_processes,
-        num_training_steps=args.max_train_steps * accelerator.num_processes,
-    )
-    model, optimizer, lr_schedule = accelerator.prepare(SparseModel(network), optimizer, lr_schedule)
+    rates = [args.learning_rate * args.backbone_lr_scale, args.learning_rate]
+    optimizer = torch.optim.Adam([{"params": backbone}, {"params": others}], args.learning_rate)
+    share = scheduled_share(args.lr_scheduler, args.lr_warmup_steps, args.max_train_steps)
+    model, optimizer = accelerator.prepare(SparseModel(network), optimizer)
     network = accelerator.unwrap_model(model).network
 
     # 2. Resume, and data from there on: sample k is the same whatever was read before
@@ -213,15 +206,15 @@ def main(argv=None):
             raise SystemExit(f"step {step}: the loss is {loss.item()} with {', '.join(batch['name'])}.")
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+        set_rates(optimizer, rates, share(step))
         optimizer.step()
-        lr_schedule.step()
         optimizer.zero_grad()
         if probabilities is not None:
             shares = accelerator.reduce(probabilities.detach().float().mean((0, 1)), "mean")
             network.usage.copy_(moved_usage(network.usage, shares[None], args.usage_momentum))
         log.add({**losses, **{f"usage_{k}": share for k, share in enumerate(network.usage.clone())}})
         done = step + 1
-        log.step(done, lr_schedule.get_last_lr()[-1], bar)
+        log.step(done, rates[1] * share(step), bar)
         last = done == args.max_train_steps or stop_agreed(stopping, accelerator)
         if done % args.checkpointing_steps == 0 or last:
             written = save_checkpoint(output_dir, done, accelerator, None, args.checkpoints_total_limit, vars(args))
