@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from diffretouch.attributes import ATTRIBUTES
+from diffretouch.pixels import as_float
 from diffretouch.settings import Settings, resolved
 
 LABELS = {
@@ -105,6 +106,18 @@ class Models:
         """Whether the model follows the four attributes."""
         return hasattr(self[label], "predict_grid")
 
+    def described(self, label, load=False):
+        """What the page must know of a model: its name for settings, and once it is loaded its guide and settings."""
+        said = {
+            "name": Path(self._names[label]).name if Path(self._names[label]).is_absolute() else self._names[label]
+        }
+        if load or label in self._opened:
+            said["steered"] = self.is_steered(label)
+            said["settings"] = vars(self.settings(Look(label))) | {"c": None}
+            if said["steered"]:
+                said["guide"] = self.guide(label)
+        return said
+
     def retouch(self, look, pixels, areas=()):
         """The same as the command line: (H,W,3) array -> array of its kind, at full resolution.
 
@@ -121,6 +134,44 @@ class Models:
             grids = pipe.predict_grid(pixels, look.c, regions=regions, generator=noise(look.seed))
         return pipe.apply_grid(pixels, grids, look.strength, regions=regions)
 
+    def seen(self, label, pixels):
+        """What a steered model sees of a photo, (1,3,h,w) in [0,1]: its grids are those of the photo, found sooner."""
+        from diffretouch.models.unet import seen_photo, thumbnail_fold_and_size, unet_thumbnail
+        from diffretouch.pixels import as_tensor
+
+        config = self[label].unet.config
+        mode = self[label].config.thumbnail
+        if mode == "nearest":  # the very pixels that the pipeline takes
+            size = thumbnail_fold_and_size(config)[1]
+            rows, columns = (np.arange(size) * side // size for side in pixels.shape[:2])
+            pixels = pixels[rows[:, None], columns]
+        return seen_photo(unet_thumbnail(as_tensor(pixels), config, mode), config)
+
+    def grids_at(self, label, seen, c, seed=0):
+        """The grids (n,12,D,gh,gw) at rows of c (n,4), all of one noise, for pixels in [0,1]: numpy, float32.
+
+        Args:
+            seen (`torch.Tensor`): see `seen`.
+        """
+        pipe = self[label]
+        with self._working:
+            grids = pipe.predict_grid(seen, c, generator=[noise(seed) for _ in c]).cpu().double()
+        low, high = pipe.grid_head.config.pixel_range
+        cells = grids.unflatten(1, (3, 4))  # views: what is added to red, green and blue is the fourth
+        cells[:, :, 3] += low * cells[:, :, :3].sum(2) - low
+        cells[:, :, 3] /= high - low
+        return grids.float().numpy()
+
+    def guide(self, label):
+        """The guide's curve for pixels in [0,1]: guide = bias + mean over j of sum of slopes relu(y_j - thresholds),
+        y = pixel matrix + matrix_bias, limited to [0,1]."""
+        head = self[label].grid_head
+        low, high = head.config.pixel_range
+        curve = {name: value.detach().cpu().double() for name, value in head.guide_curve.named_parameters()}
+        curve["matrix_bias"] = curve["matrix_bias"] + low * curve["matrix"].sum(0)
+        curve["matrix"] = curve["matrix"] * (high - low)
+        return {name: value.tolist() for name, value in curve.items()}
+
     def grids(self, look, pixels, areas=(), seeds=None):
         """The grids of a look, see `DiffRetouchPipeline.predict_grid`; with `seeds`, one sample of each."""
         generators = [noise(seed) for seed in ((look.seed,) if seeds is None else seeds)]
@@ -133,9 +184,9 @@ class Models:
         """The contact sheet: every attribute from -1 to 1, see `sweep`."""
         from diffretouch.sweep import sweep
 
-        self._check_steered(look.model, "a contact sheet of the sliders")
+        self.check_steered(look.model, "a contact sheet of the sliders")
         with self._working:
-            return sweep(self[look.model], pixels, seed=look.seed)
+            return sweep(self[look.model], as_float(pixels), seed=look.seed)
 
     def table(self, look, pixels, size=33):
         """The look as a colour table, see `bake_lut`."""
@@ -163,7 +214,7 @@ class Models:
         )
         return resolved(said, self[look.model], self._names[look.model])
 
-    def _check_steered(self, label, what):
+    def check_steered(self, label, what):
         if not self.is_steered(label):
             raise ValueError(f"{label} has no sliders: {what} needs DiffRetouch.")
 
