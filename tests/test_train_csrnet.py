@@ -81,8 +81,7 @@ def test_resume_is_bit_exact(tmp_path, network):
     shutil.rmtree(tmp_path / "resumed" / "checkpoint-6")
     train(tmp_path / "resumed", *more, "--resume_from_checkpoint", "latest")
     assert_same(state(tmp_path / "straight" / "checkpoint-6"), state(tmp_path / "resumed" / "checkpoint-6"))
-    assert log(tmp_path / "straight")[-2:] == log(tmp_path / "resumed")[-2:]
-    assert [row["step"] for row in log(tmp_path / "resumed")] == [1, 2, 3, 4, 5, 6, 5, 6]
+    assert log(tmp_path / "straight") == log(tmp_path / "resumed")  # no line twice
 
 
 def test_condition_only_leaves_the_base_as_it_is(expert, tmp_path):

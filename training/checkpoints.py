@@ -8,10 +8,12 @@ import os
 import pickle
 import shutil
 import signal
+import uuid
 from pathlib import Path
 
 import torch
 from accelerate.logging import get_logger
+from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -37,6 +39,7 @@ _FREE_SETTINGS = {
 
 
 WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)  # torch reports a full disk as RuntimeError
+_READ_ERRORS = (OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.PickleError, SafetensorError)
 
 
 def stop_signals():
@@ -58,10 +61,7 @@ def _end_workers():
 
 def stop_agreed(stopping, accelerator):
     """Whether any process was told to stop: all of them hear it at the same step, or some would wait for ever."""
-    if accelerator.num_processes == 1:
-        return bool(stopping)
-    told = torch.tensor(float(bool(stopping)), device=accelerator.device)
-    return accelerator.reduce(told, "sum").item() > 0
+    return not agreed(not stopping, accelerator)
 
 
 def leave_signals_to_the_loop(worker):
@@ -81,8 +81,33 @@ def check_output_dir(output_dir, resuming):
         )
 
 
+def share_the_disk(accelerator, output_dir):
+    """Whether every process finds the output folder of the first one at the same place: machines may not."""
+    if accelerator.num_processes == 1:
+        return True
+    token = broadcast_object_list([f".{uuid.uuid4().hex}"])[0]
+    if accelerator.is_main_process:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        (output_dir / token).touch()
+    accelerator.wait_for_everyone()
+    seen = agreed((output_dir / token).exists(), accelerator)
+    if accelerator.is_main_process:
+        (output_dir / token).unlink()
+    return seen
+
+
+def agreed(own, accelerator):
+    """Whether something is true on every process."""
+    if accelerator.num_processes == 1:
+        return bool(own)
+    missing = torch.tensor(float(not own), device=accelerator.device)
+    return accelerator.reduce(missing, "sum").item() == 0
+
+
 def save_checkpoint(output_dir, step, accelerator, ema, limit, settings=None):
     """Write `checkpoint-<step>` aside, rename it when whole, then remove the oldest beyond `limit`.
+
+    Machines without a common disk write one each: `accelerator.project_configuration.save_on_each_node`.
 
     Args:
         output_dir (`Path`)
@@ -93,23 +118,26 @@ def save_checkpoint(output_dir, step, accelerator, ema, limit, settings=None):
         settings (`dict`, *optional*): what `resume` compares, e.g. `vars(args)`.
 
     Returns:
-        `bool`: `False` where the disk would not take it: then the checkpoints before stay, and a warning says why.
+        `bool`: `False` where a disk would not take it: then the checkpoints before stay, and a warning says why.
     """
     final, aside = output_dir / f"checkpoint-{step}", output_dir / f"checkpoint-{step}.tmp"
+    each_node = accelerator.project_configuration.save_on_each_node
+    keeper = accelerator.is_local_main_process if each_node else accelerator.is_main_process
     failure = None
     try:
         accelerator.save_state(str(aside))
-    except WRITE_ERRORS as error:
-        failure = error
-    accelerator.wait_for_everyone()  # each process has written its part
-    if accelerator.is_main_process and failure is None:
-        try:
+        if keeper:
             state = {"step": step, "ema_step": ema.optimization_step if ema is not None else None}
             settings = {**(settings or {}), "processes": accelerator.num_processes}
             if ema is not None:
                 shadow = {str(i): p.detach().cpu().contiguous() for i, p in enumerate(ema.shadow_params)}
                 save_file(shadow, aside / "ema.safetensors")
             (aside / "step.json").write_text(json.dumps({**state, "settings": settings}, default=str))
+    except WRITE_ERRORS as error:
+        failure = error
+    whole = agreed(failure is None, accelerator)  # each process has written its part
+    if keeper and whole:
+        try:
             if final.exists():
                 shutil.rmtree(final)
             os.replace(aside, final)
@@ -118,10 +146,10 @@ def save_checkpoint(output_dir, step, accelerator, ema, limit, settings=None):
         except WRITE_ERRORS as error:
             failure = error
     if failure is not None:
-        shutil.rmtree(aside, ignore_errors=True)
         logger.warning(f"{final} cannot be written, those before stay: {failure}", main_process_only=False)
-    accelerator.wait_for_everyone()
-    return failure is None
+    if keeper:
+        shutil.rmtree(aside, ignore_errors=True)
+    return agreed(whole and failure is None, accelerator)
 
 
 def checkpoints(output_dir):
@@ -138,26 +166,41 @@ def step_of(checkpoint):
 def resume(name, output_dir, accelerator, ema, settings=None):
     """Load the named checkpoint, or the latest that can be read; return the step to go on from.
 
-    With other `settings` or another number of processes than those of the checkpoint it goes on, and says which.
+    The first process chooses, and every process must find that checkpoint, of the same step, at its place. With other
+    `settings` or another number of processes than those of the checkpoint it goes on, and says which.
     """
-    candidates = checkpoints(output_dir)[::-1] if name == "latest" else [Path(name)]
-    for path in candidates:
+    found = [path.name for path in checkpoints(output_dir)[::-1]] if name == "latest" else [name]
+    if accelerator.num_processes > 1:
+        found = broadcast_object_list([found])[0]
+    for candidate in found:
+        path = output_dir / candidate if name == "latest" else Path(candidate)
+        state, shadow, failure = {}, {}, None
         try:
             state = json.loads((path / "step.json").read_text())
-            step, shadow = state["step"], load_file(path / "ema.safetensors") if ema is not None else {}
-            accelerator.load_state(str(path))
-        except (OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.PickleError, SafetensorError) as error:
-            logger.warning(f"{path} cannot be read, trying the one before: {error}")
+            shadow = load_file(path / "ema.safetensors") if ema is not None else {}
+        except _READ_ERRORS as error:
+            failure = error
+        steps = gather_object([state.get("step")]) if accelerator.num_processes > 1 else [state.get("step")]
+        if failure is None and len(set(steps)) > 1:
+            failure = f"it is not the same on every process, which are at steps {', '.join(map(str, steps))}"
+        if agreed(failure is None, accelerator):
+            try:
+                accelerator.load_state(str(path))
+            except _READ_ERRORS as error:
+                failure = error
+        if not agreed(failure is None, accelerator):
+            reason = failure or "another process cannot read it"
+            logger.warning(f"{path} cannot be read, trying the one before: {reason}", main_process_only=False)
             continue
         if ema is not None:
-            ema.shadow_params = [shadow[str(i)].to(accelerator.device) for i in range(len(shadow))]
+            ema.shadow_params = [shadow[str(i)].to(p.device) for i, p in enumerate(ema.shadow_params)]
             ema.optimization_step = state["ema_step"]
         settings = json.loads(json.dumps({**(settings or {}), "processes": accelerator.num_processes}, default=str))
         for key, before in state.get("settings", {}).items():
             if key not in _FREE_SETTINGS and key in settings and settings[key] != before:
                 logger.warning(f"resumed with another `{key}`: {settings[key]!r}, the checkpoint has {before!r}.")
-        return step
-    if name == "latest" and not candidates:
+        return state["step"]
+    if name == "latest" and not found:
         return 0
     raise SystemExit(
         f"`--resume_from_checkpoint`: no checkpoint under {output_dir if name == 'latest' else name} can be read."

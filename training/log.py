@@ -1,13 +1,16 @@
 """What a training says of itself: a line a step in `log.jsonl`, and the trackers that were asked for."""
 
 import json
+import os
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate.tracking import get_available_trackers
+from tqdm.auto import tqdm
 
 TRACKERS = ("tensorboard", "wandb", "trackio")
 
@@ -20,22 +23,42 @@ def check_trackers(names):
         raise SystemExit(f"`--report_to {missing[0]}`: it is not installed: pip install {missing[0]}")
 
 
+def _forget(path, first_step):
+    """Leave only the lines of steps before `first_step`, and none that a kill cut short."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= first_step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue
+    aside = path.with_suffix(".tmp")
+    aside.write_text("".join(line + "\n" for line in kept))
+    os.replace(aside, path)
+
+
 class Log:
     """Means of the losses over the micro-batches and processes of each step, and how long the step waited for data.
 
     Args:
         accelerator (`Accelerator`)
-        output_dir (`Path`): `log.jsonl` is continued there, `timing.json` written at the end.
-        args: settings for the trackers.
+        args: settings for the trackers, and `output_dir`: `log.jsonl` is continued there from `first_step` on, lines
+            of steps that are done again are left out; `timing.json` is written at the end.
+        first_step (`int`): that the training goes on with.
     """
 
-    def __init__(self, accelerator, output_dir, args):
+    def __init__(self, accelerator, args, first_step=0):
+        output_dir = Path(args.output_dir)
         self.accelerator, self.output_dir = accelerator, output_dir
         self.file, self.losses, self.bad_files = None, [], Counter()
         self.waited, self.shares, self.started = 0.0, [], time.perf_counter()
         if accelerator.is_main_process:
             output_dir.mkdir(parents=True, exist_ok=True)
+            _forget(output_dir / "log.jsonl", first_step)
             self.file = open(output_dir / "log.jsonl", "a")
+        self.bar = tqdm(total=args.max_train_steps, initial=first_step, disable=not accelerator.is_local_main_process)
         if accelerator.log_with:
             simple = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in vars(args).items()}
             accelerator.init_trackers("diffretouch", config=simple)
@@ -56,7 +79,7 @@ class Log:
         """The losses of one micro-batch, tensors by name."""
         self.losses.append({name: loss.detach() for name, loss in losses.items()})
 
-    def step(self, step, lr, bar):
+    def step(self, step, lr):
         """Write the means of one step, and return them."""
         means = torch.stack(
             [torch.stack([row[name] for row in self.losses]).float().mean() for name in self.losses[0]]
@@ -70,7 +93,8 @@ class Log:
             bad = {"bad_files": len(self.bad_files)} if self.bad_files else {}
             self.file.write(json.dumps({"step": step, "lr": lr, **losses, **bad}) + "\n")
             self.file.flush()
-            bar.set_postfix({**{k: f"{v:.3g}" for k, v in losses.items()}, "waits": f"{self.shares[-1]:.0%}"})
+            self.bar.set_postfix({**{k: f"{v:.3g}" for k, v in losses.items()}, "waits": f"{self.shares[-1]:.0%}"})
+        self.bar.update()
         self.accelerator.log({"lr": lr, **losses, "data_wait": self.shares[-1]}, step=step)
         self.losses, self.waited, self.started = [], 0.0, now
         return losses
@@ -89,6 +113,7 @@ class Log:
                 tracker.log({name: trackio.Image(array[0]) for name, array in arrays.items()}, step=step)
 
     def close(self):
+        self.bar.close()
         if self.file:
             shares = sorted(self.shares)
             summary = {
@@ -101,4 +126,5 @@ class Log:
             self.file.close()
             if self.bad_files:
                 print(f"{len(self.bad_files)} bad files were passed by, named in timing.json", file=sys.stderr)
+        self.accelerator.wait_for_everyone()  # or the group is left while another process is still in its last call
         self.accelerator.end_training()

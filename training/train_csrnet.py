@@ -10,15 +10,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
-from accelerate.utils import set_seed
 from diffusers.training_utils import EMAModel
-from tqdm.auto import tqdm
 
 from diffretouch.models.csrnet import CSRNet, CSRNetL
 from diffretouch.pipelines.pipeline_csrnet import CSRNetPipeline
 from diffretouch.training.checkpoints import (
-    check_output_dir,
     ema_weights,
     resume,
     save_checkpoint,
@@ -26,6 +22,7 @@ from diffretouch.training.checkpoints import (
     stop_signals,
     write_model,
 )
+from diffretouch.training.launch import add_launch_arguments, check_launch_arguments, start
 from diffretouch.training.learning_rate import halved_share, set_rates
 from diffretouch.training.log import Log
 from diffretouch.training.pairs import add_pair_arguments, batches, verify_if_asked
@@ -42,21 +39,16 @@ def parse_args(argv=None):
         action="store_true",
         help="leave the base network as it is: turns one expert's model (--init) into another's",
     )
-    add("--output_dir", required=True)
+    add_launch_arguments(parser, steps=6000)
     add("--resolution", type=int, default=128, help="side of the training crops, and of the thumbnails of the model")
     add("--pixel_stride", type=int, default=1, help="csrnet's loss sees every n-th row and column; the condition all")
     add("--train_batch_size", type=int, default=16)
-    add("--max_train_steps", type=int, default=6000)
     add("--learning_rate", type=float, default=1e-4)
     add("--halvings", type=int, default=5, help="the learning rate is halved so often, evenly over the training")
     add("--ema_decay", type=float, default=0.998)
-    add("--mixed_precision", choices=["no", "fp16", "bf16"], default="no")
     add("--dataloader_num_workers", type=int, default=1)
-    add("--checkpointing_steps", type=int, default=500)
-    add("--checkpoints_total_limit", type=int, default=2)
-    add("--resume_from_checkpoint", help='"latest" or a checkpoint directory')
-    add("--seed", type=int, default=0)
     args = parser.parse_args(argv)
+    check_launch_arguments(parser, args)
     if args.train_condition_only and not args.init:
         parser.error("--train_condition_only needs --init: a base network that was trained before.")
     if args.network == "csrnet-l" and args.pixel_stride != 1:
@@ -85,12 +77,8 @@ def build_network(args):
 def main(argv=None):
     args = parse_args(argv)
     verify_if_asked(args, args.resolution)
-    set_seed(args.seed)
-    accelerator = Accelerator(mixed_precision=args.mixed_precision)
+    accelerator = start(args)
     output_dir, going_on = Path(args.output_dir), args.resume_from_checkpoint
-    if accelerator.is_main_process:
-        check_output_dir(output_dir, going_on)
-    accelerator.wait_for_everyone()
 
     # 1. Network, optimizer and schedule (paper, Sec. 4.1: L1, Adam 1e-4 with beta 0.9 and 0.99, halved in steps)
     network = build_network(args)
@@ -107,9 +95,8 @@ def main(argv=None):
     stride = args.pixel_stride
 
     # 3. The loop
-    stopping, log, written = stop_signals(), Log(accelerator, output_dir, args), True
-    bar = tqdm(range(first_step, args.max_train_steps), disable=not accelerator.is_local_main_process)
-    for step in bar:
+    stopping, log, written = stop_signals(), Log(accelerator, args, first_step), True
+    for step in range(first_step, args.max_train_steps):
         batch = log.next_batch(loader)
         with accelerator.autocast():
             retouched = network(batch["input"][..., ::stride, ::stride], batch["input"])
@@ -123,7 +110,7 @@ def main(argv=None):
         ema.step(accelerator.unwrap_model(network).parameters())
         log.add({"l1": loss})
         done = step + 1
-        log.step(done, rate, bar)
+        log.step(done, rate)
         last = done == args.max_train_steps or stop_agreed(stopping, accelerator)
         if done % args.checkpointing_steps == 0 or last:
             written = save_checkpoint(output_dir, done, accelerator, ema, args.checkpoints_total_limit, vars(args))

@@ -9,12 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from accelerate.logging import get_logger
-from accelerate.utils import ProjectConfiguration, set_seed
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.training_utils import EMAModel
-from tqdm.auto import tqdm
 
 from diffretouch.attributes import ATTRIBUTES, attribute_labels, measure_attributes
 from diffretouch.losses import (
@@ -37,7 +34,6 @@ from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
 from diffretouch.pixels import shrink
 from diffretouch.training.checkpoints import (
     WRITE_ERRORS,
-    check_output_dir,
     ema_weights,
     resume,
     save_checkpoint,
@@ -46,6 +42,7 @@ from diffretouch.training.checkpoints import (
     write_model,
 )
 from diffretouch.training.latents import cached_latents, check_cacheable
+from diffretouch.training.launch import add_launch_arguments, check_launch_arguments, start
 from diffretouch.training.learning_rate import scheduled_share, set_rates
 from diffretouch.training.log import TRACKERS, Log, check_trackers
 from diffretouch.training.model_card import model_card, open_repository, push
@@ -77,7 +74,6 @@ def parse_args(argv=None):
         help="Stable Diffusion to start from; without it, the small UNet from scratch",
     )
     add("--init", help="DiffRetouchPipeline to go on from, such as small, with its own schedule, tokens and head")
-    add("--output_dir", required=True, help="empty, or that of the training to go on with")
     add("--resolution", type=int, default=128, help="side of the training crops: 4x (small) or 8x the latents'")
     add("--pixel_stride", type=int, default=1, help="pixel and attribute losses see every n-th row and column")
     add("--view_spread", type=float, default=0.0, help="how far off in tone the UNet sees photos; 0.1 is much")
@@ -89,7 +85,6 @@ def parse_args(argv=None):
     add("--train_batch_size", type=int, default=16, help="of each process")
     add("--gradient_accumulation_steps", type=int, default=1)
     add("--gradient_checkpointing", action="store_true")
-    add("--max_train_steps", type=int, default=3600)
     add("--learning_rate", type=float, default=1e-3)
     add("--lr_scheduler", default="cosine")
     add("--lr_warmup_steps", type=int, default=200)
@@ -119,20 +114,17 @@ def parse_args(argv=None):
     add("--contrastive_tau", type=float, default=0.1)
     add("--first_timestep_fraction", type=float, default=0.5, help="share of samples at the noisiest timestep")
     add("--ema_decay", type=float, default=0.998)
-    add("--mixed_precision", choices=["no", "fp16", "bf16"], default="no")
     add("--dataloader_num_workers", type=int, default=1)
-    add("--checkpointing_steps", type=int, default=500)
-    add("--checkpoints_total_limit", type=int, default=2)
-    add("--resume_from_checkpoint", help='"latest" or a checkpoint directory')
     add("--report_to", nargs="+", choices=TRACKERS, default=[], help="beside log.jsonl, which is always written")
     add("--validation_dir", help="photos on which the model is shown while it learns")
     add("--validation_steps", type=int, default=500)
     add("--push_to_hub", action="store_true")
     add("--hub_model_id", help="default: the name of the output folder")
     add("--hub_private", action="store_true")
-    add("--seed", type=int, default=0)
+    add_launch_arguments(parser, steps=3600)
     args = parser.parse_args(argv)
-    for name in ("train_batch_size", "gradient_accumulation_steps", "max_train_steps", "pixel_stride", "resolution"):
+    check_launch_arguments(parser, args)
+    for name in ("train_batch_size", "gradient_accumulation_steps", "pixel_stride", "resolution"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(args, name)}")
     if not 0 < args.branch_fraction <= 1:
@@ -147,7 +139,7 @@ def parse_args(argv=None):
         parser.error("--mask_weight is for --use_masks")
     if args.lpips_weight and not args.lpips_weights:
         parser.error("--lpips_weight needs --lpips_weights: a file that diffretouch.perceptual.Lpips describes")
-    if not (args.vae or args.pretrained_model_name_or_path):
+    if not (args.vae or args.pretrained_model_name_or_path or args.verify):
         parser.error("--vae is needed for a training from scratch: training/train_autoencoder.py makes one")
     if args.init and args.pretrained_model_name_or_path:
         parser.error("--init and --pretrained_model_name_or_path are two starts, only one can be had")
@@ -392,19 +384,9 @@ def main(argv=None):
     args = parse_args(argv)
     verify_if_asked(args, args.resolution)
     check_trackers(args.report_to)
-    set_seed(args.seed)
     output_dir = Path(args.output_dir)
-    accelerator = Accelerator(
-        mixed_precision=args.mixed_precision,
-        gradient_accumulation_steps=args.gradient_accumulation_steps,
-        log_with=args.report_to or None,
-        project_config=ProjectConfiguration(args.output_dir, logging_dir=str(output_dir / "logs")),
-    )
-    repository = None
-    if accelerator.is_main_process:
-        check_output_dir(output_dir, args.resume_from_checkpoint)
-        repository = open_repository(args)
-    accelerator.wait_for_everyone()
+    accelerator = start(args, accumulation=args.gradient_accumulation_steps, log_with=args.report_to)
+    repository = open_repository(args) if accelerator.is_main_process else None
 
     # 1. Models
     model, vae, scheduler = build_models(args)
@@ -434,9 +416,8 @@ def main(argv=None):
             cache = cached_latents(photos, vae, output_dir, accelerator.device)
 
     # 4. The loop
-    stopping, log, figures = stop_signals(), Log(accelerator, output_dir, args), None
-    bar = tqdm(range(first_step, args.max_train_steps), disable=not accelerator.is_local_main_process)
-    for step in bar:
+    stopping, log, figures, done, written = stop_signals(), Log(accelerator, args, first_step), None, first_step, True
+    for step in range(first_step, args.max_train_steps):
         rate = set_rates(optimizer, [args.learning_rate], share(step))
         for _ in range(accumulation):
             batch = log.next_batch(loader)
@@ -452,7 +433,7 @@ def main(argv=None):
             log.add(losses)
         ema.step(accelerator.unwrap_model(model).parameters())
         done = step + 1
-        means = log.step(done, rate, bar)
+        means = log.step(done, rate)
         last = done == args.max_train_steps or stop_agreed(stopping, accelerator)
         if args.validation_dir and (done % args.validation_steps == 0 or last) and accelerator.is_main_process:
             with ema_weights(accelerator.unwrap_model(model), ema) as trained:
@@ -469,9 +450,9 @@ def main(argv=None):
         if last:
             break
     log.close()
-    if first_step < args.max_train_steps and not written:
+    if not written:
         raise SystemExit(f"{output_dir}: the last checkpoint or model could not be written, see the warnings.")
-    if repository:
+    if repository and done == args.max_train_steps:  # what was stopped half-way stays here
         push(repository, output_dir, done)
 
 

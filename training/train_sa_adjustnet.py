@@ -12,9 +12,6 @@ import argparse
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
-from tqdm.auto import tqdm
 
 from diffretouch.adjustment_losses import adjustment_loss, moved_usage, scene_loss
 from diffretouch.data.local_effects import EFFECTS, REGIONS, LocalEffectPhotos
@@ -25,7 +22,6 @@ from diffretouch.metrics import srgb_to_lab
 from diffretouch.models.sa_adjustnet import SMALL_ADJUSTNET, SAAdjustNet, load_backbone
 from diffretouch.pipelines.pipeline_sa_adjustnet import SAAdjustNetPipeline
 from diffretouch.training.checkpoints import (
-    check_output_dir,
     leave_signals_to_the_loop,
     resume,
     save_checkpoint,
@@ -33,6 +29,7 @@ from diffretouch.training.checkpoints import (
     stop_signals,
     write_model,
 )
+from diffretouch.training.launch import add_launch_arguments, check_launch_arguments, start
 from diffretouch.training.learning_rate import scheduled_share, set_rates
 from diffretouch.training.log import Log
 
@@ -47,7 +44,6 @@ def parse_args(argv=None):
     add("--split_dir", help="yan: folder of the published id lists")
     add("--exclude", help="text file with photo names to leave out, one a line")
     add("--on_bad_file", choices=["stop", "skip"], default="stop")
-    add("--output_dir", required=True)
     add("--size", choices=["full", "small"], default="full", help="ResNet-50 on 512 px, or the bundled model's size")
     add("--backbone_weights", help="saved ResNet to start from: a directory or Hub id; random without")
     add("--loss", choices=["huber", "mse"], default="huber")
@@ -60,19 +56,15 @@ def parse_args(argv=None):
     add("--usage_momentum", type=float, default=0.99)
     add("--pixels", type=int, default=2048, help="random pixels per photo that are trained on")
     add("--train_batch_size", type=int, default=4)
-    add("--max_train_steps", type=int, default=7500, help="500 epochs of 60 photos in batches of 4")
     add("--learning_rate", type=float, default=1e-4)
     add("--backbone_lr_scale", type=float, default=0.5)
     add("--lr_scheduler", default="constant")
     add("--lr_warmup_steps", type=int, default=0)
     add("--max_grad_norm", type=float, default=1.0)
-    add("--mixed_precision", choices=["no", "bf16"], default="no")
     add("--dataloader_num_workers", type=int, default=0)
-    add("--checkpointing_steps", type=int, default=500)
-    add("--checkpoints_total_limit", type=int, default=2)
-    add("--resume_from_checkpoint", help='"latest" or a checkpoint directory')
-    add("--seed", type=int, default=0)
+    add_launch_arguments(parser, steps=7500)  # the paper's 500 epochs of 60 photos in batches of 4
     args = parser.parse_args(argv)
+    check_launch_arguments(parser, args)
     for name in ("preset_influence", "preset_mixture"):
         if not 0 <= getattr(args, name) <= 1:
             parser.error(f"--{name} must lie in [0, 1]")
@@ -166,12 +158,8 @@ def training_losses(model, network, batch, scenes, args):
 
 def main(argv=None):
     args = parse_args(argv)
-    set_seed(args.seed)
-    accelerator = Accelerator(mixed_precision=args.mixed_precision)
+    accelerator = start(args)
     output_dir, going_on = Path(args.output_dir), args.resume_from_checkpoint
-    if accelerator.is_main_process:
-        check_output_dir(output_dir, going_on)
-    accelerator.wait_for_everyone()
 
     # 1. Model, optimizer and schedule: the backbone learns more slowly
     network = build_network(args)
@@ -193,10 +181,9 @@ def main(argv=None):
     )
 
     # 3. The loop
-    stopping, log, written = stop_signals(), Log(accelerator, output_dir, args), True
-    bar = tqdm(range(first_step, args.max_train_steps), disable=not accelerator.is_local_main_process)
+    stopping, log, written = stop_signals(), Log(accelerator, args, first_step), True
     model.train()
-    for step in bar:
+    for step in range(first_step, args.max_train_steps):
         batch = log.next_batch(pairs)
         scenes = log.next_batch(scenery) if scenery else None
         with accelerator.autocast():
@@ -214,7 +201,7 @@ def main(argv=None):
             network.usage.copy_(moved_usage(network.usage, shares[None], args.usage_momentum))
         log.add({**losses, **{f"usage_{k}": share for k, share in enumerate(network.usage.clone())}})
         done = step + 1
-        log.step(done, rates[1] * share(step), bar)
+        log.step(done, rates[1] * share(step))
         last = done == args.max_train_steps or stop_agreed(stopping, accelerator)
         if done % args.checkpointing_steps == 0 or last:
             written = save_checkpoint(output_dir, done, accelerator, None, args.checkpoints_total_limit, vars(args))
