@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
+from diffretouch.colour import LUMA
 from diffretouch.pixels import shrink
 
 ATTRIBUTES = ("colorfulness", "contrast", "temperature", "brightness")
@@ -49,7 +50,7 @@ def _temperature(image):
 
 def _brightness(image):
     """Mean luma (ITU-R BT.601) of the sRGB-encoded photo."""
-    return (image.mean((2, 3)) * image.new_tensor([0.299, 0.587, 0.114])).sum(1)
+    return (image.mean((2, 3)) * image.new_tensor(LUMA)).sum(1)
 
 
 def measure_attributes(image):

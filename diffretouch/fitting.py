@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from diffretouch.attributes import ATTRIBUTES
-from diffretouch.metrics import gradient_correlation, srgb_to_lab
+from diffretouch.colour.lab import srgb_to_lab
+from diffretouch.metrics import gradient_correlation
 from diffretouch.photo import load_photo
 from diffretouch.pixels import as_tensor, shrink
 from diffretouch.settings import Settings, seed_of

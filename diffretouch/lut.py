@@ -10,8 +10,8 @@ import numpy as np
 import PIL.Image
 import torch
 
+from diffretouch.colour.lab import srgb_to_lab
 from diffretouch.kernels import flat, in_threads, kernel, strips, write_strip
-from diffretouch.metrics import srgb_to_lab
 from diffretouch.models.affine_grid import identity_grid
 from diffretouch.pixels import as_float, as_photos, as_tensor, check_strength, shrink
 

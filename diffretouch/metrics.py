@@ -8,26 +8,14 @@ import torch
 from PIL import Image
 from torch.nn.functional import conv2d
 
-# sRGB primaries to CIE XYZ (D65), IEC 61966-2-1; and the D65 white.
-_TO_XYZ = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-_WHITE = [0.95047, 1.0, 1.08883]
-_LUMA = [0.299, 0.587, 0.114]
+from diffretouch.colour import LUMA
+from diffretouch.colour.lab import srgb_to_lab
 
 _STRIP = 2**18  # pixels measured at a time where a measure needs many copies of the photo
 
 
 class MetricUnavailable(RuntimeError):
     """A metric cannot be computed here: the message says what it needs."""
-
-
-def srgb_to_lab(image):
-    """(B,3,H,W) sRGB in [0,1] -> CIELAB (D65): L in [0,100], a and b around 0."""
-    linear = torch.where(image <= 0.04045, image / 12.92, ((image.clamp(min=0) + 0.055) / 1.055) ** 2.4)
-    xyz = torch.einsum("ij,bjhw->bihw", image.new_tensor(_TO_XYZ), linear) / image.new_tensor(_WHITE)[:, None, None]
-    epsilon, kappa = 216 / 24389, 24389 / 27
-    f = torch.where(xyz > epsilon, xyz.clamp(min=epsilon) ** (1 / 3), (kappa * xyz + 16) / 116)
-    x, y, z = f.unbind(1)
-    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
 
 def psnr(image, target):
@@ -156,7 +144,7 @@ def gradient_correlation(image, source):
 
 
 def _luma_gradient(image):
-    luma = torch.einsum("j,bjhw->bhw", image.new_tensor(_LUMA), image).double()
+    luma = sum(weight * channel for weight, channel in zip(LUMA, image.double().unbind(1), strict=True))
     gradient = torch.cat([luma.diff(dim=1).flatten(1), luma.diff(dim=2).flatten(1)], 1)
     return gradient if gradient.shape[1] else gradient.new_zeros(len(image), 1)
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from diffretouch.attributes import ATTRIBUTES, as_attributes
+from diffretouch.colour import LUMA
 from diffretouch.pixels import as_float, as_photos
 
 _STRIP = 1 << 16  # pixels that are worked on at once: few enough to stay in the processor's cache
@@ -177,7 +178,7 @@ def luminosity_mask(image, low, high, *, softness=0.15):
         raise ValueError(f"`softness` must lie in [0, 1], got {softness!r}.")
 
     def tones(rgb):
-        luma = rgb @ np.float32([0.299, 0.587, 0.114])
+        luma = rgb @ np.float32(LUMA)
         return _ramp(np.maximum(low - luma, luma - high), softness)
 
     return _by_strips(image, tones)

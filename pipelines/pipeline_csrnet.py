@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 
+from diffretouch.colour.prophoto import srgb_to_prophoto
 from diffretouch.colour_map import map_colours
 from diffretouch.kernels import strips
 from diffretouch.models.csrnet import SMALLEST, CSRNet, CSRNetL
 from diffretouch.pipelines.pretrained import load_pretrained
 from diffretouch.pixels import as_float, as_one_array, as_output, as_photos, check_strength
-from diffretouch.prophoto import srgb_to_prophoto
 
 BUNDLED = {"small": "csrnet_small", "small-l": "csrnet_l_small"}
 

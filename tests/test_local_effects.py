@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffretouch.colour.lab import srgb_to_lab
 from diffretouch.data.local_effects import EFFECTS, REGIONS, LocalEffectPhotos, local_effect, scene_regions
 from diffretouch.data.unpaired import UnpairedPhotos
-from diffretouch.metrics import delta_e76, srgb_to_lab
+from diffretouch.metrics import delta_e76
 
 PHOTOS = Path(__file__).parent / "photos"
 

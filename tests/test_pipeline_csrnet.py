@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 
 from diffretouch import CSRNet, CSRNetL, CSRNetPipeline, DiffRetouchPipeline
+from diffretouch.colour.prophoto import srgb_to_prophoto
 from diffretouch.colour_map import map_colours
 from diffretouch.pipelines.pipeline_csrnet import CSRNetOutput, condition_thumbnail
 from diffretouch.pipelines.pretrained import open_pipeline
-from diffretouch.prophoto import srgb_to_prophoto
 
 PHOTO = Path(__file__).parent / "photos" / "gb82_flowers-lossless.jpg"
 

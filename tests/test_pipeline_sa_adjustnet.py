@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 
 from diffretouch import SAAdjustNetPipeline, cli
+from diffretouch.colour.lab import srgb_to_lab
 from diffretouch.data.local_effects import local_effect
-from diffretouch.metrics import delta_e76, srgb_to_lab
+from diffretouch.metrics import delta_e76
 
 from .test_sa_adjustnet import photo, tiny_network
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffretouch.colour import linear_to_srgb, srgb_to_linear
 from diffretouch.data.paired import PairedPhotos
-from diffretouch.data.simulated_experts import to_linear, to_srgb
 from diffretouch.data.unpaired import UnpairedPhotos
 from diffretouch.data.verify import verify
 
@@ -50,7 +50,7 @@ def test_names_sizes_and_files(folder):
 
 
 def stops(by):
-    return lambda x: to_srgb(to_linear(x) * np.float32(2**by))
+    return lambda x: linear_to_srgb(srgb_to_linear(x) * np.float32(2**by))
 
 
 MISMATCHES = [  # what one side went through, and what is said of it

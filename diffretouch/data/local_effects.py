@@ -9,13 +9,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from diffretouch.colour.lab import lab_to_srgb, srgb_to_lab
 from diffretouch.data.crops import as_chw
 from diffretouch.data.order import EpochOrder
 from diffretouch.data.photo_names import named
 from diffretouch.data.square_views import SquareView
 from diffretouch.data.thumbnails import Thumbnails, first_readable, photo_paths
-from diffretouch.lab import lab_to_srgb
-from diffretouch.metrics import srgb_to_lab
 from diffretouch.pixels import shrink
 from diffretouch.regions import guided_filter
 

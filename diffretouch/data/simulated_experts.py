@@ -8,22 +8,13 @@ All randomness comes from the generator that is passed in.
 import numpy as np
 import torch
 
+from diffretouch import colour
 from diffretouch.attributes import attribute_labels, measure_attributes
+from diffretouch.colour import linear_to_srgb, srgb_to_linear
 
-LUMA = np.float32([0.299, 0.587, 0.114])  # weights of (R,G,B), ITU-R BT.601
+LUMA = np.float32(colour.LUMA)
 
 MARGIN = np.float32(0.012)  # what targets keep from black and white: three levels of 255
-
-
-def to_linear(srgb):
-    """sRGB in [0,1] -> linear light (IEC 61966-2-1)."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((np.maximum(srgb, 0) + 0.055) / 1.055) ** 2.4).astype(np.float32)
-
-
-def to_srgb(linear):
-    """Linear light in [0,1] -> sRGB (IEC 61966-2-1)."""
-    encoded = 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055
-    return np.where(linear <= 0.0031308, 12.92 * linear, encoded).astype(np.float32)
 
 
 def with_black_point(crop, photo, rng):
@@ -67,7 +58,7 @@ def camera_input(photo, rng):
     x = np.linspace(-1, 1, width, dtype=np.float32)[None]
     slope_y, slope_x, vignette = rng.uniform(-0.12, 0.12), rng.uniform(-0.08, 0.08), rng.uniform(0, 0.15)
     light = 2.0 ** (exposure + slope_y * y + slope_x * x - vignette * (x * x + y * y) / 2)
-    image = to_srgb(np.clip(to_linear(photo) * light[..., None] * (2.0**gains).astype(np.float32), 0, 1))
+    image = linear_to_srgb(np.clip(srgb_to_linear(photo) * light[..., None] * (2.0**gains).astype(np.float32), 0, 1))
 
     metering = rng.uniform(0, 1) * (float((photo @ LUMA).mean()) - 0.45)
     image = _bent(image, rng.normal(0, 0.2, 5)) ** np.float32(2.0 ** max(sinking + metering, 0))

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from .simulated_experts import to_linear
+from diffretouch.colour import srgb_to_linear
 
 # Single pairs: FiveK's inputs differ from an expert's version by up to 0.25 in mean brightness.
 _PAIR_BRIGHTNESS, _SAME_PICTURE = 0.3, 0.5
@@ -86,7 +86,7 @@ def _compare(source, version, side=64):
     return {
         "input_brightness": a.mean(),
         "target_brightness": b.mean(),
-        "stops": np.log2((to_linear(b).mean() + 1e-4) / (to_linear(a).mean() + 1e-4)),
+        "stops": np.log2((srgb_to_linear(b).mean() + 1e-4) / (srgb_to_linear(a).mean() + 1e-4)),
         "contrast": (b.mean(-1).std() + 1e-3) / (a.mean(-1).std() + 1e-3),
         "colour": (np.ptp(b, -1).mean() + 1e-3) / (np.ptp(a, -1).mean() + 1e-3),
         "psnr": error(a),

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from diffretouch.metrics import srgb_to_lab
+from diffretouch.colour.lab import srgb_to_lab
 from diffretouch.pixels import shrink
 
 PICTURE_SIZE = 384  # long side, px

@@ -7,6 +7,8 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from einops import rearrange
 
+from diffretouch.colour import LUMA
+
 from .slice_apply import slice_apply
 
 
@@ -99,7 +101,7 @@ class Guide(nn.Module):
 
 def _handles(pivot, step=0.25):
     """What one unit of light, contrast (about the pivot), warmth and colour adds to an affine transform, (4,3,4)."""
-    eye, none, luma = torch.eye(3), torch.zeros(3, 1), torch.tensor([[0.299, 0.587, 0.114]])
+    eye, none, luma = torch.eye(3), torch.zeros(3, 1), torch.tensor([LUMA])
     light, contrast = torch.cat([eye, none], 1), torch.cat([eye, none - pivot], 1)
     warmth = torch.cat([torch.diag(torch.tensor([1.0, 0.0, -1.0])), none], 1)
     colour = torch.cat([eye - luma, none], 1)

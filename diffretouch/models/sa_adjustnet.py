@@ -17,8 +17,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from transformers import ResNetConfig, ResNetModel
 
-from diffretouch.lab import lab_to_srgb
-from diffretouch.metrics import srgb_to_lab
+from diffretouch.colour.lab import lab_to_srgb, srgb_to_lab
 from diffretouch.regions import guided_fit
 
 # ResNet-50 without its last stage, which the hypercolumn does not use: 256, 512 and 1024 channels at strides 4, 8, 16.

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 
+from diffretouch.colour import LUMA
+
 LATENT_CHANNELS = 4
 
 # Stable Diffusion 2.x with 7 input channels (latent ++ thumbnail), 8 output channels (noise ++ affine latent) and one
@@ -135,7 +137,7 @@ _PERCENTILES = (0.01, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
 def tone_statistics(thumbnail):
     """Nine percentiles of red, green, blue and luma: (B,3*f*f,h,w) folded thumbnail in [-1,1] -> (B,36)."""
     photo = thumbnail.unflatten(1, (3, -1)).flatten(2).float()
-    luma = (photo * photo.new_tensor([0.299, 0.587, 0.114])[:, None]).sum(1, keepdim=True)
+    luma = (photo * photo.new_tensor(LUMA)[:, None]).sum(1, keepdim=True)
     values = torch.cat([photo, luma], 1).sort(-1).values  # (B,4,pixels)
     at = [round(position * (values.shape[-1] - 1)) for position in _PERCENTILES]
     return values[..., at].flatten(1)

@@ -11,21 +11,13 @@ from functools import cache
 
 import numpy as np
 
+from diffretouch.colour import linear_to_srgb, srgb_to_linear
+
 _CHANNELS = {b"GRAY": 1, b"RGB ": 3, b"CMYK": 4}
 _PHOTO_CLASSES = (b"mntr", b"scnr", b"prtr", b"spac")
 _D65 = [0.3127, 0.3290, 1.0]
 _SRGB_PRIMARIES = [0.64, 0.33, 1.0, 0.30, 0.60, 1.0, 0.15, 0.06, 1.0]
 _ROWS = 1 << 20  # pixels that are converted at a time
-
-
-def _encode(linear):
-    size = np.abs(linear)
-    return np.copysign(np.where(size <= 0.0031308, size * 12.92, 1.055 * size ** (1 / 2.4) - 0.055), linear)
-
-
-def _decode(encoded):
-    size = np.abs(encoded)
-    return np.copysign(np.where(size <= 0.04045, size / 12.92, ((size + 0.055) / 1.055) ** 2.4), encoded)
 
 
 def _undated(profile):
@@ -70,7 +62,7 @@ def cicp_profile(primaries, transfer):
         return None
     if primaries not in chromaticities:
         raise ValueError(f"colour primaries {primaries} (ITU-T H.273) are not supported")
-    curve = _decode(np.linspace(0, 1, 1024)).astype(np.float32)
+    curve = srgb_to_linear(np.linspace(0, 1, 1024)).astype(np.float32)
     return _undated(cms_profile("rgb", whitepoint=_D65, primaries=chromaticities[primaries], transferfunction=curve))
 
 
@@ -130,7 +122,7 @@ def to_srgb(pixels, profile):
     def strip(rows):
         linear = _transform(rows, profile, _linear_srgb(), channels, 3)
         # Rounded white points tint greys by 1e-5: a grey photo stays exactly grey.
-        return _encode(np.repeat(linear[..., 1:2], 3, 2) if channels == 1 else linear)
+        return linear_to_srgb(np.repeat(linear[..., 1:2], 3, 2) if channels == 1 else linear)
 
     return _in_strips(strip, pixels, 3)
 
@@ -144,7 +136,7 @@ def from_srgb(pixels, profile):
     channels = profile_channels(profile)
 
     def strip(rows):
-        return _transform(_decode(rows).astype(np.float32), _linear_srgb(), profile, 3, channels)
+        return _transform(srgb_to_linear(rows).astype(np.float32), _linear_srgb(), profile, 3, channels)
 
     return _in_strips(strip, pixels, channels)
 
@@ -157,7 +149,7 @@ def _lattice():
 def is_srgb(profile):
     """Whether an RGB profile is one of the sRGBs (to 0.001 in linear light): its values need no conversion."""
     lattice = _lattice()
-    return bool(np.abs(_decode(to_srgb(lattice, profile)) - _decode(lattice)).max() < 1e-3)
+    return bool(np.abs(srgb_to_linear(to_srgb(lattice, profile)) - srgb_to_linear(lattice)).max() < 1e-3)
 
 
 def is_bounded(profile):

@@ -1,6 +1,8 @@
 """ProPhoto RGB with a plain gamma of 1.8, the space of some released weights' inputs."""
 
-import torch
+from diffretouch.colour import srgb_to_linear
+
+from .lab import matrix_product
 
 # Linear sRGB (D65) -> linear ProPhoto RGB (D50), by way of CIE XYZ and the Bradford adaptation.
 _FROM_SRGB = (
@@ -20,10 +22,5 @@ def srgb_to_prophoto(image):
     Returns:
         `torch.Tensor`: of the same shape and dtype; [0,1] stays in [0,1].
     """
-    size = image.abs()
-    linear = torch.where(size <= 0.04045, size / 12.92, ((size + 0.055) / 1.055) ** 2.4) * image.sign()
-    red, green, blue = linear.unbind(-3)
-    # Sums instead of a matrix product: those may run in TF32.
-    rows = [row[0] * red + row[1] * green + row[2] * blue for row in _FROM_SRGB]
-    wide = torch.stack(rows, -3)
+    wide = matrix_product(_FROM_SRGB, srgb_to_linear(image))
     return wide.abs() ** (1 / 1.8) * wide.sign()

@@ -1,0 +1,29 @@
+"""Colour, once: luma and the sRGB curve here, for arrays and tensors; CIELAB and ProPhoto RGB beside."""
+
+import numpy as np
+
+LUMA = (0.299, 0.587, 0.114)  # weights of sRGB-encoded (R,G,B), ITU-R BT.601
+
+
+def srgb_to_linear(encoded):
+    """sRGB -> linear light (IEC 61966-2-1), of any shape, array or tensor.
+
+    Colours outside the gamut keep their place: the curve is mirrored for negative values (as in CSS Color 4 and
+    scRGB) and carried on beyond 1.
+    """
+    size = abs(encoded)
+    return _where(size <= 0.04045, encoded / 12.92, _signed(((size + 0.055) / 1.055) ** 2.4, encoded))
+
+
+def linear_to_srgb(linear):
+    """Linear light -> sRGB, the inverse of `srgb_to_linear`."""
+    size = abs(linear).clip(0.0031308)  # the power's slope is infinite at 0
+    return _where(abs(linear) <= 0.0031308, linear * 12.92, _signed(1.055 * size ** (1 / 2.4) - 0.055, linear))
+
+
+def _where(condition, a, b):
+    return np.where(condition, a, b) if isinstance(a, np.ndarray) else a.where(condition, b)
+
+
+def _signed(size, like):
+    return np.copysign(size, like) if isinstance(size, np.ndarray) else size.copysign(like)
