@@ -1,0 +1,235 @@
+"""A three-dimensional colour lookup table, applied to photos."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import PIL.Image
+import torch
+
+from diffretouch.kernels import flat, in_threads, kernel, strips, write_strip
+from diffretouch.pixels import as_float, as_photos, check_strength
+
+from .cube import LARGEST, SMALLEST
+from .files import read_lut, write_lut
+from .lookup import look_up
+
+INTERPOLATIONS = ("tetrahedral", "trilinear")
+
+
+@dataclass
+class LutError:
+    """How far the table's photo is from the pipeline's, both clamped to [0,1], on the photo it was baked from.
+
+    Args:
+        mean, max (`float`): difference of a channel in levels of 255.
+        delta_e (`float`): mean CIE 1976 colour difference.
+        exact (`bool`): the retouch is one colour function, so that the error is interpolation alone; else it is also
+            what no lookup table can hold, the difference between places.
+    """
+
+    mean: float
+    max: float
+    delta_e: float
+    exact: bool
+
+    def __str__(self):
+        why = "interpolation alone" if self.exact else "interpolation, and local changes that no table can hold"
+        return f"mean {self.mean:.2f}, worst {self.max:.1f} levels of 255, dE76 {self.delta_e:.2f} ({why})"
+
+
+@dataclass
+class Lut3D:
+    """A three-dimensional colour lookup table.
+
+    Args:
+        table (`numpy.ndarray`): (N,N,N,3) float32, N in 2..256: `table[b, g, r]` is the colour (R, G, B) that becomes
+            of the node with these indices. Values are not limited to [0,1]: what is clamped is the result.
+        domain_min, domain_max (3 `float`): the colours of the first and the last node of each channel. Colours beyond
+            are taken to the domain's edge.
+        title (`str`): one line, for files.
+        error ([`LutError`], *optional*): of a baked table.
+    """
+
+    table: np.ndarray
+    domain_min: tuple = (0.0, 0.0, 0.0)
+    domain_max: tuple = (1.0, 1.0, 1.0)
+    title: str = ""
+    error: LutError | None = field(default=None, compare=False)
+
+    def __post_init__(self):
+        self.table = np.ascontiguousarray(self.table, np.float32)
+        size = len(self.table) if self.table.ndim else 0
+        if self.table.shape != (size, size, size, 3) or not SMALLEST <= size <= LARGEST:
+            raise ValueError(
+                f"`table` must have shape (N,N,N,3) with N in {SMALLEST}..{LARGEST}, got {self.table.shape}."
+            )
+        if not np.isfinite(self.table).all():
+            raise ValueError("`table` must be finite, got NaN or infinite colours.")
+        self.domain_min, self.domain_max = (
+            tuple(float(v) for v in edge) for edge in (self.domain_min, self.domain_max)
+        )
+        edges = np.array([self.domain_min, self.domain_max]) if len(self.domain_min) == len(self.domain_max) else None
+        if edges is None or edges.shape != (2, 3) or not np.isfinite(edges).all() or (edges[0] >= edges[1]).any():
+            raise ValueError(
+                "`domain_min` and `domain_max` must be three finite numbers each, the first smaller, got "
+                f"{self.domain_min} and {self.domain_max}."
+            )
+
+    @property
+    def size(self):
+        """Nodes on an edge."""
+        return len(self.table)
+
+    def __eq__(self, other):
+        if not isinstance(other, Lut3D):
+            return NotImplemented
+        same_domain = (self.domain_min, self.domain_max) == (other.domain_min, other.domain_max)
+        return same_domain and self.title == other.title and np.array_equal(self.table, other.table)
+
+    def at_strength(self, strength):
+        """The table of a weaker (0: the photo as it is) or stronger (up to 2) look."""
+        check_strength(strength)
+        nodes = lut_nodes(self.size, self.domain_min, self.domain_max).reshape(self.table.shape)
+        return Lut3D(nodes + np.float32(strength) * (self.table - nodes), self.domain_min, self.domain_max, self.title)
+
+    def apply(self, image, *, interpolation="tetrahedral", out=None):
+        """Look up every pixel of a photo, in strips and threads.
+
+        Args:
+            image: one photo: a PIL image, an (H,W,3) array of uint8, uint16 or float in [0,1], also memory-mapped, or
+                a (3,H,W) float tensor in [0,1].
+            interpolation (`str`): "tetrahedral" (four nodes; greys depend on the table's greys alone) or "trilinear"
+                (eight nodes).
+            out (array, *optional*): written to instead of a new array, for array input; it may be `image` itself.
+
+        Returns:
+            The photo in the form it came: PIL image, array of the same dtype, or float32 tensor. Integers are rounded
+            and limited to their range; floats are not limited.
+        """
+        if interpolation not in INTERPOLATIONS:
+            raise ValueError(f"`interpolation` must be one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}.")
+        photo = one_photo(image)
+        batched = getattr(image, "ndim", 3) == 4
+        if torch.is_tensor(photo):
+            source = photo.detach().float().cpu()
+            result = torch.empty_like(source)
+            self._apply(source.permute(1, 2, 0).numpy(), result.permute(1, 2, 0).numpy(), interpolation)
+            result = result.to(photo.device)
+            return result[None] if batched else result
+        if out is None:
+            result = np.empty(photo.shape, photo.dtype.newbyteorder("="))
+        elif out.shape != np.shape(image) or out.dtype != photo.dtype or not out.flags.writeable:
+            raise ValueError(
+                f"`out` must be a writeable {photo.dtype} array {np.shape(image)}, got {out.dtype} {out.shape}."
+            )
+        else:
+            result = out[0] if batched else out
+            if np.may_share_memory(photo, result) and photo.ctypes.data != result.ctypes.data:
+                raise ValueError("`out` must be `image` itself or lie apart from it, got one that partly overlaps it.")
+        self._apply(photo, result, interpolation)
+        if isinstance(image, PIL.Image.Image):
+            return PIL.Image.fromarray(result)
+        return out if out is not None else result[None] if batched else result
+
+    def _apply(self, photo, result, interpolation):
+        white = 1.0 if photo.dtype.kind == "f" else float(np.iinfo(photo.dtype).max)
+        integer, edge = photo.dtype.kind != "f", self.size - 1
+        low, high = np.array(self.domain_min), np.array(self.domain_max)
+        table = np.zeros((self.size**3, 4), np.float32)  # a fourth lane, so that a node is one vector
+        table[:, :3] = self.table.reshape(-1, 3) * np.float32(white)
+        scale, offset = (edge / (high - low) / white).astype(np.float32), (-low * edge / (high - low))
+        name = photo.dtype.newbyteorder("=").name
+        compiled = kernel(
+            look_up,
+            *((name, 1, True), (name, 1, False), ("float32", 1, True), "int64", ("float32", 1, True)),
+            *(("float32", 1, True), "boolean", "float32", "float32", "float32"),
+        )
+        limits = (0.5, 0.0, white) if integer else (0.0, -np.inf, np.inf)
+        constants = (
+            *(table.reshape(-1), self.size, scale, offset.astype(np.float32)),
+            *(interpolation == "tetrahedral", *(np.float32(limit) for limit in limits)),
+        )
+
+        def work(rows):
+            write_strip(result, rows, lambda numbers: compiled(flat(photo[rows]), numbers, *constants))
+
+        in_threads(work, strips(*photo.shape[:2]))
+
+    def save(self, path, *, overwrite=False):
+        """Write a `.cube` file (Adobe Cube LUT 1.0: red runs fastest), which grading software reads.
+
+        Raises:
+            ValueError: the name does not end in .cube.
+            FileExistsError: the file exists and `overwrite` is not given.
+            OSError: it cannot be written; then there is no half file.
+        """
+        write_lut(self, path, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path):
+        """Read a three-dimensional `.cube` file: comments, DOMAIN_MIN and _MAX, LUT_3D_INPUT_RANGE, any line ends.
+
+        Raises:
+            ValueError: the file is no 3-D `.cube` file, or not a whole one: it names the line where it can.
+            OSError: it cannot be read.
+        """
+        return cls(*read_lut(path))
+
+    def hald(self, level=8, dtype=np.uint16):
+        """This look as a Hald image (level**3, level**3, 3) uint8, uint16 or float32, for software without `.cube`."""
+        _check_hald(level, dtype)
+        return _as_levels(self.apply(hald_identity(level, np.float32)), np.dtype(dtype))
+
+    @classmethod
+    def from_hald(cls, image, title=""):
+        """The look that a Hald image holds: what any software made of `hald_identity`.
+
+        Args:
+            image: one photo in any form that `apply` takes, square with a side of level**3, level 2 to 16.
+        """
+        photo = one_photo(image)
+        photo = photo.detach().float().cpu().permute(1, 2, 0).numpy() if torch.is_tensor(photo) else photo
+        level = round(photo.shape[0] ** (1 / 3))
+        if photo.shape[:2] != (level**3, level**3) or not 2 <= level <= 16:
+            raise ValueError(
+                f"`image` must be a Hald image, square with a side of level**3 (level 2 to 16), got {photo.shape[:2]}."
+            )
+        return cls(as_float(np.ascontiguousarray(photo)).reshape(level**2, level**2, level**2, 3), title=title)
+
+
+def lut_nodes(size, domain_min=(0, 0, 0), domain_max=(1, 1, 1)):
+    """The colours of a table's nodes, (size**3, 3) float32: red runs fastest, then green, then blue."""
+    axes = [np.linspace(low, high, size) for low, high in zip(domain_min, domain_max, strict=True)]
+    blue, green, red = np.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
+    return np.stack([red, green, blue], -1).reshape(-1, 3).astype(np.float32)
+
+
+def hald_identity(level=8, dtype=np.uint16):
+    """The Hald image that changes nothing, (level**3, level**3, 3): retouch it anywhere, then `Lut3D.from_hald`.
+
+    Args:
+        level (`int`): 2 to 16; the table has level**2 nodes on an edge.
+        dtype: uint8, uint16 or float32.
+    """
+    _check_hald(level, dtype)
+    return _as_levels(lut_nodes(level**2).reshape(level**3, level**3, 3), np.dtype(dtype))
+
+
+def _check_hald(level, dtype):
+    if isinstance(level, bool) or not isinstance(level, (int, np.integer)) or not 2 <= level <= 16:
+        raise ValueError(f"`level` must be an integer in 2..16, got {level!r}.")
+    if np.dtype(dtype) not in (np.uint8, np.uint16, np.float32):
+        raise TypeError(f"`dtype` must be uint8, uint16 or float32, got {np.dtype(dtype)}.")
+
+
+def _as_levels(colours, dtype):
+    if dtype == np.float32:
+        return colours
+    return np.rint(np.clip(colours, 0, 1) * np.iinfo(dtype).max).astype(dtype)
+
+
+def one_photo(image):
+    photos = as_photos(image)
+    if len(photos) != 1:
+        raise ValueError(f"`image` must be one photo, got {len(photos)}.")
+    return photos[0]
