@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures the bundled models once more: every figure in diffretouch/weights/*/README.md that does not need another
-# training. PHOTOS is the folder that they were trained from (the 47 photos left out are measured), INPUTS and TARGETS
+# training. PHOTOS is the folder that they were trained from (the 59 photos left out are measured), INPUTS and TARGETS
 # the 13 pairs of MIT-Adobe FiveK. Markdown, JSON and a page each come to OUTPUT in 6 minutes of one CPU core; a stopped
 # run goes on.
 #   training/recipes/cards.sh PHOTOS INPUTS TARGETS OUTPUT
