@@ -15,10 +15,10 @@ def settings(**others):
 def test_says_what_was_done():
     args = settings(learning_rate=1e-3, expert=None, rendering="a|b")
     text = model_card(args, steps=4, data={"photos": 7}, losses={"pixel": 0.25}, figures={"slope/contrast": 0.9},
-                      processes=2, parameters=12345)  # fmt: skip
+                      processes=2, parameters=12345, frozen=678)  # fmt: skip
     card = ModelCard(text)
     assert card.data.library_name == "diffusers" and "photo-retouching" in card.data.tags
-    for said in ("4 of 9 steps of 12 pairs", "12,345 parameters", '"photos": 7', "| pixel | 0.25 |",
+    for said in ("4 of 9 steps of 12 pairs", "12,345 parameters (678 of them", '"photos": 7', "| pixel | 0.25 |",
                  "| slope/contrast | 0.900 |", "| `learning_rate` | 0.001 |", "a\\|b", "torch "):  # fmt: skip
         assert said in text
     assert "`expert`" not in text

@@ -82,6 +82,12 @@ def test_trains_and_saves_a_pipeline(autoencoder, tmp_path, monkeypatch):
     assert [row["step"] for row in rows] == list(range(1, 7))
     assert set(rows[0]) == {"step", "lr", "latent", "pixel", "attribute", "contrastive", "obedience"}
     assert [p.name for p in checkpoints(tmp_path / "out")] == [f"checkpoint-{n}" for n in (2, 4, 6)]
+    # over one token, queries and keys mean nothing: not moved, and said
+    name = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_{}.weight".format
+    first, last = (load_file(tmp_path / "out" / f"checkpoint-{n}" / "model.safetensors") for n in (2, 6))
+    assert [torch.equal(first[name(x)], last[name(x)]) for x in "qkv"] == [True, True, False]
+    settings = json.loads((tmp_path / "out" / "checkpoint-6" / "step.json").read_text())["settings"]
+    assert f"{settings['frozen_parameters']:,} of them" in (tmp_path / "out" / "README.md").read_text()
     pipe = DiffRetouchPipeline.from_pretrained(tmp_path / "out")
     pipe.set_progress_bar_config(disable=True)
     assert pipe(torch.rand(3, 40, 30), output_type="pt").images.shape == (1, 3, 40, 30)

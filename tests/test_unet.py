@@ -9,6 +9,7 @@ from diffretouch.models.unet import (
     SMALL_UNET,
     attribute_tokens,
     denoise,
+    freeze_dead_attention,
     seen_photo,
     tone_statistics,
     unet_thumbnail,
@@ -129,6 +130,21 @@ def test_four_tokens_are_weighed_by_place_one_is_not():
         places = 5 * torch.randn(1, 64, 8)
         added = attention(places, attribute_tokens(torch.rand(1, 4), width))
         assert (added.std(1).max() > 1e-3) == varies
+
+
+@pytest.mark.parametrize("config", [{}, {"only_cross_attention": True}, {"cross_attention_dim": 8}])
+def test_what_is_frozen_is_what_has_no_effect(config):
+    """In float64 a dead weight's gradient is rounding; every other weight moves the output. Four tokens: none dead."""
+    unet = tiny_unet(**config).double()
+    freeze_dead_attention(unet)
+    frozen = {name for name, p in unet.named_parameters() if not p.requires_grad}
+    unet.requires_grad_(True)
+    c = torch.tensor([[0.3, -0.5, 0.2, 0.9], [-0.7, 0.1, 0.4, 0.6]], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    seen = (torch.randn(2, n, 8, 8, generator=generator, dtype=torch.float64) for n in (4, 3))
+    sum(part.square().sum() for part in denoise(unet, *seen, 500, c)).backward()
+    dead = {name for name, p in unet.named_parameters() if p.grad.abs().max() < 1e-12}
+    assert frozen == dead and bool(frozen) == (unet.config.cross_attention_dim == 4)
 
 
 def test_thumbnail():

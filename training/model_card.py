@@ -10,7 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError
 _VERSIONS = ("torch", "diffusers", "accelerate", "transformers")
 
 
-def model_card(args, *, steps, data, losses, figures=None, processes=1, parameters=None):
+def model_card(args, *, steps, data, losses, figures=None, processes=1, parameters=None, frozen=0):
     """The text of `README.md`.
 
     Args:
@@ -21,6 +21,7 @@ def model_card(args, *, steps, data, losses, figures=None, processes=1, paramete
         figures (`dict`, *optional*): of the last validation.
         processes (`int`): that trained together.
         parameters (`int`, *optional*): of the model.
+        frozen (`int`): how many of them were not trained.
     """
     import diffretouch
 
@@ -29,6 +30,8 @@ def model_card(args, *, steps, data, losses, figures=None, processes=1, paramete
     rows = [f"| `{key}` | {_cell(value)} |" for key, value in sorted(vars(args).items()) if value is not None]
     versions = [f"{name} {version(name)}" for name in _VERSIONS]
     size = f" of {parameters:,} parameters" if parameters else ""
+    if frozen:
+        size += f" ({frozen:,} of them, to which one token gives no effect, were left as they were)"
     text = [
         f"---\n{head.to_yaml()}\n---\n",
         "# A DiffRetouch model\n",

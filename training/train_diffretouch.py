@@ -27,7 +27,14 @@ from diffretouch.losses import (
     snr_weights,
 )
 from diffretouch.models.affine_grid import AffineGridHead
-from diffretouch.models.unet import LATENT_CHANNELS, SMALL_UNET, build_retouch_unet, denoise, unet_thumbnail
+from diffretouch.models.unet import (
+    LATENT_CHANNELS,
+    SMALL_UNET,
+    build_retouch_unet,
+    denoise,
+    freeze_dead_attention,
+    unet_thumbnail,
+)
 from diffretouch.perceptual import Lpips
 from diffretouch.pipelines.pipeline_csrnet import CSRNetPipeline
 from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
@@ -152,6 +159,7 @@ class RetouchModel(torch.nn.Module):
     def __init__(self, unet, grid_head=None):
         super().__init__()
         self.unet, self.grid_head = unet, grid_head
+        freeze_dead_attention(unet)
 
     def forward(self, latents, view, photo, timesteps, c, stride=1):
         """-> model output for the scheduler (B,4,h,w), every n-th pixel of the retouched photo, not clamped, the grid.
@@ -395,6 +403,7 @@ def main(argv=None):
     teacher = load_teacher(args.teacher).to(accelerator.device) if args.teacher else None
     ema = EMAModel(model.parameters(), decay=args.ema_decay, use_ema_warmup=True, power=3 / 4)
     parameters = sum(p.numel() for p in model.parameters())
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
 
     # 2. Optimizer and schedule
     share = scheduled_share(args.lr_scheduler, args.lr_warmup_steps, args.max_train_steps)
@@ -402,7 +411,7 @@ def main(argv=None):
     ema.to(accelerator.device)
 
     # 3. Resume, and data from there on
-    settings = vars(args)
+    settings = vars(args) | {"frozen_parameters": frozen}
     going_on = args.resume_from_checkpoint
     first_step = resume(going_on, output_dir, accelerator, ema, settings) if going_on else 0
     with accelerator.main_process_first():
@@ -443,7 +452,8 @@ def main(argv=None):
             written = save_checkpoint(output_dir, done, accelerator, ema, args.checkpoints_total_limit, settings)
             if accelerator.is_main_process:
                 card = model_card(args, steps=done, data=photos.describe(), losses=means, figures=figures,
-                                  processes=accelerator.num_processes, parameters=parameters)  # fmt: skip
+                                  processes=accelerator.num_processes, parameters=parameters,
+                                  frozen=frozen)  # fmt: skip
                 with ema_weights(accelerator.unwrap_model(model), ema) as trained:
                     pipe = build_pipeline(trained, vae, scheduler, args, statistics)
                     written = save_pipeline(pipe, output_dir, card) and written

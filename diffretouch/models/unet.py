@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
 
 from diffretouch.colour import LUMA
 
@@ -76,6 +77,23 @@ def build_retouch_unet(base, *, cross_attention_dim=4):
         elif not name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
             raise ValueError(f"`base` has {name} of shape {tuple(weight.shape)}, expected {tuple(own[name].shape)}.")
     return unet
+
+
+def freeze_dead_attention(unet: UNet2DConditionModel) -> None:
+    """Leave out of training what one attribute token leaves without effect.
+
+    Softmax over a single key is 1, whatever the query and the key are: `to_q`, `to_k` and the norm before them get
+    nothing but rounding as gradient, of which Adam makes full steps, other ones on every processor. With four tokens
+    they have a meaning and stay as they are.
+    """
+    if unet.config.cross_attention_dim != 4:
+        return
+    for block in unet.modules():
+        if isinstance(block, BasicTransformerBlock):
+            for norm, attention in ((block.norm1, block.attn1), (block.norm2, block.attn2)):
+                if attention.is_cross_attention:
+                    for dead in (norm, attention.to_q, attention.to_k):
+                        dead.requires_grad_(False)
 
 
 # c is small beside the UNet's features: at its own size it is learned from late (training/README.md).
