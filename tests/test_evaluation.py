@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import re
@@ -82,7 +83,7 @@ def test_report(folders):
     assert "The targets themselves clip" in table
     assert "Not computed: FID: needs 100 photos" in table and "as the files are; 30x24 px" in table
     assert "Not computed: to expert: needs 5 results, there are 2" in table
-    assert ev.report_markdown(report).count("| matched |") == 1
+    assert ev.report_markdown(report).count("| matched |") == 3  # the means, and the differences of two measures
     assert ev.evaluate_pairs(tiny_pipeline(), found, seed=3) == report
 
 
@@ -109,6 +110,40 @@ def test_every_method_in_one_run(experts):
         np.testing.assert_allclose(row["labels y 2 steps"]["c"], label, atol=6e-4)
     table = ev.report_table(report)
     assert table.count("expertC  ") == 1 and "all experts" in table and "[1, 2] steps" in table
+
+
+def test_differences_and_formats(experts):
+    """The paired differences are those of the rows; every format says the same numbers."""
+    found = ev.expert_pairs(*experts)
+    peers, _ = ev.peer_methods(["autocontrast", "curve"])
+    report = ev.evaluate_pairs(tiny_pipeline(), found, peers=peers, against="input")
+    spread = report["uncertainty"]["mean"]["autocontrast"]["psnr"]
+    per_photo = [
+        np.mean([r["autocontrast"]["psnr"] - r["input"]["psnr"] for r in report["photos"] if r["photo"].startswith(p)])
+        for p in ("a0001", "a0002")
+    ]
+    assert spread["n"] == 2 and spread["difference"] == pytest.approx(np.mean(per_photo))
+    bounds = scipy.stats.ttest_1samp(per_photo, 0).confidence_interval(0.95)
+    np.testing.assert_allclose([spread["low"], spread["high"]], bounds)
+    own = report["uncertainty"]["experts"]["expertB"]["curve"]["delta_e76"]
+    rows = [row["curve"]["delta_e76"] for row in report["photos"] if row["expert"] == "expertB"]
+    assert own["sd"] == pytest.approx(np.std(rows, ddof=1)) and own["mean"] == pytest.approx(np.mean(rows))
+    table, latex = ev.report_table(report), ev.report_latex(report)
+    assert "from input" in table and "[" + f"{bounds.low:.2f}, {bounds.high:.2f}]" in table
+    value = f"{report['mean']['autocontrast']['psnr']:.2f}"
+    assert value + ("~" if bounds.low <= 0 <= bounds.high else " ") in table
+    assert latex.count(r"\\") == 1 + 4 + 4 * 5 and r"\textbf{" in latex and r"curve$^{\dagger}$ & " in latex
+    body = [line for line in latex.splitlines() if not line.startswith("%")]
+    assert re.fullmatch(r"\\begin\{tabular\}\{lr+\}", body[0]) and not re.search(r"(?<!\\)[%_#]", "".join(body))
+    lines = list(csv.DictReader(ev.report_csv(report).splitlines()))
+    assert len(lines) == len(found) * 5
+    for line in lines:
+        row = next(r for r in report["photos"] if (r["photo"], r["expert"]) == (line["photo"], line["expert"]))
+        assert float(line["psnr"]) == row[line["method"]]["psnr"] and line["oracle"] == str(
+            int(line["method"] in ("matched", "curve"))
+        )
+    with pytest.raises(ValueError, match="`against` must be one of input, autocontrast.*got 'x'"):
+        ev.evaluate_pairs(tiny_pipeline(), found, peers=peers, against="x")
 
 
 def test_labels(experts, tmp_path):
@@ -238,7 +273,9 @@ def test_data_protocols():
     assert "do not compare" in ev.describe_data(photos[1:], "fivek-upe")["split"]
     assert "do not compare" in ev.describe_data(photos, "fivek-480p")["split"]
     assert ev.describe_data(photos, "fivek-csrnet", "sRGB PNG")["rendering_stated_by"] == "user"
-    assert pairs.describe_sizes([(720, 480), (480, 853)], "fivek-480p") == "720x480 to 480x853 px"
+    assert pairs.describe_sizes([(720, 480), (480, 853)], "fivek-480p") == (
+        "long side 720 to 853 px, short side 480 px (1 landscape, 1 portrait)"
+    )
     assert pairs.describe_sizes([(512, 340)], "yan") == "512x340 px"
     assert "short side is 480 px: do not compare" in pairs.describe_sizes([(720, 480), (512, 340)], "fivek-480p")
     with pytest.raises(ValueError, match="`protocol` must be one of paired, simulated, fivek-upe"):

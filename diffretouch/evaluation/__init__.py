@@ -1,6 +1,7 @@
 """Evaluate retouching: metrics against experts' versions, other methods beside, controllability, one report."""
 
 from .controllability import controllability, step_table
+from .intervals import INTERVALS, paired_difference, uncertainty
 from .methods import (
     PEERS,
     PROTOCOLS,
@@ -27,10 +28,20 @@ from .pairs import (
 )
 from .report import evaluate_methods, evaluate_pairs, without_pictures
 from .runs import Cache, is_main_process, write_text
-from .tables import controllability_markdown, controllability_table, report_markdown, report_table
+from .tables import (
+    FORMATS,
+    controllability_markdown,
+    controllability_table,
+    report_csv,
+    report_latex,
+    report_markdown,
+    report_table,
+)
 
 __all__ = [
     "DATA_PROTOCOLS",
+    "FORMATS",
+    "INTERVALS",
     "PEERS",
     "PROTOCOLS",
     "Cache",
@@ -50,10 +61,13 @@ __all__ = [
     "is_main_process",
     "load_pair",
     "pair_names",
+    "paired_difference",
     "peer_methods",
     "pipeline_method",
     "read_labels",
     "read_names",
+    "report_csv",
+    "report_latex",
     "report_markdown",
     "report_sections",
     "report_table",
@@ -61,6 +75,7 @@ __all__ = [
     "simulated_pairs",
     "slider_sheets",
     "step_table",
+    "uncertainty",
     "untouched",
     "without_pictures",
     "write_page",

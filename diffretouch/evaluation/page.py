@@ -14,11 +14,14 @@ from .pictures import ERROR_SCALE, HEAT, curves_svg, data_uri, histogram_svg
 from .runs import write_text
 from .tables import (
     COLUMNS,
-    LEGEND,
+    best_values,
+    comparison_rows,
     controllability_rows,
     controllability_sentences,
     describe_run,
+    noise_marks,
     step_rows,
+    table_notes,
     table_rows,
 )
 
@@ -68,9 +71,6 @@ figcaption b { color: var(--ink) }
 )
 _ORACLE = '<span class="oracle">oracle</span>'  # beside every name that saw the target
 
-# In these columns the largest blind value is the best, in those the smallest; the others have no best.
-_HIGHER, _LOWER = ("psnr", "ssim"), ("delta_e76", "delta_e2000", "lpips", "fid", "expert_distance")
-
 
 def write_page(path, sections, *, title="diffretouch evaluate"):
     """Write sections, (heading, HTML) each, as one page, whole or not at all.
@@ -106,20 +106,20 @@ def _report_tables(report):
     blocks = {}
     for expert, *rest in rows:
         blocks.setdefault(expert, []).append(rest)
-    parts = []
+    parts, best, noise = [], best_values(report), noise_marks(report)
     for expert, block in blocks.items():
-        best = _best(columns, block, report)
         lines = ""
         for name, values, meaning in block:
             cells = "".join(
-                f"<td{' class=best' if (name, c) in best else ''}>{v}</td>"
+                f"<td{' class=best' * ((expert, name, c) in best)}>{v}{'~' * ((expert, name, c) in noise)}</td>"
                 for c, v in zip(columns, values, strict=True)
             )
             mark = _ORACLE if report["methods"][name]["oracle"] else ""
             lines += f"<tr><td>{escape(name)}{mark}</td>{cells}<td class=text>{escape(meaning)}</td></tr>"
         head = f"<tr><th>{escape(expert or 'method')}</th>{heads}<th class=text>what it is</th></tr>"
         parts.append(f'<div class="scroll"><table>{head}{lines}</table></div>')
-    notes = [*describe_run(report), *(f"{LEGEND[c]}." for c in columns if c in LEGEND)]
+    parts += [_table(heads, lines) for heads, lines in comparison_rows(report)]
+    notes = [*describe_run(report), *table_notes(report, columns)]
     notes.append("Green: the best that does not see the target. Oracle: sees it.")
     return "".join(parts) + "".join(f"<p>{escape(note)}</p>" for note in notes)
 
@@ -128,11 +128,12 @@ def _best(columns, block, report):
     """(method, column) of the best blind value in each column that has one."""
     best = set()
     for k, column in enumerate(columns):
-        if column not in (*_HIGHER, *_LOWER):
+        direction = COLUMNS[column][2]
+        if not direction:
             continue
         blind = [(float(v[k]), name) for name, v, _ in block if v[k] != "-" and not report["methods"][name]["oracle"]]
         if blind:
-            value = (max if column in _HIGHER else min)(blind)[0]
+            value = (max if direction > 0 else min)(blind)[0]
             best |= {(name, column) for v, name in blind if v == value}
     return best
 

@@ -292,8 +292,17 @@ def describe_data(pairs, protocol=None, rendering=None):
 
 def describe_sizes(sizes, protocol="paired"):
     """What a report says of the photos' sizes (width, height), and whether they are the protocol's."""
-    smallest, largest = (choose(sizes, key=lambda size: size[0] * size[1]) for choose in (min, max))
-    text = f"{smallest[0]}x{smallest[1]}" + (f" to {largest[0]}x{largest[1]}" if smallest != largest else "") + " px"
+    if len(set(sizes)) == 1:
+        text = "{}x{} px".format(*sizes[0])
+    else:
+        spans = []
+        for name, choose in (("long", max), ("short", min)):
+            lengths = sorted({choose(size) for size in sizes})
+            spans.append(f"{name} side {lengths[0]}" + f" to {lengths[-1]}" * (len(lengths) > 1) + " px")
+        kinds = {"landscape": 0, "portrait": 0, "square": 0}
+        for width, height in sizes:
+            kinds["landscape" if width > height else "portrait" if width < height else "square"] += 1
+        text = f"{', '.join(spans)} ({', '.join(f'{count} {kind}' for kind, count in kinds.items() if count)})"
     side = DATA_PROTOCOLS[protocol].side
     if side and any({"short": min, "long": max}[side[0]](size) != side[1] for size in sizes):
         text += f"; the protocol's {side[0]} side is {side[1]} px: do not compare with published rows"

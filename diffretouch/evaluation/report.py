@@ -17,6 +17,7 @@ from diffretouch.metrics import (
     ssim,
 )
 
+from .intervals import INTERVALS, LEVEL, has_scipy, uncertainty
 from .methods import retouch_methods, untouched
 from .pairs import Pair, describe_data, describe_sizes, load_pair
 from .pictures import picture
@@ -45,15 +46,16 @@ def evaluate_pairs(pipe, pairs, *, seed=0, steps=None, best_of=1, peers=(), **se
     pairs = [Pair(*pair) for pair in pairs]
     counts = list(steps) if isinstance(steps, (list, tuple)) else [steps]
     labels = bool(pairs) and all(pair.label is not None or pair.simulated is not None for pair in pairs)
-    methods = [untouched(), *(peer for peer in peers if not peer.oracle)]
+    own = []
     for name, one in pipes.items():
         for count in counts:
             model = f" {name}" if len(pipes) > 1 else ""
             taken = f" {count or one.config.default_steps} steps" if len(counts) > 1 else ""
-            methods += retouch_methods(
-                one, suffix=model + taken, seed=seed, steps=count, best_of=best_of, labels=labels
-            )
-    methods += [peer for peer in peers if peer.oracle]
+            own += retouch_methods(one, suffix=model + taken, seed=seed, steps=count, best_of=best_of, labels=labels)
+    blind, oracles = ([peer for peer in peers if peer.oracle == sees] for sees in (False, True))
+    methods = [untouched(), *blind, *own, *oracles]
+    if own:
+        settings["against"] = settings.get("against") or own[0].name
     report = evaluate_methods(methods, pairs, **settings)
     used = [count or one.config.default_steps for one in pipes.values() for count in counts]
     used = list(dict.fromkeys(used))
@@ -73,6 +75,8 @@ def evaluate_methods(
     pictures=0,
     cache=None,
     missing=None,
+    against=None,
+    interval="t",
     device="cpu",
 ):
     """Measure methods on pairs.
@@ -89,17 +93,26 @@ def evaluate_methods(
         pictures (`int`): keep small pictures, error maps and histograms of the first so many pairs, for `write_page`.
         cache ([`Cache`], *optional*): where results are kept and found again.
         missing (`dict`): method -> why it could not be run, to be recorded.
+        against (`str`, *optional*): the method that the others are compared with, photo by photo; the first by
+            default (of `evaluate_pairs`, the first model at c = 0).
+        interval (`str`): of that comparison, "t" or "bootstrap", see `paired_difference`.
         device (`str`): where the methods run, to be recorded.
 
     Returns:
         `dict`: `photos` (a row per pair), `mean` and, with several experts, `experts` (means by method), `methods`,
-        `missing` (metric or method -> reason), `data`, `weights` (metric -> SHA-256, 16 digits), `versions`.
+        `uncertainty` (`against`, `interval`, `level`, and blocks as of `mean` and `experts`: see
+        [`diffretouch.evaluation.intervals.uncertainty`]), `missing` (metric or method -> reason), `data`, `weights`
+        (metric -> SHA-256, 16 digits), `versions`.
     """
     pairs = [Pair(*pair) for pair in pairs]
     if not pairs:
         raise ValueError("`pairs` must hold at least one pair.")
     if len({method.name for method in methods}) != len(methods):
         raise ValueError(f"`methods` must have different names, got {', '.join(m.name for m in methods)}.")
+    if against is not None and against not in {method.name for method in methods}:
+        raise ValueError(f"`against` must be one of {', '.join(m.name for m in methods)}, got {against!r}.")
+    if interval not in INTERVALS:
+        raise ValueError(f"`interval` must be one of {', '.join(INTERVALS)}, got {interval!r}.")
     data, missing = describe_data(pairs, protocol, rendering), dict(missing or {})
     count = len({pair.source for pair in pairs})
     measures, features = _measures(csrnet_lab, lpips_weights, fid_weights, count, missing)
@@ -127,10 +140,19 @@ def evaluate_methods(
         "weights": {name: digest[:16] for name, digest in weights.items()},
         "versions": versions(device),
     }
+    against = against or names[0]
+    better = {column: direction for column, (*_, direction) in COLUMNS.items()}
+    if not has_scipy():
+        missing["intervals"] = "need SciPy: pip install scipy"
+    report["uncertainty"] = {"against": against, "interval": interval, "level": LEVEL}
+    report["uncertainty"]["mean"] = uncertainty(rows, names, better, against, interval=interval)
     if data["experts"]:
+        own_rows = {expert: [row for row in rows if row["expert"] == expert] for expert in data["experts"]}
+        report["uncertainty"]["experts"] = {
+            expert: uncertainty(own, names, better, against, interval=interval) for expert, own in own_rows.items()
+        }
         report["experts"] = {
-            expert: {name: _mean([row[name] for row in rows if row["expert"] == expert]) for name in names}
-            for expert in data["experts"]
+            expert: {name: _mean([row[name] for row in own]) for name in names} for expert, own in own_rows.items()
         }
     for row in rows:
         for name in names:

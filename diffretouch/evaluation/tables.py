@@ -1,19 +1,24 @@
 """Reports as tables: text for terminals, Markdown for model cards."""
 
+import csv
+import io
+
 from diffretouch.attributes import ATTRIBUTES
 
-# Column of the tables -> (title, decimals); in the report by the same names.
+from .intervals import INTERVALS, within_noise
+
+# Column of the tables -> (title, decimals, 1 if higher is better, -1 if lower is, 0); in the report by the same names.
 COLUMNS = {
-    "psnr": ("PSNR dB", 2),
-    "ssim": ("SSIM", 3),
-    "delta_e76": ("dE76", 2),
-    "delta_e2000": ("dE2000", 2),
-    "lpips": ("LPIPS", 3),
-    "fid": ("FID", 1),
-    "structure": ("structure", 3),
-    "clipping": ("clip %", 2),
-    "expert_distance": ("to expert", 2),
-    "csrnet_lab": ("CSRNet Lab", 2),
+    "psnr": ("PSNR dB", 2, 1),
+    "ssim": ("SSIM", 3, 1),
+    "delta_e76": ("dE76", 2, -1),
+    "delta_e2000": ("dE2000", 2, -1),
+    "lpips": ("LPIPS", 3, -1),
+    "fid": ("FID", 1, -1),
+    "structure": ("structure", 3, 0),
+    "clipping": ("clip %", 2, 0),
+    "expert_distance": ("to expert", 2, -1),
+    "csrnet_lab": ("CSRNet Lab", 2, -1),
 }
 LEGEND = {
     "delta_e76": "dE76 is also the mean L2 in Lab of Yan et al. and SA-AdjustNet",
@@ -26,17 +31,83 @@ LEGEND = {
 }
 
 
+COMPARED = ("psnr", "delta_e76")  # the columns whose differences the tables spell out
+
+
 def table_rows(report):
     """(columns, [(expert, method, values, meaning)]) of a report."""
-    blocks = {"": report["mean"], **report.get("experts", {})}
     columns = [c for c in COLUMNS if any(c in mean for mean in report["mean"].values())]
     rows = []
-    for expert, means in blocks.items():
-        title = expert or ("all experts" if len(blocks) > 1 else "")
+    for title, means, _ in _blocks(report):
         for name, mean in means.items():
             values = [f"{mean[c]:.{COLUMNS[c][1]}f}" if c in mean else "-" for c in columns]
             rows.append((title, name, values, report["methods"][name]["meaning"]))
     return columns, rows
+
+
+def _blocks(report):
+    """(title, means by method, uncertainty by method) of all pairs and of each expert's."""
+    experts = report.get("experts", {})
+    spreads = report["uncertainty"]
+    yield "all experts" if experts else "", report["mean"], spreads["mean"]
+    for expert, means in experts.items():
+        yield expert, means, spreads["experts"][expert]
+
+
+def noise_marks(report):
+    """{(expert, method, column)} of the means that may as well be those of the method that is compared against."""
+    return {
+        (title, name, column)
+        for title, _, spreads in _blocks(report)
+        for name, measures in spreads.items()
+        for column, spread in measures.items()
+        if within_noise(spread)
+    }
+
+
+def best_values(report):
+    """{(expert, method, column)} of the best that do not see the target, where a column has a better side."""
+    columns, rows = table_rows(report)
+    best = set()
+    for expert in dict.fromkeys(expert for expert, *_ in rows):
+        for k, column in enumerate(columns):
+            blind = [
+                (float(values[k]) * COLUMNS[column][2], name)
+                for title, name, values, _ in rows
+                if title == expert and values[k] != "-" and not report["methods"][name]["oracle"]
+            ]
+            if blind and COLUMNS[column][2]:
+                best |= {(expert, name, column) for value, name in blind if value == max(blind)[0]}
+    return best
+
+
+def comparison_rows(report):
+    """(heads, rows of cells) of each `COMPARED` column: spread, difference, interval, p and wins over all pairs."""
+    spreads = report["uncertainty"]
+    for column in COMPARED:
+        name, decimals, _ = COLUMNS[column]
+        heads = [
+            name,
+            "mean",
+            "SD",
+            f"from {spreads['against']}",
+            f"{spreads['level']:.0%} interval",
+            "p",
+            "better on",
+        ]
+        rows = []
+        for method, measures in spreads["mean"].items():
+            spread = measures[column]
+            cells = [method, f"{spread['mean']:.{decimals}f}"]
+            cells.append("-" if spread["sd"] is None else f"{spread['sd']:.{decimals}f}")
+            cells.append(f"{spread['difference']:+.{decimals}f}" if "difference" in spread else "-")
+            if "low" in spread:
+                cells.append(f"[{spread['low']:.{decimals}f}, {spread['high']:.{decimals}f}]")
+                cells.append("< 0.001" if spread["p"] < 0.001 else f"{spread['p']:.3f}")
+            else:
+                cells += ["-", "-"]
+            rows.append([*cells, f"{spread['wins']} of {spread['n']}" if "wins" in spread else "-"])
+        yield heads, rows
 
 
 def describe_run(report):
@@ -60,19 +131,41 @@ def describe_run(report):
     return [*lines, ", ".join(settings) + ".", *missing, targets]
 
 
+def table_notes(report, columns):
+    """What the columns and marks of a table mean."""
+    spreads = report["uncertainty"]
+    photos = next(iter(spreads["mean"].values()))["psnr"]["n"]
+    marked = f"its paired {spreads['level']:.0%} interval of the difference from {spreads['against']} holds 0"
+    notes = [
+        f"~ within noise: {marked} ({photos} photos, {INTERVALS[spreads['interval']]}, each comparison by itself)"
+    ]
+    notes = [*notes * bool(noise_marks(report)), *(LEGEND[c] for c in columns if c in LEGEND)]
+    return [f"{note}." for note in notes]
+
+
 def report_table(report):
     """The means as a table of text, with what was run, what the columns mean, and what was not computed and why."""
     columns, rows = table_rows(report)
+    marks = noise_marks(report)
     width = max(10, *(len(name) for _, name, _, _ in rows))
     lines, block = [], None
     for expert, name, values, meaning in rows:
         if expert != block:
             block = expert
-            heads = " ".join(f"{COLUMNS[c][0]:>{_width(c)}}" for c in columns)
-            lines += [""] * bool(lines) + [f"{expert or 'protocol':{width}} {heads}"]
-        cells = " ".join(f"{v:>{_width(c)}}" for v, c in zip(values, columns, strict=True))
-        lines.append(f"{name:{width}} {cells}   {meaning}")
-    lines += ["", *describe_run(report), *(f"{LEGEND[c]}." for c in columns if c in LEGEND)]
+            heads = " ".join(f"{COLUMNS[c][0]:>{_width(c)}} " for c in columns)
+            lines += [""] * bool(lines) + [f"{expert or 'protocol':{width}} {heads}".rstrip()]
+        cells = " ".join(
+            f"{v:>{_width(c)}}{'~' if (expert, name, c) in marks else ' '}"
+            for v, c in zip(values, columns, strict=True)
+        )
+        lines.append(f"{name:{width}} {cells}  {meaning}")
+    for heads, rows in comparison_rows(report):
+        widths = [max(len(row[k]) for row in [heads, *rows]) for k in range(len(heads))]
+        lines.append("")
+        for first, *rest in [heads, *rows]:
+            cells = "  ".join(f"{cell:>{w}}" for cell, w in zip(rest, widths[1:], strict=True))
+            lines.append(f"{first:{max(width, widths[0])}}  {cells}")
+    lines += ["", *describe_run(report), *table_notes(report, columns)]
     return "\n".join(lines)
 
 
@@ -83,12 +176,84 @@ def _width(column):
 def report_markdown(report):
     """The same as Markdown, for model cards."""
     columns, rows = table_rows(report)
+    marks = noise_marks(report)
     several = len({expert for expert, *_ in rows}) > 1
     heads = ["expert"] * several + ["method"] + [COLUMNS[c][0] for c in columns] + ["what it is"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for expert, name, values, meaning in rows:
+        # A bare ~ may strike through
+        values = [v + r"\~" * ((expert, name, c) in marks) for v, c in zip(values, columns, strict=True)]
         lines.append(f"| {' | '.join([expert] * several + [name, *values, meaning])} |")
-    return "\n".join([*lines, "", *describe_run(report), *(f"{LEGEND[c]}." for c in columns if c in LEGEND)])
+    for heads, rows in comparison_rows(report):
+        lines += ["", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+        lines += [f"| {' | '.join(row)} |" for row in rows]
+    notes = [note.replace("~", r"\~", 1) for note in table_notes(report, columns)]
+    return "\n".join([*lines, "", *describe_run(report), *notes])
+
+
+def report_latex(report):
+    """The means as a LaTeX table (booktabs), the best blind value of each column bold; what was run as comments."""
+    columns, rows = table_rows(report)
+    marks, best = noise_marks(report), best_values(report)
+    lines = [f"% {line}" for line in [*describe_run(report), *table_notes(report, columns)]]
+    arrows = {1: r" $\uparrow$", -1: r" $\downarrow$", 0: ""}
+    heads = " & ".join(_latex(COLUMNS[c][0]) + arrows[COLUMNS[c][2]] for c in columns)
+    lines += [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule", rf"Method & {heads} \\"]
+    block = None
+    for expert, name, values, _ in rows:
+        if expert != block:
+            block = expert
+            lines.append(r"\midrule")
+            if expert:
+                lines.append(rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{{_latex(expert)}}} \\")
+        cells = []
+        for value, column in zip(values, columns, strict=True):
+            key = (expert, name, column)
+            value = rf"\textbf{{{value}}}" if key in best else value
+            cells.append(value + r"\rlap{$^{\sim}$}" * (key in marks))
+        oracle = r"$^{\dagger}$" * report["methods"][name]["oracle"]
+        lines.append(rf"{_latex(name)}{oracle} & {' & '.join(cells)} \\")
+    lines += [r"\bottomrule", r"\end{tabular}", r"% $^{\dagger}$: an oracle, it sees the target"]
+    return "\n".join(lines)
+
+
+def _latex(text):
+    for sign in "\\&%$#_{}":  # the backslash first
+        text = text.replace(sign, {"\\": "/"}.get(sign, "\\" + sign))
+    return text
+
+
+def report_csv(report):
+    """The measures themselves, a row for every photo (and expert) and method."""
+    first = next(iter(report["methods"]))
+    measures = [c for c in (*COLUMNS, "target_clipping") if c in report["photos"][0][first]]
+    text = io.StringIO()
+    write = csv.writer(text, lineterminator="\n").writerow
+    write(
+        ["photo", "expert", "method", "oracle", "width", "height", *measures, *(f"c_{a}" for a in ATTRIBUTES), "seed"]
+    )
+    for row in report["photos"]:
+        for name, method in report["methods"].items():
+            own = row[name]
+            figures = [own.get(m, "") for m in measures]
+            asked = own.get("c", [""] * len(ATTRIBUTES))
+            write(
+                [
+                    row["photo"],
+                    row["expert"],
+                    name,
+                    int(method["oracle"]),
+                    *own["size"],
+                    *figures,
+                    *asked,
+                    own.get("seed", ""),
+                ]
+            )
+    return text.getvalue().rstrip("\n")
+
+
+# `--format` -> what writes it; "table" is also what the terminal shows
+FORMATS = {"table": report_table, "markdown": report_markdown, "latex": report_latex, "csv": report_csv}
 
 
 def controllability_table(report):

@@ -1,0 +1,95 @@
+"""How sure a difference is: paired comparisons of methods over photos, with intervals, p and wins (SciPy)."""
+
+import numpy as np
+
+LEVEL = 0.95
+INTERVALS = {
+    "t": "Student's t interval and test",
+    "bootstrap": "bootstrap interval (BCa, 9999 draws) and sign-flip permutation test",
+}
+
+
+def uncertainty(rows, names, metrics, against, *, interval="t") -> dict:
+    """The spread over photos of every method's measures, and its paired difference from another method.
+
+    What is drawn at random are the photos: several experts' versions of one photo count as their mean.
+
+    Args:
+        rows: of a report's `photos`, one a pair.
+        names: of the methods in them.
+        metrics: dict from a measure to 1 (higher is better), -1 (lower is better) or 0 (neither).
+        against (`str`): the method that the others are compared with.
+        interval (`str`): of `INTERVALS`.
+
+    Returns:
+        `dict`: method -> metric -> `mean`, `sd` (None for one photo), `n`, and for all others than `against` what
+        `paired_difference` says of it.
+    """
+    values = {name: {m: photo_means(rows, name, m) for m in metrics if m in rows[0][name]} for name in names}
+    result = {}
+    for name in names:
+        result[name] = {}
+        for metric, own in values[name].items():
+            spread = {"mean": own.mean().item(), "n": len(own)}
+            spread["sd"] = own.std(ddof=1).item() if len(own) > 1 else None
+            if name != against:
+                spread |= paired_difference(own - values[against][metric], metrics[metric], interval=interval)
+            result[name][metric] = spread
+    return result
+
+
+def photo_means(rows, name, metric):
+    """One value a photo, in the order of the rows: the mean over the experts' versions of it."""
+    by_photo = {}
+    for row in rows:
+        by_photo.setdefault(row["photo"], []).append(row[name][metric])
+    return np.array([np.mean(values) for values in by_photo.values()])
+
+
+def paired_difference(differences, better=1, *, interval="t") -> dict:
+    """What can be said of a mean difference, from one difference for each photo.
+
+    Args:
+        differences (`numpy.ndarray`): (n,).
+        better (`int`): 1 where a positive difference is a win, -1 where a negative one is, 0 for neither.
+        interval (`str`): of `INTERVALS`.
+
+    Returns:
+        `dict`: `difference` (mean), `wins` and `losses` (photos), and with SciPy and two photos or more `low`, `high`
+        (the interval of `LEVEL`) and `p`, two-sided, not corrected for the number of comparisons.
+    """
+    if interval not in INTERVALS:
+        raise ValueError(f"`interval` must be one of {', '.join(INTERVALS)}, got {interval!r}.")
+    result = {"difference": differences.mean().item()}
+    if better:
+        result |= {"wins": int((better * differences > 0).sum()), "losses": int((better * differences < 0).sum())}
+    if len(differences) < 2 or not has_scipy():
+        return result
+    if np.ptp(differences) == 0:  # no spread: nothing to test
+        same = result["difference"]
+        return {**result, "low": same, "high": same, "p": float(same == 0)}
+    from scipy import stats
+
+    if interval == "t":
+        test = stats.ttest_1samp(differences, 0)
+        bounds = test.confidence_interval(LEVEL)
+    else:
+        options = {"n_resamples": 9999, "rng": 0, "vectorized": True}
+        bounds = stats.bootstrap((differences,), np.mean, confidence_level=LEVEL, **options).confidence_interval
+        sides = (differences, np.zeros_like(differences))
+        mean = lambda x, y, axis: (x - y).mean(axis)  # noqa: E731
+        test = stats.permutation_test(sides, mean, permutation_type="samples", **options)
+    return {**result, "low": float(bounds.low), "high": float(bounds.high), "p": float(test.pvalue)}
+
+
+def has_scipy() -> bool:
+    try:
+        import scipy.stats  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def within_noise(spread) -> bool:
+    """Whether a difference of `uncertainty` may as well be none: its interval holds 0."""
+    return "low" in spread and spread["low"] <= 0 <= spread["high"]
