@@ -1,4 +1,11 @@
+import hypothesis
 import pytest
+
+# The same examples everywhere, however slow the machine is
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

@@ -243,7 +243,11 @@ def test_8_bits_stay_8_bits_where_they_are_rounded_but_once(exposure, options, d
 
 
 def test_8_bits_make_what_floats_make(pipe, tmp_path):
-    """Values that lie within 1e-5 of a rounding's edge may fall to its other side."""
+    """Of each value, the float result is what is rounded: only within 1e-5 of an edge may it fall to the other side.
+
+    The two ways round differently on the way (integers are scaled inside the colour matrix), and how the processor
+    contracts products and sums decides which of such values lie on an edge: how many do is nobody's promise.
+    """
     source = tmp_path / "in"
     source.mkdir()
     Image.open(PHOTOS[0]).save(source / "a.png")
@@ -254,10 +258,9 @@ def test_8_bits_make_what_floats_make(pipe, tmp_path):
         masks = regions and named_regions(regions, photo.pixels, settings.c)
         grid = pipe.predict_grid(photo.pixels, settings.c, regions=masks, generator=noise)
         result = pipe.apply_grid(photo.pixels, grid, regions=masks)
-        expected = np.rint(result.clip(0, 1) * 255)
         with Image.open(tmp_path / "out" / "a.png") as image:
-            off = np.abs(np.asarray(image) - expected)
-        assert off.max() <= 1 and (off > 0).mean() < (1e-4 if regions is None else 1e-9)
+            off = np.abs(np.asarray(image) - result.clip(0, 1).astype(np.float64) * 255)
+        assert off.max() <= 0.5 + 255e-5
 
 
 def test_bad_files_are_named_and_passed_by(pipe, tmp_path):
@@ -570,7 +573,7 @@ def test_killed_at_half_and_run_again(tmp_path):
 def test_ctrl_c_leaves_no_half_file(tmp_path):
     source, target = mixed_folder(tmp_path / "in"), tmp_path / "out"
     stopped = start(source, target, tmp_path / "report.jsonl", int(signal.SIGINT), 50)
-    stopped.communicate(timeout=60)
+    stopped.communicate(timeout=600)
     assert stopped.returncode == 130
     names = tree(target)
     assert 30 <= len(names) < 180 and not [name for name in names if name.endswith(".tmp")]

@@ -27,7 +27,7 @@ raise SystemExit("the loss is nan")
 def test_an_error_ends_the_data_workers_too():
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     program = [sys.executable, "-c", PROGRAM]
-    ended = subprocess.run(program, env=environment, capture_output=True, timeout=120, text=True)
+    ended = subprocess.run(program, env=environment, capture_output=True, timeout=600, text=True)
     assert ended.returncode == 1 and "the loss is nan" in ended.stderr
 
 

@@ -105,7 +105,7 @@ def test_damaged_exif_raises(block):
         metadata.parse_exif(block)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=400), st.sampled_from(["", "<", ">"]))
 def test_any_bytes_are_exif_or_raise_value_error(rubbish, order):
     block = rubbish

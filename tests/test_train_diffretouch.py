@@ -1,11 +1,13 @@
 """The training script as users start it: real processes, real checkpoints, a real kill."""
 
+import contextlib
 import json
 import math
 import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -168,44 +170,76 @@ os.write(1, f"processes: {PartialState().num_processes}\\n".encode())  # whole, 
 """
 
 
-def launch(program, *arguments, processes=1, machine=None):
+STARTED = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays():
+    """A test that fails or is interrupted leaves no training behind, which would wait for another for ever."""
+    yield
+    while STARTED:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(STARTED.pop().pid, signal.SIGKILL)
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def launch(program, *arguments, processes=1, machine=None, port=None, before=""):
     """The script in processes of its own, with the tiny UNet and the threads of this one; or as one of two machines"""
     command = [sys.executable]
     if processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    program.write_text(PROGRAM)
+    program.write_text(before + PROGRAM)
     threads = str(torch.get_num_threads())
     root = Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
     environment["ACCELERATE_USE_CPU"] = "true"
     if machine is not None:
-        of_two = {"RANK": machine, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "MASTER_PORT": 29631}
+        of_two = {"RANK": machine, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "MASTER_PORT": port}
         environment |= {"MASTER_ADDR": "127.0.0.1", **{key: str(value) for key, value in of_two.items()}}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*command, str(program), json.dumps(TINY_UNET), *arguments],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
+    STARTED.append(process)
+    return process
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=600):
+    """A bound for what hangs; how long a condition may take, no test says."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.05)
 
 
+KILLED = """
+import os, signal, sys
+def die(event, arguments):
+    if event == "os.rename" and os.fspath(arguments[1]).endswith("checkpoint-4"):
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(die)
+"""
+
+
 def test_killed_training_comes_back_bit_exact(autoencoder, tmp_path, monkeypatch):
-    killed = launch(tmp_path / "program.py", *arguments(autoencoder, tmp_path / "killed"))
+    """Killed when the second checkpoint is written but has no name yet: whatever the load, at that place."""
+    killed = launch(tmp_path / "program.py", *arguments(autoencoder, tmp_path / "killed"), before=KILLED)
     train(monkeypatch, autoencoder, tmp_path / "straight")
-    wait_for(lambda: (tmp_path / "killed" / "checkpoint-2").exists() or killed.poll() is not None)
-    killed.kill()
-    killed.communicate()
+    killed.communicate(timeout=600)
     assert killed.returncode == -signal.SIGKILL
+    assert [path.name for path in checkpoints(tmp_path / "killed")] == ["checkpoint-2"]
+    assert (tmp_path / "killed" / "checkpoint-4.tmp" / "step.json").exists()
     train(monkeypatch, autoencoder, tmp_path / "killed", "--resume_from_checkpoint", "latest")
     assert_same(state(tmp_path / "straight" / "checkpoint-6"), state(tmp_path / "killed" / "checkpoint-6"))
+    assert [row["step"] for row in log(tmp_path / "killed")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_sigterm_stops_with_a_checkpoint(autoencoder, tmp_path):
@@ -214,7 +248,7 @@ def test_sigterm_stops_with_a_checkpoint(autoencoder, tmp_path):
     lines = tmp_path / "out" / "log.jsonl"
     wait_for(lambda: lines.exists() and len(log(tmp_path / "out")) > 2 or process.poll() is not None)
     os.killpg(process.pid, signal.SIGTERM)  # as a terminal or a scheduler does: the data workers get it too
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors.decode()[-2000:]
     (checkpoint,) = checkpoints(tmp_path / "out")
     assert json.loads((checkpoint / "step.json").read_text())["step"] == len(log(tmp_path / "out"))
@@ -228,7 +262,7 @@ def test_two_processes_make_the_weights_of_one(autoencoder, tmp_path, monkeypatc
     half = arguments(autoencoder, tmp_path / "two", *more, "--train_batch_size", "2")
     two = launch(tmp_path / "program.py", *half, processes=2)
     train(monkeypatch, autoencoder, tmp_path / "one", *more, "--train_batch_size", "4")
-    output, errors = two.communicate(timeout=240)
+    output, errors = two.communicate(timeout=600)
     assert two.returncode == 0, errors.decode()[-3000:]
     assert output.decode().count("processes: 2") == 2
     weights, other = (load_file(tmp_path / n / "checkpoint-3" / "model.safetensors") for n in ("one", "two"))
@@ -252,11 +286,12 @@ def test_machines_without_a_common_disk(autoencoder, tmp_path, monkeypatch):
     folders = [tmp_path / "machine0" / "out", tmp_path / "machine1" / "out"]
 
     def run(*more):
+        port = free_port()
         machines = [
-            launch(tmp_path / f"program{n}.py", *arguments(autoencoder, folder, *more), machine=n)
+            launch(tmp_path / f"program{n}.py", *arguments(autoencoder, folder, *more), machine=n, port=port)
             for n, folder in enumerate(folders)
         ]
-        return [(*machine.communicate(timeout=120), machine.returncode) for machine in machines]
+        return [(*machine.communicate(timeout=600), machine.returncode) for machine in machines]
 
     ends = run(*batch)
     assert [code for *_, code in ends] == [0, 0], ends[0][1].decode()[-2000:]
