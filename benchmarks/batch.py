@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT))  # also from a checkout that is not installed
 
 from diffretouch.batch import plan_batch, processors, retouch_batch  # noqa: E402
 from diffretouch.photo import load_photo, save_photo  # noqa: E402
+from diffretouch.photo.write_options import WriteOptions  # noqa: E402
 from diffretouch.pipelines.pretrained import open_pipeline  # noqa: E402
 from diffretouch.settings import Settings, resolved, seed_of  # noqa: E402
 
@@ -61,7 +62,7 @@ def one_by_one(pipe, tasks, settings, stages):
 
 
 def in_batch(pipe, tasks, settings, jobs):
-    for row in retouch_batch(pipe, tasks, settings, overwrite=True, jobs=jobs):
+    for row in retouch_batch(pipe, tasks, settings, WriteOptions(overwrite=True), jobs=jobs):
         if row["status"] != "done":
             raise SystemExit(f"{row['photo']}: {row['error']}")
 

@@ -38,6 +38,8 @@ _PUBLIC = {
     "Settings": "settings",
     "plan_batch": "batch",
     "retouch_batch": "batch",
+    "run_batch": "batch",
+    "WriteOptions": "photo.write_options",
     "fit_preset": "fitting",
     "DiffRetouchPipeline": "pipelines.pipeline_diffretouch",
     "DiffRetouchOutput": "pipelines.pipeline_diffretouch",

@@ -24,10 +24,12 @@ from diffretouch.batch import (
     exposed,
     plan_batch,
     retouch_batch,
+    run_batch,
     series_brightness,
     series_target,
 )
 from diffretouch.photo import icc, load_photo, save_photo
+from diffretouch.photo.write_options import WriteOptions
 from diffretouch.regions import named_regions
 from diffretouch.settings import Settings, read_preset, resolved, seed_of, settings_of, sidecar_path
 
@@ -63,7 +65,9 @@ def settings_for(pipe, **values):
 
 
 def run(pipe, plan, settings, **options):
-    return {row["photo"]: row for row in retouch_batch(pipe, plan.tasks, settings, **options)}
+    """With the options of writing and of the batch together."""
+    written = WriteOptions(**{name: options.pop(name) for name in vars(WriteOptions()).keys() & options.keys()})
+    return {row["photo"]: row for row in retouch_batch(pipe, plan.tasks, settings, written, **options)}
 
 
 def tree(folder):
@@ -323,7 +327,7 @@ def test_photos_that_the_model_cannot_take_fail_alone(pipe, folder, tmp_path):
 
 
 def test_a_file_larger_than_the_room_comes_in_alone(pipe, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("diffretouch.batch._PIXELS_INSIDE", 1000)
+    monkeypatch.setattr("diffretouch.batch.stream._PIXELS_INSIDE", 1000)
     rows = run(pipe, plan_batch(folder, tmp_path / "out"), settings_for(pipe), jobs=3)
     assert {row["status"] for row in rows.values()} == {"done"} and len(rows) == 6
 
@@ -468,6 +472,31 @@ def test_reports_are_gone_on_with_after_a_kill(tmp_path):
         with pytest.raises(ValueError, match="no report"):
             Report(path, append=True)
         assert path.read_bytes() == content
+
+
+def test_a_whole_batch_is_one_call_and_is_gone_on_with(pipe, folder, tmp_path):
+    (folder / "broken.jpg").write_bytes(b"")
+    report, told, bars = tmp_path / "out" / "report.jsonl", [], []
+
+    def progress(photos, description, total):
+        bars.append((description, total))
+        return photos
+
+    def again(**options):
+        plan = plan_batch(folder, tmp_path / "out")
+        return run_batch(pipe, plan, settings_for(pipe), report=report, tell=told.append, progress=progress, **options)
+
+    summary = again(consistent=True, options=WriteOptions(keep_metadata=False))
+    assert bars == [("Measuring", 7), ("Retouching", 7)]
+    assert all("exposure" in row for row in told if "error" not in row)
+    assert {"deep.tif", "sub/alpha.png"} <= {row["photo"] for row in told}
+    (tmp_path / "out" / "deep.tif").unlink()
+    summary = again(skip_existing=True)
+    assert (summary.done, summary.failed, summary.skipped) == (1, 1, 5)
+    rows = [json.loads(line) for line in report.read_text().splitlines()]
+    assert [row["status"] for row in rows].count("done") == 7 and len(rows) == 9  # those of before are told already
+    summary = again()
+    assert (summary.done, summary.failed) == (0, 7) and len(report.read_text().splitlines()) == 7
 
 
 def test_a_closed_batch_leaves_whole_files_and_no_threads(pipe, folder, tmp_path):

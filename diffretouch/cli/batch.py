@@ -1,7 +1,8 @@
 """Folders of photos: retouched, or learned from."""
 
-import os
 import sys
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -55,88 +56,79 @@ def batch(
     `accelerate launch -m diffretouch.cli batch IN OUT` splits the work over GPUs and machines, `torchrun
     --nproc_per_node 2 -m diffretouch.cli batch IN OUT` over processes without GPUs.
     """
-    from diffretouch.batch import Report, existing_results, plan_batch, remove_unfinished
+    from diffretouch.batch import join_processes, plan_batch, report_paths, run_batch
     from diffretouch.settings import sidecar_path
 
     c = options.given_sliders(colorfulness, contrast, temperature, brightness)
     settings, model = read_settings(
         like, preset, model, c, region=region, refine_regions=refine_regions, strength=strength, seed=seed, steps=steps
     )
-    background = options.colour(background)
+    written = options.write_options(quality, background, dither, srgb, strip_metadata, overwrite)
     plan = plan_batch(source, target, recursive=recursive, suffix=suffix, format=format)
-    existing = existing_results(plan.tasks)
-    if existing and not skip_existing and not overwrite:
+    if plan.existing and not skip_existing and not overwrite:
         raise typer.BadParameter(
-            f"{len(existing)} of {len(plan.tasks)} results exist, as {existing[0].target}: --skip-existing leaves "
-            "them, --overwrite replaces them.", param_hint="OUT"
+            f"{len(plan.existing)} of {len(plan.tasks)} results exist, as {plan.existing[0].target}: --skip-existing "
+            "leaves them, --overwrite replaces them.", param_hint="OUT"
         )  # fmt: skip
     if report is not None and not report.parent.is_dir() and report.parent != target:
         raise typer.BadParameter(f"the folder {report.parent} does not exist.", param_hint="--report")
-
-    from accelerate import PartialState
-    from accelerate.utils import gather_object
-
-    launched = int(os.environ.get("WORLD_SIZE", 1))
-    # Where there is nothing but a CPU, Accelerate must be told so: else every process takes itself for the only one
-    state = PartialState(cpu=True) if launched > 1 and find_device(device) == "cpu" else PartialState()
-    if state.num_processes != launched:
-        raise ValueError(f"{launched} processes were launched, but Accelerate sees {state.num_processes}.")
+    state = join_processes(find_device(device))
     first, several = state.is_main_process, state.num_processes > 1
-    if report is not None:
-        reports = [report.with_name(f"{report.stem}.{n}{report.suffix}") for n in range(state.num_processes)]
-        reports = reports if several else [report]
-        there = [path for path in reports if path.exists()]
-        if there and not skip_existing and not overwrite:
-            raise typer.BadParameter(f"{there[0]} exists: --skip-existing goes on with it.", param_hint="--report")
-        report = reports[state.process_index]
+    there = [path for path in report_paths(report, state.num_processes) if path.exists()] if report else []
+    if there and not skip_existing and not overwrite:
+        raise typer.BadParameter(f"{there[0]} exists: --skip-existing goes on with it.", param_hint="--report")
     if first:
         for note in plan.notes:
             say(f"Note: {note}")
         for sentence in plan.unread:
             say(f"Error: {sentence}")
-        bare = [task for task in existing if not sidecar_path(task.target).exists()]
+        bare = [task for task in plan.existing if not sidecar_path(task.target).exists()]
         if sidecar and bare and not overwrite:
             say(f"Note: {len(bare)} results that exist have no sidecar, as {bare[0].target}: they get none.")
-        remove_unfinished(plan.tasks)
-    state.wait_for_everyone()  # nobody writes before everybody has seen what is there
-    if several:
-        device = str(state.device) if device == "auto" else device
-    pipe = load_pipeline(model, device, progress=False)
-    complete = follow(settings, pipe, model)
-
-    series = None
-    if consistent:
-        with state.split_between_processes(list(plan.tasks)) as share:
-            values = _series(pipe, share, complete, jobs, batch_size, max_pixels, quiet=not first)
-        from diffretouch.batch import series_target
-
-        series = series_target(gather_object(values) if several else values)
-    left = {task.name for task in existing} if skip_existing and not overwrite else set()
-    if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
-    with state.split_between_processes([task for task in plan.tasks if task.name not in left]) as share:
-        *counts, notes = _run_batch(
-            pipe, share, complete, Report(report, append=skip_existing) if report else None,
-            [task for task in existing if task.name in left and first],
-            {"process": state.process_index, "processes": state.num_processes} if several else {}, quiet=not first,
-            overwrite=overwrite, jobs=jobs, batch_size=batch_size, quality=quality, dither=dither,
-            background=background, keep_profile=not srgb, keep_metadata=not strip_metadata, max_pixels=max_pixels,
-            sidecars=sidecar, series=series,
+    pipe = load_pipeline(model, str(state.device) if several and device == "auto" else device, progress=False)
+    settings = follow(settings, pipe, model)
+    with _telling(quiet=not first) as shown:
+        summary = run_batch(
+            pipe, plan, settings, written, report, skip_existing=skip_existing and not overwrite,
+            consistent=consistent, sidecars=sidecar, jobs=jobs, batch_size=batch_size, max_pixels=max_pixels, **shown,
         )  # fmt: skip
-    done, failed, seconds = map(sum, zip(*gather_object([counts]), strict=True)) if several else counts
-    seconds = seconds / state.num_processes
-    failed += len(plan.unread)
-    notes = gather_object(notes) if several else notes
     if first:
-        _tell(notes)
-        rate = f" in {seconds:.1f} s, {done / max(seconds, 1e-9):.2f} a second" if done else ""
+        _tell(summary.notes)
+        rate = f" in {summary.seconds:.1f} s, {summary.done / max(summary.seconds, 1e-9):.2f} a second"
         where = f" by {state.num_processes} processes" if several else ""
-        say(f"{done} retouched{where}{rate}; {len(left)} skipped, {failed} failed.")
+        say(f"{summary.done} retouched{where}{rate if summary.done else ''}; {summary.skipped} skipped, "
+            f"{summary.failed} failed.")  # fmt: skip
     if several:
         state.wait_for_everyone()  # the first that ends with an error makes the launcher stop the others
         state.destroy_process_group()
-    if failed:
+    if summary.failed:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _telling(quiet):
+    """-> what `run_batch` shows and tells, as it goes. A stop is told with what it leaves."""
+    import signal
+
+    from tqdm import tqdm
+
+    notes = []
+
+    def tell(row):
+        if row["status"] == "failed":
+            tqdm.write(f"Error: {row['photo']!r}: {row['error']}", file=sys.stderr)
+        notes.extend((row["photo"], note) for note in row.get("notes", ()))
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: between photos
+    try:
+        yield {"progress": partial(tqdm, unit="photo", disable=quiet or None, smoothing=0.1), "tell": tell}
+    except KeyboardInterrupt:
+        if not quiet:
+            _tell(notes)
+            say("Stopped. Every result that is there is whole; --skip-existing goes on.")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _tell(notes):
@@ -147,57 +139,6 @@ def _tell(notes):
     for note, about in names.items():
         others = f" and {len(about) - 1} more" if len(about) > 1 else ""
         say(f"Note: {min(about)!r}{others}: {note}")
-
-
-def _series(pipe, tasks, settings, jobs, batch_size, max_pixels, quiet):
-    from tqdm import tqdm
-
-    from diffretouch.batch import series_brightness
-
-    values = series_brightness(pipe, tasks, settings, jobs=jobs, batch_size=batch_size, max_pixels=max_pixels)
-    return list(tqdm(values, "Measuring", len(tasks), unit="photo", disable=quiet or None, leave=False))
-
-
-def _run_batch(pipe, tasks, settings, report, skipped, process, quiet, **call):
-    """Retouch, tell and report -> done, failed, seconds, [(name, note)]."""
-    import contextlib
-    import signal
-    import time
-
-    from tqdm import tqdm
-
-    from diffretouch.batch import retouch_batch
-
-    done, failed, notes = 0, 0, []
-    started = time.monotonic()
-    rows = retouch_batch(pipe, tasks, settings, **call)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: between photos
-    try:
-        with (
-            report or contextlib.nullcontext(),
-            contextlib.closing(rows),
-            tqdm(desc="Retouching", total=len(tasks), unit="photo", disable=quiet or None, smoothing=0.1) as bar,
-        ):
-            for task in skipped:
-                if report and task.name not in report.done:
-                    report.write({"photo": task.name, "status": "skipped", "result": str(task.target)} | process)
-            for row in rows:
-                if row["status"] == "failed":
-                    failed += 1
-                    bar.write(f"Error: {row['photo']!r}: {row['error']}", file=sys.stderr)
-                done += row["status"] == "done"
-                notes += [(row["photo"], note) for note in row.get("notes", ())]
-                if report:
-                    report.write(row | process)
-                bar.update()
-    except KeyboardInterrupt:
-        if not quiet:
-            _tell(notes)
-            say("Stopped. Every result that is there is whole; --skip-existing goes on.")
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    return done, failed, time.monotonic() - started, notes
 
 
 def learn(

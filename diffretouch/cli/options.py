@@ -63,6 +63,16 @@ def colour(name):
         raise typer.BadParameter(f"{name!r} is no colour: white, '#f0f0f0', ...", param_hint="--background") from error
 
 
+def write_options(quality, background, dither, srgb, strip_metadata, overwrite):
+    """What the options say on how results are written."""
+    from diffretouch.photo.write_options import WriteOptions
+
+    return WriteOptions(
+        overwrite=overwrite, quality=quality, dither=dither, background=colour(background), keep_profile=not srgb,
+        keep_metadata=not strip_metadata,
+    )  # fmt: skip
+
+
 def check_output(output, overwrite, *, photo=None, names=None, hint="--output"):
     """The output's folder must be there; the files `names` (the output alone, if None) must not, nor be the photo."""
     if not output.parent.is_dir():

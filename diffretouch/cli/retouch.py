@@ -62,7 +62,8 @@ def retouch(
     settings, model = read_settings(
         like, preset, model, c, region=region, refine_regions=refine_regions, strength=strength, seed=seed, steps=steps
     )
-    background, source = options.colour(background), open_photo(photo, max_pixels)
+    written_as = options.write_options(quality, background, dither, srgb, strip_metadata, overwrite)
+    source = open_photo(photo, max_pixels)
     wanted = open_photo(reference, max_pixels).pixels if reference else None
     bit_depth = depth_for(output, source)
     pipe = load_pipeline(model, device)
@@ -72,19 +73,8 @@ def retouch(
     results = _samples(pipe, source.pixels, complete, samples)
     for n, (result, path) in enumerate(zip(results, outputs, strict=True)):
         own = complete if complete.seed is None else replace(complete, seed=complete.seed + n)
-        save_photo(
-            exposed(result, own.exposure),
-            path,
-            like=source,
-            overwrite=overwrite,
-            quality=quality,
-            bit_depth=bit_depth,
-            dither=dither,
-            background=background,
-            keep_profile=not srgb,
-            keep_metadata=not strip_metadata,
-            description=own.to_json(),
-        )
+        pixels = exposed(result, own.exposure)
+        save_photo(pixels, path, like=source, bit_depth=bit_depth, description=own.to_json(), **vars(written_as))
         if sidecar:
             write_preset(replace(own, photo=photo.name), sidecar_path(path), overwrite=overwrite)
         print(path)

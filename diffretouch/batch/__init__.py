@@ -1,0 +1,26 @@
+"""Whole folders of photos: planned, retouched, reported, gone on with."""
+
+from .plan import Plan, Task, existing_results, plan_batch, remove_unfinished
+from .report import Report, report_paths
+from .run import Summary, join_processes, retouch_batch, run_batch
+from .series import exposed, series_brightness, series_target
+from .stream import processors, retouched_without_sliders
+
+__all__ = [
+    "Plan",
+    "Report",
+    "Summary",
+    "Task",
+    "existing_results",
+    "exposed",
+    "join_processes",
+    "plan_batch",
+    "processors",
+    "remove_unfinished",
+    "report_paths",
+    "retouch_batch",
+    "retouched_without_sliders",
+    "run_batch",
+    "series_brightness",
+    "series_target",
+]

@@ -1,0 +1,196 @@
+"""Whole folders: every photo once, read and written beside the model's work, whatever some of the files hold."""
+
+import os
+import time
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from diffretouch.photo import encoders, write_photo
+from diffretouch.photo.write_options import AS_THE_PHOTO
+from diffretouch.settings import read_preset, seed_of, sidecar_path
+
+from .plan import remove_unfinished
+from .report import Report, report_paths
+from .series import MOST_EXPOSURE, exposed, exposure_to, series_brightness, series_target
+from .stream import apply, stream
+
+
+def retouch_batch(pipe, tasks, settings, options=AS_THE_PHOTO, *, jobs=None, batch_size=8, max_pixels=300_000_000,
+                  sidecars=False, series=None):  # fmt: skip
+    """Retouch many photo files: read, sampled in batches and written at the same time, in bounded memory.
+
+    A file that cannot be read, retouched or written is told and passed by. Whatever ends the generator (also
+    `KeyboardInterrupt`), every result is whole or not there.
+
+    Args:
+        pipe: [`DiffRetouchPipeline`], or any pipeline with the call `(image, *, strength, output_type)`; colours
+            outside sRGB's gamut are kept where it has a method `retouch` that takes float32 and uint8 arrays, as
+            [`CSRNetPipeline`] has.
+        tasks: see `plan_batch`.
+        settings ([`Settings`]): complete, see `settings.resolved`; the seed of each photo is
+            `seed_of(name, settings.seed)`.
+        options ([`WriteOptions`]): how results are written. Without `overwrite`, those that are there count as
+            failures.
+        jobs (`int`, *optional*): threads that read, and as many that write. By default one per processor.
+        batch_size (`int`): the most photos in one pass of the model.
+        max_pixels (`int`): see `load_photo`.
+        sidecars (`bool`): also write the settings into a file beside each result: both appear, or neither.
+        series (`float`, *optional*): the brightness of a series, see `series_brightness`: every result is brought to
+            it, and all photos get the same noise.
+
+    Yields:
+        `dict`: for each photo, as it is finished: `photo` (its name), `status` ("done" or "failed"), then `result`
+        (the file), `seed`, `exposure` (of a series), `notes`, `read_seconds`, `write_seconds`; or `error`.
+    """
+
+    def finish(task, photo, retouch, own):
+        started, notes = time.perf_counter(), list(photo.notes)
+        result = apply(pipe, photo.pixels, retouch, own)
+        if series is not None:
+            exposure = exposure_to(series, result)
+            own = replace(own, exposure=exposure)
+            if abs(exposure) == MOST_EXPOSURE:
+                notes.append(f"Its exposure was moved by {exposure:+g} EV, the most that is: it is not the series'.")
+        result = exposed(result, own.exposure)
+        kind = encoders.SUFFIXES[task.target.suffix.lower()]
+        depth = min(photo.bit_depth, max(encoders.DEPTHS[kind]))
+        if depth < photo.bit_depth:
+            notes.append(f"{kind} holds {depth} bits a channel, the photo has {photo.bit_depth}.")
+        task.target.parent.mkdir(parents=True, exist_ok=True)
+        written = replace(options, quality=None) if kind in ("PNG", "TIFF") else options
+        with _sidecar(task, own, options.overwrite) if sidecars else nullcontext():
+            lost = write_photo(
+                result, task.target, like=photo, bit_depth=depth, description=own.to_json(), **vars(written)
+            )
+        if lost:
+            notes.append(f"{kind} could not hold {', '.join(lost)}.")
+        row = {"photo": task.name, "status": "done", "result": str(task.target), "seed": own.seed}
+        if series is not None:
+            row["exposure"] = round(exposure, 3)
+        return {**row, "notes": notes, "write_seconds": round(time.perf_counter() - started, 3)}
+
+    seeded = series is None and settings.seed is not None
+    seeds = (lambda name: seed_of(name, settings.seed)) if seeded else (lambda name: settings.seed)
+    # Whatever else happens to a photo would round its integers once more
+    alone = not (options.dither or options.background is not None or series is not None or settings.exposure)
+    yield from stream(pipe, tasks, settings, finish, seeds, jobs, batch_size, alone, max_pixels)
+
+
+@contextmanager
+def _sidecar(task, own, overwrite):
+    """The settings beside a result, under their name as soon as the result has its own; not if that fails.
+
+    A sidecar that is there is replaced if it is this photo's and its result is gone.
+    """
+    path, photo = sidecar_path(task.target), Path(task.name).name.encode("utf-8", "replace").decode()
+    overwrite = overwrite or (not os.path.lexists(task.target) and _photo_of(path) == photo)
+    if not overwrite and os.path.lexists(path):
+        raise ValueError(f"`overwrite` is False and {str(path)!r} exists.")
+    with encoders.new_file(path, overwrite) as file:
+        file.write((replace(own, photo=photo).to_json(indent=1) + "\n").encode())
+        file.flush()  # a full disk is noticed before the result has its name
+        yield
+
+
+def _photo_of(path):
+    try:
+        return read_preset(path).photo
+    except (OSError, ValueError):
+        return None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a batch did, over all of its processes.
+
+    Attributes:
+        done, failed, skipped: numbers of photos; folders that cannot be read count as failed.
+        seconds: of retouching, the mean of the processes.
+        notes: pairs (name of a photo, sentence).
+    """
+
+    done: int
+    failed: int
+    skipped: int
+    seconds: float
+    notes: tuple[tuple[str, str], ...]
+
+
+def join_processes(device):
+    """The group of processes that this one was launched in by Accelerate or torchrun, as accelerate's `PartialState`.
+
+    Args:
+        device (`str`): on "cpu", Accelerate must be told so: else every process takes itself for the only one.
+
+    Raises:
+        ValueError: the group is smaller than the launcher said.
+    """
+    from accelerate import PartialState
+
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    state = PartialState(cpu=True) if launched > 1 and device == "cpu" else PartialState()
+    if state.num_processes != launched:
+        raise ValueError(f"{launched} processes were launched, but Accelerate sees {state.num_processes}.")
+    return state
+
+
+def run_batch(pipe, plan, settings, options=AS_THE_PHOTO, report=None, *, skip_existing=False, consistent=False,
+              sidecars=False, jobs=None, batch_size=8, max_pixels=300_000_000, progress=None, tell=None):  # fmt: skip
+    """Do what a plan says, in all processes that were launched together, each with its share.
+
+    Every process calls this with a plan that it made before: nobody writes until all have come here.
+
+    Args:
+        pipe, settings, options, sidecars, jobs, batch_size, max_pixels: see `retouch_batch`.
+        plan ([`Plan`]): see `plan_batch`.
+        report (path, *optional*): a file with a line of JSON for each photo, see `report_paths`.
+        skip_existing (`bool`): go on where a batch was stopped: leave the results that the plan found, add to the
+            report. Without it they are replaced, or count as failures, as `options.overwrite` says.
+        consistent (`bool`): a series: one noise for all photos, exposures matched.
+        progress (*optional*): shows how far it is, called as tqdm is: `progress(photos, description, total)`.
+        tell (*optional*): called with every row of this process, as it is finished.
+
+    Returns:
+        [`Summary`]: the same in every process.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    state, progress = PartialState(), progress or (lambda photos, description, total: photos)
+    several = state.num_processes > 1
+    gather = gather_object if several else list
+    left = {task.name for task in plan.existing} if skip_existing else set()
+    process = {"process": state.process_index, "processes": state.num_processes} if several else {}
+    if state.is_main_process:
+        remove_unfinished(plan.tasks)
+    state.wait_for_everyone()
+    limits = {"jobs": jobs, "batch_size": batch_size, "max_pixels": max_pixels}
+
+    series = None
+    if consistent:
+        with state.split_between_processes(list(plan.tasks)) as share:
+            values = list(progress(series_brightness(pipe, share, settings, **limits), "Measuring", len(share)))
+        series = series_target(gather(values))
+    if report is not None:
+        report = report_paths(Path(report), state.num_processes)[state.process_index]
+        report.parent.mkdir(parents=True, exist_ok=True)
+    done, failed, notes, started = 0, 0, [], time.monotonic()
+    with (
+        Report(report, append=skip_existing) if report else nullcontext() as told,
+        state.split_between_processes([task for task in plan.tasks if task.name not in left]) as share,
+        closing(retouch_batch(pipe, share, settings, options, sidecars=sidecars, series=series, **limits)) as rows,
+    ):
+        for task in plan.existing if left and told and state.is_main_process else ():
+            if task.name not in told.done:
+                told.write({"photo": task.name, "status": "skipped", "result": str(task.target)} | process)
+        for row in progress(rows, "Retouching", len(share)):
+            done, failed = done + (row["status"] == "done"), failed + (row["status"] == "failed")
+            notes += [(row["photo"], note) for note in row.get("notes", ())]
+            if told:
+                told.write(row | process)
+            if tell:
+                tell(row)
+    done, failed, seconds = map(sum, zip(*gather([(done, failed, time.monotonic() - started)]), strict=True))
+    failed += len(plan.unread)
+    return Summary(done, failed, len(left), seconds / state.num_processes, tuple(gather(notes)))
