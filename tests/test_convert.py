@@ -28,8 +28,9 @@ from diffretouch.cli import main
 from diffretouch.models.unet import FULL_UNET, denoise, unet_thumbnail
 from diffretouch.training.convert import RELEASED_UNET, csrnet_keymap, head_keymap, holds_csrnet, unet_keymap
 
-GOLDEN = Path(__file__).parents[2] / "shared/golden/diffretouch"
-golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="reference numbers are not there")
+GOLDEN = Path(__file__).parent / "golden/diffretouch"
+SET_A = Path(__file__).parents[2] / "shared/golden/diffretouch/set_a"  # 8 MB, see golden/README.md
+whole_set = pytest.mark.skipif(not SET_A.is_dir(), reason="the released UNet's weights are not there")
 
 TINY_UNET = dict(
     sample_size=16,
@@ -139,7 +140,6 @@ def checkpoint(networks, tmp_path_factory):
 # Names
 
 
-@golden
 def test_names_equal_the_recorded_ones_of_the_full_size_model():
     with torch.device("meta"):
         unet, head = UNet2DConditionModel(**FULL_UNET), AffineGridHead(pixel_range=(-1.0, 1.0))
@@ -444,7 +444,7 @@ def test_a_failed_write_leaves_what_was_there(checkpoint, tmp_path, exists):
 @pytest.fixture(scope="module")
 def set_a(tmp_path_factory):
     folder = tmp_path_factory.mktemp("set_a")
-    state = {name: w.float() for name, w in load_file(GOLDEN / "set_a/tiny_official.safetensors").items()}
+    state = {name: w.float() for name, w in load_file(SET_A / "tiny_official.safetensors").items()}
     save_lightning_complete(state, folder / "set_a.ckpt")
     config = json.loads((GOLDEN / "set_a/config.json").read_text())["unet_config"]
     return DiffRetouchPipeline.from_pretrained(
@@ -453,7 +453,7 @@ def set_a(tmp_path_factory):
 
 
 def recorded(name):
-    return {key: torch.from_numpy(value) for key, value in np.load(GOLDEN / f"set_a/{name}.npz").items()}
+    return {key: torch.from_numpy(value) for key, value in np.load(SET_A / f"{name}.npz").items()}
 
 
 def assert_close(actual, expected, tolerance=1e-4):
@@ -461,9 +461,9 @@ def assert_close(actual, expected, tolerance=1e-4):
     assert ((actual - expected).abs().max() / expected.abs().max()).item() < tolerance
 
 
-@golden
+@whole_set
 def test_released_half_precision_safetensors_with_our_keywords(set_a, tmp_path):
-    source = GOLDEN / "set_a/tiny_official.safetensors"
+    source = SET_A / "tiny_official.safetensors"
     folder = convert_diffretouch(source, tmp_path / "out", unet_config=SET_A_UNET)
     for part, same in (("unet", set_a.unet), ("grid_head", set_a.grid_head)):
         assert_equal_weights(load_file(folder / part / "diffusion_pytorch_model.safetensors"), same.state_dict())
@@ -471,7 +471,7 @@ def test_released_half_precision_safetensors_with_our_keywords(set_a, tmp_path):
     assert config["attention_head_dim"] == set_a.unet.config.attention_head_dim
 
 
-@golden
+@whole_set
 @pytest.mark.parametrize("name", ["single_reg", "single_odd"])
 def test_one_call_equals_the_released_model(set_a, name):
     want = recorded(name)
@@ -498,7 +498,7 @@ class RecordedNoise(DDPMScheduler):
         return out
 
 
-@golden
+@whole_set
 @pytest.mark.parametrize("name", ["sampler_reg", "sampler_odd"])
 def test_a_complete_run_equals_the_released_model(set_a, name):
     want, source = recorded(name), recorded(name.replace("sampler", "single"))
@@ -537,7 +537,6 @@ def test_a_complete_run_equals_the_released_model(set_a, name):
     assert (shown.int() - want["result_u8"].int()).abs().max() <= 1
 
 
-@golden
 def test_the_structure_of_the_public_checkpoints_is_read(tmp_path):
     config = json.loads((GOLDEN / "set_a/config.json").read_text())["unet_config"]
     with pytest.raises(
@@ -574,7 +573,6 @@ def test_csrnet_converts(tmp_path, save):
 CSRNET_GOLDEN = GOLDEN.parent / "csrnet"
 
 
-@golden
 def test_csrnet_names_equal_the_recorded_ones(tmp_path):
     recorded = np.load(CSRNET_GOLDEN / "random_weights.npz")
     torch.save({name: torch.from_numpy(recorded[name]) for name in recorded}, tmp_path / "csrnet.pth")

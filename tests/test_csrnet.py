@@ -9,8 +9,7 @@ from diffretouch import CSRNet, CSRNetL
 from diffretouch.models.csrnet import enlarge
 from diffretouch.training.convert import csrnet_keymap
 
-GOLDEN = Path(__file__).parents[2] / "shared/golden/csrnet"
-golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="reference numbers are not there")
+GOLDEN = Path(__file__).parent / "golden/csrnet"
 
 
 def photo(height, width, batch=1, seed=0):
@@ -40,7 +39,6 @@ def test_parameters():
     assert count(CSRNetL()) == 80_713
 
 
-@golden
 @pytest.mark.parametrize("name", ["rand_64x48", "rand_odd_51x37", "rand_5x5", "rand_6x5", "rand_7x9", "rand_8x8"])
 @torch.no_grad()
 def test_equals_the_released_network(name):
