@@ -28,6 +28,7 @@ from diffretouch.models.affine_grid import AffineGridHead, identity_grid  # noqa
 from diffretouch.models.unet import (
     LATENT_CHANNELS,
     denoise,
+    knows_the_unknown,
     seen_photo,
     thumbnail_fold_and_size,
     unet_thumbnail,
@@ -49,7 +50,8 @@ class DiffRetouchOutput(BaseOutput):
             (N,H,W,3) float32 in [0,1] for "np" and (N,3,H,W) for "pt" (lists where sizes differ).
         grids (`torch.Tensor`): (N,12,D,gh,gw) float32 affine bilateral grids at strength 1, for `apply_grid`; with
             regions (N,1+R,12,D,gh,gw): the grid below the regions, then that of each visible one.
-        c (`torch.Tensor`): (N,4) the attributes used, in the order of `ATTRIBUTES`; with regions (N,1+R,4).
+        c (`torch.Tensor`): (N,4) the attributes used, in the order of `ATTRIBUTES`, NaN where they were unknown; with
+            regions (N,1+R,4).
     """
 
     images: list | np.ndarray | torch.Tensor
@@ -76,6 +78,8 @@ class DiffRetouchPipeline(DiffusionPipeline):
         thumbnail (`str`): "area" or "nearest", how the UNet's thumbnail is made.
         timestep_range (2 `int`, *optional*): use only these timesteps, spaced as in the released sampler.
         default_steps (`int`): `num_inference_steps` when none is given.
+        sampling_steps (`int`, *optional*): those for several samples of unknown attributes, which differ only where
+            something is denoised; `None` for `default_steps`.
         label_statistics (`dict`, *optional*): of a model whose c are quantiles, see `quantile_labels`.
         clipping_limit (`float`, *optional*): the share of the photo that a retouch may drive to either end of the
             range before all of it is squeezed, in [0,1), see `AffineGridHead.keep_in_range`; `None` for no limit.
@@ -97,6 +101,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         thumbnail="area",
         timestep_range=None,
         default_steps=20,
+        sampling_steps=None,
         label_statistics=None,
         clipping_limit=None,
     ):
@@ -119,6 +124,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
             thumbnail=thumbnail,
             timestep_range=timestep_range and list(timestep_range),
             default_steps=default_steps,
+            sampling_steps=sampling_steps,
             label_statistics=label_statistics,
             clipping_limit=clipping_limit,
         )
@@ -167,14 +173,17 @@ class DiffRetouchPipeline(DiffusionPipeline):
         Args:
             image: a PIL image; an (H,W,3) or (B,H,W,3) array of uint8, uint16 or float in [0,1]; a (3,H,W) or
                 (B,3,H,W) float tensor in [0,1]; or a list of these (sizes may differ).
-            c: attributes, see `as_attributes`: one row for all photos, one row per photo, or for a single photo any
-                number of rows (then each row makes one result).
+            c: attributes in the order of `ATTRIBUTES`, in [-1,1], see `as_attributes`: one row for all photos, one row
+                per photo, or for a single photo any number of rows (then each row makes one result). `None`: they are
+                unknown; the noise decides among the finishes that experts would give the photo, where the model was
+                trained so and takes several steps. Zeros: the usual finish.
             regions (list of pairs (mask, c), *optional*): other attributes in parts of the photo: masks of any size,
                 see `as_mask`, each with one row of c. All grids come from one batched sampling with the same noise and
                 are blended per pixel. Regions lie over each other, the last on top, over what `c` gives; a region
                 under a full mask is left out. Several photos share the masks.
             strength (`float`): 0 returns the photo, 1 the model's retouch, values between mix them exactly; up to 2.
-            num_inference_steps (`int`, *optional*): denoising steps. Defaults to the model's own.
+            num_inference_steps (`int`, *optional*): denoising steps. Defaults to the model's own: `default_steps`, or
+                `sampling_steps` for several samples of unknown attributes.
             num_samples (`int`): results per photo (and row of c), from different noise.
             generator (`torch.Generator` or list of them, *optional*): source of all noise; a list gives every result
                 its own. CPU generators give the same picture on every device.
@@ -192,7 +201,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
             >>> pipe(image, c={"brightness": 0.5}, generator=torch.Generator().manual_seed(0)).images[0]
         """
         # 1. Check everything before any work is done
-        steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
+        steps = self._steps(num_inference_steps, c, num_samples)
         self.check_inputs(strength, steps, num_samples, output_type, callback_on_step_end_tensor_inputs)
         photos = as_photos(image)
         c, regions = _with_regions(c, regions)
@@ -226,11 +235,18 @@ class DiffRetouchPipeline(DiffusionPipeline):
         Returns:
             `torch.Tensor`: (N,12,D,gh,gw); with regions (N,1+R,12,D,gh,gw), for `apply_grid` with the same regions.
         """
-        steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
+        steps = self._steps(num_inference_steps, c, num_samples)
         self.check_inputs(1.0, steps, num_samples, "pt", ())
         c, regions = _with_regions(c, regions)
         thumbnails = self._thumbnails(as_photos(image))
         return self._predict_grids(thumbnails, c, steps, num_samples, generator, latents, regions=regions)[0]
+
+    def _steps(self, asked, c=(), num_samples=1):
+        """Denoising steps: those asked for, or the model's own."""
+        if asked is not None:
+            return asked
+        several = c is None and num_samples > 1 and knows_the_unknown(self.unet.config)
+        return (self.config.sampling_steps if several else None) or self.config.default_steps
 
     def _predict_grids(
         self, thumbnails, c, steps, num_samples=1, generator=None, latents=None, callback=None, callback_inputs=(),
@@ -239,7 +255,10 @@ class DiffRetouchPipeline(DiffusionPipeline):
         device, dtype, config = self._execution_device, self.unet.dtype, self.unet.config
 
         # 1. Attributes in the weights' order and sign
-        c = as_attributes(c, batch_size=len(thumbnails) if len(thumbnails) > 1 else None)  # (B,4)
+        if c is None and knows_the_unknown(config):
+            c = torch.full((len(thumbnails), len(ATTRIBUTES)), torch.nan)
+        else:
+            c = as_attributes(c, batch_size=len(thumbnails) if len(thumbnails) > 1 else None)  # (B,4)
         c = c.repeat_interleave(num_samples, 0)  # (N,4)
         results, layers = len(c), 1 + len(regions or ())
         if regions is not None:  # the regions' rows stand below the row of their result

@@ -238,10 +238,25 @@ def test_order_and_signs_are_those_of_the_weights():
     torch.testing.assert_close(seen[0], torch.tensor([[[0.1, 0.4, 0.2, -0.3]]]))
 
 
+def test_unknown_attributes_are_not_the_usual_finish(pipe):
+    """c = None is a token of its own, and several samples of it take the model's own number of steps."""
+    image = photo(64, 64)
+    unknown, usual = (pipe(image, c, generator=seeded(0), output_type="pt") for c in (None, [0.0] * 4))
+    assert unknown.c.isnan().all() and not usual.c.any()
+    assert not torch.equal(unknown.grids, usual.grids)
+    four = tiny_pipeline(sampling_steps=3)
+    steps = []
+    for c, number in ((None, 2), (None, 1), ([0] * 4, 2)):
+        four(image, c, num_samples=number, callback_on_step_end=lambda _, step, *__: steps.append(step))
+    assert steps == [0, 1, 2, 0, 1, 0, 1]
+    released = tiny_pipeline(tokens=4)  # its weights know nothing unknown
+    assert not released(image).c.any()
+
+
 def test_attributes_of_its_own_result(pipe):
     image = photo(64, 64)
     assert pipe.attributes_of(image, image).shape == (4,)
-    own = pipe(image, generator=seeded(0), output_type="pt").images
+    own = pipe(image, c=[0] * 4, generator=seeded(0), output_type="pt").images
     torch.testing.assert_close(pipe.attributes_of(image, own, generator=seeded(0)), torch.zeros(4), atol=1e-4, rtol=0)
     with pytest.raises(ValueError, match="`reference` must be one photo, got 2"):
         pipe.attributes_of(image, photo(batch=2))

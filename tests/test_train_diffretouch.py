@@ -364,7 +364,7 @@ def test_options(autoencoder, tmp_path, monkeypatch, more, terms):
     row = log(tmp_path)[-1]
     assert set(row) == {"step", "lr"} | terms and all(math.isfinite(value) for value in row.values())
     pipe = DiffRetouchPipeline.from_pretrained(tmp_path)
-    assert pipe.unet.config.cross_attention_dim == (8 if "--attribute_tokens" in more else 4)
+    assert pipe.unet.config.cross_attention_dim == (8 if "--attribute_tokens" in more else 5)
 
 
 def test_lpips(autoencoder, tmp_path, monkeypatch):

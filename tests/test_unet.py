@@ -8,8 +8,10 @@ from diffretouch.models.unet import (
     FULL_UNET,
     SMALL_UNET,
     attribute_tokens,
+    cross_attentions,
     denoise,
     freeze_dead_attention,
+    knows_the_unknown,
     seen_photo,
     tone_statistics,
     unet_thumbnail,
@@ -27,7 +29,7 @@ def test_parameters():
     with torch.device("meta"):
         full, small = UNet2DConditionModel(**FULL_UNET), UNet2DConditionModel(**SMALL_UNET)
     assert sum(p.numel() for p in full.parameters()) == 840_471_688
-    assert sum(p.numel() for p in small.parameters()) == 5_715_848
+    assert sum(p.numel() for p in small.parameters()) == 5_717_704
 
 
 @pytest.mark.parametrize("cross_attention_dim", [4, 8])
@@ -88,7 +90,44 @@ def test_tokens():
         attribute_tokens(c, 1024)
 
 
-@pytest.mark.parametrize("width", [4, 8])
+def test_unknown_attributes():
+    c = torch.tensor([[0.1, 0.2, 0.3, 0.4], [torch.nan] * 4])
+    assert torch.equal(attribute_tokens(c, 4)[1], torch.zeros(1, 4)) and not knows_the_unknown(tiny_unet().config)
+    one = attribute_tokens(c, 5)
+    assert one.shape == (2, 1, 5) and torch.equal(one[0, 0, :4] / one[1, 0, 4], c[0])
+    assert one[0, 0, 4] == 0 and not one[1, 0, :4].any()
+    four = attribute_tokens(c, 8)
+    assert four[0].any(1).all() and not four[1].any()
+    for width in (5, 8):
+        unet = tiny_unet(cross_attention_dim=width)
+        assert knows_the_unknown(unet.config)
+        with torch.no_grad():
+            x, y = (
+                denoise(unet, torch.ones(1, 4, 8, 8), torch.zeros(1, 3, 8, 8), 500, row[None])[1]
+                for row in (c[1], torch.zeros(4))
+            )
+        assert x.isfinite().all() and (x - y).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_c_comes_in_by_cross_attention_alone():
+    unet = tiny_unet(
+        cross_attention_dim=5,
+        in_channels=16,
+        only_cross_attention=(True, False),
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=36,
+    )
+    run = lambda c: denoise(unet, torch.ones(1, 4, 8, 8), torch.zeros(1, 12, 8, 8), 500, torch.tensor([c]))  # noqa: E731
+    some = ([0.0, 0, 0, 0], [1.0, -1, 0.5, 2], [torch.nan] * 4)
+    assert len({float(run(c)[1].sum()) for c in some}) == 3
+    for attention, _ in cross_attentions(unet):
+        for parameter in attention.to_out.parameters():
+            parameter.zero_()
+    assert all(torch.equal(run(c)[i], run(some[0])[i]) for c in some for i in (0, 1))
+
+
+@pytest.mark.parametrize("width", [4, 5, 8])
 @torch.no_grad()
 def test_c_changes_the_output(width):
     unet = tiny_unet(cross_attention_dim=width)

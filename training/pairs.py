@@ -101,7 +101,7 @@ def training_pairs(args, size, vary=True, statistics=None, *, start=0, batch_siz
         _refuse(args, "exclude", ())
         place = {"start": start, "batch_size": batch_size, "process": process, "processes": processes}
         return Shards(args.train_data_dir, size, **place, **tastes, **options)
-    options |= {"exclude": exclude, "thumbnails": thumbnails}
+    options |= {"exclude": exclude, "thumbnails": thumbnails, "styled": getattr(args, "unknown_share", 0.0)}
     if args.dataset == "photos":
         _refuse(args, "split", ())
         if args.exclude:

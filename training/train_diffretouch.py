@@ -14,6 +14,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.training_utils import EMAModel
 
 from diffretouch.attributes import ATTRIBUTES, attribute_labels, measure_attributes
+from diffretouch.data.unpaired import is_styled
 from diffretouch.losses import (
     attribute_loss,
     clipping_loss,
@@ -33,6 +34,7 @@ from diffretouch.models.unet import (
     build_retouch_unet,
     denoise,
     freeze_dead_attention,
+    knows_the_unknown,
     unet_thumbnail,
 )
 from diffretouch.perceptual import Lpips
@@ -87,6 +89,8 @@ def parse_args(argv=None):
     add("--teacher", help="a trained CSRNet: part of what the retouch for c = 0 is to be, see `taught`")
     add("--teacher_weight", type=float, default=0.5, help="which part of it, in (0, 1]")
     add("--attribute_tokens", type=int, choices=[1, 4], default=1, help="1 is the paper's: c; 4: one per attribute")
+    add("--sampling_steps", type=int, help="of the saved model, for several samples of unknown attributes")
+    add("--unknown_share", type=float, default=0.25, help="of the samples: c unknown, so that the noise means style")
     add("--no_grid", action="store_true", help="ablation: the photo is the decoded latent, no grid is predicted")
     add("--cache_latents", action="store_true", help="encode targets once; needs targets that stay: --whole_photos")
     add("--train_batch_size", type=int, default=16, help="of each process")
@@ -136,6 +140,8 @@ def parse_args(argv=None):
             parser.error(f"--{name} must be at least 1, got {getattr(args, name)}")
     if not 0 < args.branch_fraction <= 1:
         parser.error(f"--branch_fraction must lie in (0, 1], got {args.branch_fraction}")
+    if not 0 <= args.unknown_share < 1:
+        parser.error(f"--unknown_share must lie in [0, 1), got {args.unknown_share}")
     if not 0 < args.teacher_weight <= 1:
         parser.error(f"--teacher_weight must lie in (0, 1], got {args.teacher_weight}")
     if args.teacher and args.cache_latents:
@@ -179,7 +185,9 @@ def build_models(args):
     name = args.pretrained_model_name_or_path
     vae = AutoencoderKL.from_pretrained(args.vae or name, subfolder=None if args.vae else "vae", use_safetensors=True)
     side = latent_side(args, vae)
-    strides, token_width = (2, 2) if side >= 64 else (2, 1), 8 if args.attribute_tokens == 4 else 4
+    strides, token_width = (2, 2) if side >= 64 else (2, 1), 5 if args.unknown_share else 4  # 4 is the paper's
+    if args.attribute_tokens == 4:
+        token_width = 8
     if args.init:
         pipe = load_start(args.init, args.no_grid)
         unet, scheduler = pipe.unet, pipe.scheduler
@@ -197,6 +205,8 @@ def build_models(args):
             f"`--resolution` {args.resolution} makes latents of {side} px by this autoencoder, the UNet takes "
             f"{unet.config.sample_size} px."
         )
+    if args.unknown_share and not knows_the_unknown(unet.config):
+        raise SystemExit(f"`--init` {args.init} has no token for unknown attributes: use `--unknown_share 0`.")
     if args.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if args.no_grid:
@@ -288,12 +298,13 @@ def automatic_labels(model, vae, scheduler, view, photo, target, c, ks, noise, a
     the photo. What c = 0 means is taught by 3 of 4 samples whose target is the photographer's own finish.
     """
     own = [bool(row.any()) or int((k + 1) * 0.75) == int(k * 0.75) for k, row in zip(ks, c, strict=True)]
-    rows = torch.tensor(own, device=c.device).nonzero()[:, 0]
-    labels = torch.zeros_like(c)
+    known = ~c.isnan().any(1)
+    rows = (torch.tensor(own, device=c.device) & known).nonzero()[:, 0]
+    labels = torch.where(known[:, None], 0.0, c)
     if len(rows):
         last = torch.full((len(rows),), scheduler.config.num_train_timesteps - 1, device=c.device)
         with torch.no_grad():
-            some = noise[rows], view[rows], photo[rows], last, labels[rows]
+            some = noise[rows], view[rows], photo[rows], last, torch.zeros_like(c[rows])
             automatic = retouch(model, vae, scheduler, *some, args)[1].clamp(0, 1)
         scores = measure_attributes(target[rows])[:, None], measure_attributes(automatic)
         labels[rows] = attribute_labels(*scores, limit=2.5)[:, 0]
@@ -331,6 +342,8 @@ def training_losses(model, vae, scheduler, batch, args, perceptual=None, statist
     stride = args.pixel_stride
     photo, whole_target, c = batch["input"], batch["target"], batch["c"]
     size, ks = len(photo), batch["k"].tolist()
+    unknown = [is_styled(k, args.unknown_share) for k in ks]
+    c = torch.where(torch.tensor(unknown, device=c.device)[:, None], torch.nan, c)
     view = seen(photo, ks, args.seed, args.view_spread)
     last = scheduler.config.num_train_timesteps - 1
     side = latent_side(args, vae)
@@ -351,7 +364,7 @@ def training_losses(model, vae, scheduler, batch, args, perceptual=None, statist
     # In one forward: the batch; some photos again with -c; and, for an anchor on the output, with other noise. Which
     # photos those are depends on k alone, and their losses are scaled as if every batch had its share of them.
     fraction = args.branch_fraction if args.contrastive_weight or args.obedience_weight else 0.0
-    some = [i for i, k in enumerate(ks) if int((k + 1) * fraction) > int(k * fraction)]
+    some = [i for i, k in enumerate(ks) if int((k + 1) * fraction) > int(k * fraction) and not unknown[i]]
     more = 2 if args.contrastive_anchor == "output" else 1
     repeat = lambda x: torch.cat([x] + [x[some]] * more)  # noqa: E731
     all_c = torch.cat([c, -c[some], c[some]][: 1 + more])
@@ -477,7 +490,13 @@ def build_pipeline(model, vae, scheduler, args, statistics):
     """The model as a pipeline; without a grid the autoencoder belongs to it."""
     extra = {"vae": vae} if args.no_grid else {"clipping_limit": args.clipping_limit}
     return DiffRetouchPipeline(
-        model.unet, model.grid_head, scheduler, default_steps=1, label_statistics=statistics, **extra
+        model.unet,
+        model.grid_head,
+        scheduler,
+        default_steps=1,
+        sampling_steps=args.sampling_steps,
+        label_statistics=statistics,
+        **extra,
     )
 
 

@@ -13,7 +13,7 @@ from .crops import WHOLE, as_chw, cut, random_crop
 from .order import EpochOrder
 from .photo_names import named, read_names, stem
 from .thumbnails import Thumbnails, describe_file, first_readable, photo_paths
-from .unpaired import names_digest, simulated_pair
+from .unpaired import is_styled, names_digest, simulated_pair
 
 
 class PairedPhotos(torch.utils.data.Dataset):
@@ -36,6 +36,7 @@ class PairedPhotos(torch.utils.data.Dataset):
         exclude: names of photos or ids that are left out of all folders, see `named`.
         id_of: stem of a file name -> what pairs have in common; the stem itself by default.
         masks (*optional*): folder of grey pictures, as `mask` (1,size,size) in the samples.
+        styled (`float`): with one expert: share of the targets that are finished on in any style, see `is_styled`.
         statistics (`dict`, *optional*): of `label_statistics`.
         crops (`bool`): `False` shows whole photos, squeezed, and never turns them round.
         on_bad_file (`str`): "stop" or "skip", see `first_readable`. A pair of different size counts as a bad file.
@@ -61,6 +62,7 @@ class PairedPhotos(torch.utils.data.Dataset):
         id_of=str,
         masks=None,
         vary=True,
+        styled=0.0,
         statistics=None,
         crops=True,
         on_bad_file="stop",
@@ -76,7 +78,7 @@ class PairedPhotos(torch.utils.data.Dataset):
             raise ValueError(f"`targets` must be one folder for a network that takes no c, got {', '.join(targets)}.")
         self.size, self.seed, self.length, self.vary, self.on_bad_file = size, seed, length, vary, on_bad_file
         self.experts, self.statistics, self.split, self.rendering = list(targets), statistics, split, rendering
-        self.crops, self.fixed_targets = crops, not vary or len(targets) > 1
+        self.styled, self.crops, self.fixed_targets = styled, crops, not vary or len(targets) > 1
         self.thumbnails = thumbnails or Thumbnails(4 * size)
         wanted = set(ids) if ids is not None else None
         if not Path(inputs).is_dir():
@@ -142,7 +144,8 @@ class PairedPhotos(torch.utils.data.Dataset):
             else:
                 c = quantile_labels(self.scores(photo), self.statistics)[expert].numpy()
         elif self.vary:
-            _, target, c = simulated_pair(target, rng, statistics=self.statistics)
+            styled = is_styled(k, self.styled)
+            _, target, c = simulated_pair(target, rng, styled=styled, statistics=self.statistics)
         sample = {
             "input": as_chw(source),
             "target": as_chw(target),

@@ -31,6 +31,7 @@ class UnpairedPhotos(torch.utils.data.Dataset):
         exclude: names of photos that are left out, e.g. those kept for validation, see `named`.
         vary (`bool`): the target is finished anew with other attributes; `False` makes it the photographer's own
             finish with c = 0, for networks that take no c.
+        styled (`float`): share of the samples whose target is any expert's finish, see `is_styled`.
         tastes (list of `Taste`): simulated experts of these tastes make the versions instead; c is then what
             `attribute_labels` says of one among all of them. A photo's epoch shows one of them.
         looks (*optional*): the tastes' lookup tables, see `load_looks`.
@@ -51,6 +52,7 @@ class UnpairedPhotos(torch.utils.data.Dataset):
         length=10**9,
         exclude=(),
         vary=True,
+        styled=0.0,
         tastes=(),
         looks=None,
         statistics=None,
@@ -66,7 +68,7 @@ class UnpairedPhotos(torch.utils.data.Dataset):
         if not self.paths:
             raise ValueError(f"`folder` must hold photos ({', '.join(sorted(SUFFIXES))}), found none in {folder}.")
         self.size, self.seed, self.length, self.vary, self.on_bad_file = size, seed, length, vary, on_bad_file
-        self.tastes, self.looks, self.statistics = list(tastes), looks, statistics
+        self.tastes, self.looks, self.statistics, self.styled = list(tastes), looks, statistics, styled
         self.split, self.rendering = split, rendering
         self.order = EpochOrder(len(self.paths), seed)
         self.thumbnails = thumbnails or Thumbnails(4 * size)
@@ -80,7 +82,13 @@ class UnpairedPhotos(torch.utils.data.Dataset):
         path, (photo, _), bad = first_readable(paths, self.thumbnails, self.on_bad_file)
         finished = finished_crop(photo, rng, self.size)
         source, target, c = simulated_pair(
-            finished, rng, vary=self.vary, tastes=self.tastes, looks=self.looks, statistics=self.statistics
+            finished,
+            rng,
+            vary=self.vary,
+            styled=is_styled(k, self.styled),
+            tastes=self.tastes,
+            looks=self.looks,
+            statistics=self.statistics,
         )
         return {
             "input": as_chw(source),
@@ -114,14 +122,22 @@ def finished_crop(photo, rng, size):
     return with_black_point(cut(photo, random_crop(rng), size), whole, rng)
 
 
-def simulated_pair(finished, rng, *, vary=True, tastes=(), looks=None, statistics=None):
+def is_styled(k: int, share: float) -> bool:
+    """Whether the target of sample k is any expert's finish, for a training in which its c is unknown.
+
+    They are spread evenly, so that every batch has its part of them.
+    """
+    return int((k + 2) * share) > int((k + 1) * share)
+
+
+def simulated_pair(finished, rng, *, vary=True, styled=False, tastes=(), looks=None, statistics=None):
     """A finished crop (H,W,3) -> (input, target, c (4,)), all by `rng`: see `UnpairedPhotos`."""
     target, c = finished, np.zeros(4, np.float32)
     if vary and tastes:
         target, c = _one_of_the_tastes(finished, tastes, looks, rng)
     elif vary:
-        asked = asked_attributes(rng)
-        target = expert_version(finished, asked, rng, style=float(rng.random() < 0.3))
+        asked = styled_attributes(rng) if styled else asked_attributes(rng)
+        target = expert_version(finished, asked, rng, style=1.0 if styled else float(rng.random() < 0.3))
         c = version_label(target, finished) if statistics is None else c
     if vary and statistics is not None:
         c = quantile_labels(_scores(target), statistics)[0].numpy()
@@ -152,6 +168,11 @@ def _scores(image):
 def names_digest(names):
     """A short digest of a split, for telling whether two trainings saw the same photos."""
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16]
+
+
+def styled_attributes(rng):
+    """c (4,) of some expert's finish: the spread of styles that is left where nothing is asked for."""
+    return rng.normal(0, 0.8, 4).clip(-2, 2).astype(np.float32)
 
 
 def asked_attributes(rng):

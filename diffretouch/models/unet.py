@@ -22,9 +22,9 @@ FULL_UNET = dict(
 )
 
 # 32x32 latents, a 64x64 thumbnail folded into 12 channels, one attribute token; cross-attention in the three deepest
-# levels, self-attention in the two deepest. What norms hide, how dark, flat and coloured the photo is, and how much is
-# asked for, reaches the features all the same: the norms span all channels (one group), and percentiles of the
-# thumbnail and c scale and shift them beside the timestep.
+# levels, self-attention in the two deepest. What norms hide, how dark, flat and coloured the photo is, reaches the
+# features all the same: the norms span all channels (one group), and percentiles of the thumbnail scale and shift them
+# beside the timestep. c comes in by cross-attention alone.
 SMALL_UNET = dict(
     sample_size=32,
     in_channels=16,
@@ -35,11 +35,11 @@ SMALL_UNET = dict(
     up_block_types=("CrossAttnUpBlock2D",) * 3 + ("UpBlock2D",),
     only_cross_attention=(False, True, False, False),
     attention_head_dim=(1, 2, 3, 4),
-    cross_attention_dim=4,
+    cross_attention_dim=5,
     norm_num_groups=1,
     resnet_time_scale_shift="scale_shift",
     class_embed_type="projection",
-    projection_class_embeddings_input_dim=40,
+    projection_class_embeddings_input_dim=36,
     use_linear_projection=True,
 )
 
@@ -54,7 +54,7 @@ def build_retouch_unet(base, *, cross_attention_dim=4):
 
     Args:
         base (`UNet2DConditionModel`): e.g. the `unet` of a Stable Diffusion 2.1-base checkpoint.
-        cross_attention_dim (`int`): width of an attribute token: 4 (one token) or 8 (four tokens).
+        cross_attention_dim (`int`): width of the attribute tokens, see `attribute_tokens`.
     """
     width = 2 * LATENT_CHANNELS
     if base.config.in_channels != LATENT_CHANNELS or base.config.out_channels != LATENT_CHANNELS:
@@ -79,6 +79,15 @@ def build_retouch_unet(base, *, cross_attention_dim=4):
     return unet
 
 
+def cross_attentions(unet):
+    """Every (cross-attention, the norm before it) of a UNet, also those that stand in self-attention's place."""
+    for block in unet.modules():
+        if isinstance(block, BasicTransformerBlock):
+            for attention, norm in ((block.attn1, block.norm1), (block.attn2, block.norm2)):
+                if attention is not None and attention.is_cross_attention:
+                    yield attention, norm
+
+
 def freeze_dead_attention(unet: UNet2DConditionModel) -> None:
     """Leave out of training what one attribute token leaves without effect.
 
@@ -86,36 +95,49 @@ def freeze_dead_attention(unet: UNet2DConditionModel) -> None:
     nothing but rounding as gradient, of which Adam makes full steps, other ones on every processor. With four tokens
     they have a meaning and stay as they are.
     """
-    if unet.config.cross_attention_dim != 4:
+    if unet.config.cross_attention_dim not in (4, 5):
         return
-    for block in unet.modules():
-        if isinstance(block, BasicTransformerBlock):
-            for norm, attention in ((block.norm1, block.attn1), (block.norm2, block.attn2)):
-                if attention.is_cross_attention:
-                    for dead in (norm, attention.to_q, attention.to_k):
-                        dead.requires_grad_(False)
+    for attention, norm in cross_attentions(unet):
+        for dead in (norm, attention.to_q, attention.to_k):
+            dead.requires_grad_(False)
 
 
 # c is small beside the UNet's features: at its own size it is learned from late (training/README.md).
 _C_SCALE = 6.0
 
 
-def attribute_tokens(c, cross_attention_dim):
-    """c (B,4) -> the context of cross-attention.
+def attribute_tokens(c: torch.Tensor, cross_attention_dim: int) -> torch.Tensor:
+    """c (B,4) -> the context of cross-attention. Rows of NaN are unknown attributes.
 
     Width 4 makes one token, c itself, as in the released DiffRetouch: attention over one key is a constant, so the
-    result depends on c alone. Width 8 makes four tokens, one per attribute: which attribute it is (one-hot) ++ how
-    much of it, scaled, so that attention can weigh the attributes differently at every place of the photo.
+    result depends on c alone; what is unknown is taken for 0. Width 5 makes one token, c ++ whether it is unknown,
+    scaled: the last column of every `to_v` is then a learned null token. Width 8 makes four tokens, one per attribute:
+    which attribute it is (one-hot) ++ how much of it, scaled, so that attention can weigh the attributes differently
+    at every place of the photo; tokens of unknown attributes are zero.
 
     Returns:
-        `torch.Tensor`: (B,1,4) or (B,4,8).
+        `torch.Tensor`: (B,1,4), (B,1,5) or (B,4,8).
+
+    Raises:
+        ValueError: another width.
     """
+    unknown = c.isnan()
+    known = c.nan_to_num(0.0)
     if cross_attention_dim == 4:
-        return c[:, None]
+        return known[:, None]
+    if cross_attention_dim == 5:
+        return torch.cat([known, unknown.any(1, keepdim=True).to(c)], 1)[:, None] * _C_SCALE
     if cross_attention_dim != 8:
-        raise ValueError(f"`cross_attention_dim` must be 4 (one token) or 8 (four tokens), got {cross_attention_dim}.")
+        raise ValueError(
+            f"`cross_attention_dim` must be 4 or 5 (one token) or 8 (four tokens), got {cross_attention_dim}."
+        )
     which = torch.eye(4, dtype=c.dtype, device=c.device).expand(len(c), 4, 4)
-    return torch.cat([which, which * c[:, :, None]], -1) * _C_SCALE
+    return torch.cat([which, which * known[:, :, None]], -1) * (_C_SCALE * ~unknown[:, :, None]).to(c)
+
+
+def knows_the_unknown(unet_config) -> bool:
+    """Whether a UNet has a token for attributes that are unknown: else they are taken for 0."""
+    return unet_config.cross_attention_dim != 4
 
 
 def unet_thumbnail(photo, unet_config, resample="area"):
@@ -164,13 +186,16 @@ def tone_statistics(thumbnail):
 def denoise(unet, latents, thumbnail, timesteps, c, *, dtype=None):
     """One call of the UNet: noisy latents (B,4,h,w) -> the scheduler's model output like them, and the affine latent.
 
-    A UNet with a class embedding is given the thumbnail's `tone_statistics` and c there as well. `dtype` is
-    `unet.dtype`, for loops: to find it, diffusers walks over all modules, a tenth of a small UNet's time.
+    c (B,4), rows of NaN where it is unknown, comes in by cross-attention. A UNet with a class embedding is given the
+    thumbnail's `tone_statistics` there; one of 40 inputs (models of before) c as well. `dtype` is `unet.dtype`, for
+    loops: to find it, diffusers walks over all modules, a tenth of a small UNet's time.
     """
     x = torch.cat([latents, thumbnail], 1).to(dtype or unet.dtype)
     c = c.to(x)
     tokens = attribute_tokens(c, unet.config.cross_attention_dim)
     known = None
     if unet.config.class_embed_type:
-        known = torch.cat([tone_statistics(thumbnail).to(x), _C_SCALE * c], 1)
+        known = tone_statistics(thumbnail).to(x)
+        if unet.config.projection_class_embeddings_input_dim == known.shape[1] + 4:
+            known = torch.cat([known, _C_SCALE * c.nan_to_num(0.0)], 1)
     return unet(x, timesteps, encoder_hidden_states=tokens, class_labels=known).sample.chunk(2, 1)
