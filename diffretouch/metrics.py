@@ -200,21 +200,23 @@ def lpips_metric(weights=None):
     """LPIPS (Zhang et al. 2018), version 0.1 on AlexNet, as a function (image, target) -> (B,). Downloads nothing.
 
     Args:
-        weights (*optional*): a file for [`diffretouch.perceptual.Lpips`]; without it the package lpips is looked for.
+        weights (*optional*): a file for [`diffretouch.losses.perceptual.Lpips`]; without it the package lpips is
+            looked for.
 
     Raises:
         ValueError: `weights` cannot be read.
         MetricUnavailable: there are no weights, or lpips cannot be imported.
     """
     if weights is not None:
-        from diffretouch.perceptual import Lpips
+        from diffretouch.losses.perceptual import Lpips
 
         return torch.no_grad()(Lpips(weights).eval())
     try:
         import lpips
     except Exception as error:  # beside a CPU build of torch, torchvision fails in its own ways
         raise MetricUnavailable(
-            f"needs its weights (a file for diffretouch.perceptual.Lpips) or the package lpips ({_first_line(error)})"
+            "needs its weights (a file for diffretouch.losses.perceptual.Lpips) or the package lpips "
+            f"({_first_line(error)})"
         ) from error
     backbone = os.path.join(torch.hub.get_dir(), "checkpoints", "alexnet-owt-7be5be79.pth")
     if not os.path.isfile(backbone):

@@ -10,9 +10,9 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 
 from diffretouch.colour.prophoto import srgb_to_prophoto
-from diffretouch.colour_map import map_colours
-from diffretouch.kernels import strips
+from diffretouch.models.colour_map import map_colours
 from diffretouch.models.csrnet import SMALLEST, CSRNet, CSRNetL
+from diffretouch.models.kernels import strips
 from diffretouch.pipelines.pretrained import load_pretrained
 from diffretouch.pixels import as_float, as_one_array, as_output, as_photos, check_strength
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from diffretouch.adjustment_losses import adjustment_loss, colour_error, moved_usage, preset_weights, scene_loss
+from diffretouch.losses.adjustment import adjustment_loss, colour_error, moved_usage, preset_weights, scene_loss
 
 
 def test_huber_by_its_definition():

@@ -30,8 +30,8 @@ from diffretouch.batch import (
 )
 from diffretouch.photo import icc, load_photo, save_photo
 from diffretouch.photo.write_options import WriteOptions
-from diffretouch.regions import named_regions
 from diffretouch.settings import Settings, read_preset, resolved, seed_of, settings_of, sidecar_path
+from diffretouch.settings.region_texts import named_regions
 
 from .bad_inputs import BAD_INPUTS, make
 from .test_metadata import camera_exif

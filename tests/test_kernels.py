@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffretouch.kernels import flat, in_threads, kernel, strips, write_strip
+from diffretouch.models.kernels import flat, in_threads, kernel, strips, write_strip
 
 
 def _double(numbers, out):

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from diffretouch import metrics
+from diffretouch.losses.perceptual import Lpips
 from diffretouch.metrics import (
     byte_distance,
     clipped_share,
@@ -28,7 +29,6 @@ from diffretouch.metrics import (
     srgb_to_lab,
     ssim,
 )
-from diffretouch.perceptual import Lpips
 
 
 def photos(dtype=np.float64):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from diffretouch.perceptual import Lpips
+from diffretouch.losses.perceptual import Lpips
 
 # The names and shapes of the package lpips' LPIPS(net="alex")
 LAYERS = [

@@ -7,7 +7,7 @@ from PIL import Image
 
 from diffretouch import CSRNet, CSRNetL, CSRNetPipeline, DiffRetouchPipeline
 from diffretouch.colour.prophoto import srgb_to_prophoto
-from diffretouch.colour_map import map_colours
+from diffretouch.models.colour_map import map_colours
 from diffretouch.pipelines.pipeline_csrnet import CSRNetOutput, condition_thumbnail
 from diffretouch.pipelines.pretrained import open_pipeline
 

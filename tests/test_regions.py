@@ -6,18 +6,9 @@ from PIL import Image
 from scipy import ndimage
 
 from diffretouch import cli, identity_grid, load_photo
-from diffretouch.regions import (
-    as_mask,
-    as_regions,
-    blend,
-    colour_mask,
-    guided_filter,
-    luminosity_mask,
-    parse_region,
-    refine_mask,
-    region_mask,
-)
+from diffretouch.regions import as_mask, as_regions, blend, colour_mask, guided_filter, luminosity_mask, refine_mask
 from diffretouch.settings import settings_of
+from diffretouch.settings.region_texts import parse_region, region_mask
 
 from .tiny import tiny_pipeline
 

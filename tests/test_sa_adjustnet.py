@@ -3,8 +3,8 @@ import torch
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from diffretouch import SAAdjustNet, load_backbone
-from diffretouch.adjustment_losses import adjustment_loss, scene_loss
 from diffretouch.colour.lab import srgb_to_lab
+from diffretouch.losses.adjustment import adjustment_loss, scene_loss
 from diffretouch.metrics import delta_e76
 from diffretouch.models.sa_adjustnet import RESNET50, SMALL_ADJUSTNET, ReNet, _sample
 

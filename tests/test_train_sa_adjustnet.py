@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from transformers import ResNetConfig, ResNetModel
 
 from diffretouch import SAAdjustNetPipeline
-from diffretouch.adjustment_losses import moved_usage
 from diffretouch.data.yan import yan_ids
+from diffretouch.losses.adjustment import moved_usage
 from diffretouch.metrics import delta_e76
 from diffretouch.training import simulate_local_effects, train_sa_adjustnet
 from diffretouch.training.checkpoints import checkpoints

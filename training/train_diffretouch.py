@@ -27,6 +27,7 @@ from diffretouch.losses import (
     predicted_latents,
     snr_weights,
 )
+from diffretouch.losses.perceptual import Lpips
 from diffretouch.models.affine_grid import AffineGridHead
 from diffretouch.models.unet import (
     LATENT_CHANNELS,
@@ -37,7 +38,6 @@ from diffretouch.models.unet import (
     knows_the_unknown,
     unet_thumbnail,
 )
-from diffretouch.perceptual import Lpips
 from diffretouch.pipelines.pipeline_csrnet import CSRNetPipeline
 from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
 from diffretouch.pixels import shrink
@@ -108,7 +108,7 @@ def parse_args(argv=None):
     add("--pixel_l1_weight", type=float, default=0.5)
     add("--mask_weight", type=float, default=1.0, help="with --use_masks: people's pixels weigh so much (PPR10K: 5)")
     add("--lpips_weight", type=float, default=0.0)
-    add("--lpips_weights", help="safetensors file of LPIPS, see diffretouch.perceptual.Lpips")
+    add("--lpips_weights", help="safetensors file of LPIPS, see diffretouch.losses.perceptual.Lpips")
     add("--clipping_weight", type=float, default=0.0, help="of light lost at black and white that the target keeps")
     add("--clipping_limit", type=float, help="of the saved model, see DiffRetouchPipeline; training has no limit")
     add("--grid_smoothness_weight", type=float, default=0.0)
@@ -151,7 +151,7 @@ def parse_args(argv=None):
     if args.mask_weight != 1 and not args.use_masks:
         parser.error("--mask_weight is for --use_masks")
     if args.lpips_weight and not args.lpips_weights:
-        parser.error("--lpips_weight needs --lpips_weights: a file that diffretouch.perceptual.Lpips describes")
+        parser.error("--lpips_weight needs --lpips_weights: a file that diffretouch.losses.perceptual.Lpips describes")
     if not (args.vae or args.pretrained_model_name_or_path or args.verify):
         parser.error("--vae is needed for a training from scratch: training/train_autoencoder.py makes one")
     if args.init and args.pretrained_model_name_or_path:

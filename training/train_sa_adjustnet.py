@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from diffretouch.adjustment_losses import adjustment_loss, moved_usage, scene_loss
 from diffretouch.colour.lab import srgb_to_lab
 from diffretouch.data.local_effects import EFFECTS, REGIONS, LocalEffectPhotos
 from diffretouch.data.photo_names import read_names
 from diffretouch.data.scene_parsing import CLASSES, SceneParse150
 from diffretouch.data.yan import YanPhotos
+from diffretouch.losses.adjustment import adjustment_loss, moved_usage, scene_loss
 from diffretouch.models.sa_adjustnet import SMALL_ADJUSTNET, SAAdjustNet, load_backbone
 from diffretouch.pipelines.pipeline_sa_adjustnet import SAAdjustNetPipeline
 from diffretouch.training.checkpoints import (

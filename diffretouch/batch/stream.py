@@ -27,7 +27,7 @@ def _sample(pipe, photos, settings):
         grids = pipe.predict_grid(pixels, c, num_inference_steps=steps, generator=generators)
         return [(grid, None) for grid in grids]
 
-    from diffretouch.regions import named_regions
+    from diffretouch.settings.region_texts import named_regions
 
     results = []
     for one, generator in zip(pixels, generators, strict=True):  # every photo has masks of its own

@@ -63,8 +63,8 @@ def depth_for(path, source):
 
 def read_settings(like, preset, model, c, *, region, **given):
     """What the options say, over what the file of `--like` or `--preset` says -> (settings, model)."""
-    from diffretouch.regions import parse_region, region_mask
     from diffretouch.settings import Settings, read_preset, settings_of
+    from diffretouch.settings.region_texts import parse_region, region_mask
 
     if like and preset:
         raise typer.BadParameter("--like and --preset cannot be followed both.", param_hint="--preset")

@@ -109,7 +109,7 @@ def _samples(pipe, pixels, settings, number):
 
         yield retouched_without_sliders(pipe, pixels, settings.strength)
         return
-    from diffretouch.regions import named_regions
+    from diffretouch.settings.region_texts import named_regions
 
     regions = None
     if settings.regions:

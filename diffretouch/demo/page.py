@@ -14,8 +14,8 @@ import PIL.Image
 from diffretouch.attributes import ATTRIBUTES
 from diffretouch.photo import load_photo
 from diffretouch.pixels import check_strength
-from diffretouch.regions import parse_region
 from diffretouch.settings import Settings
+from diffretouch.settings.region_texts import parse_region
 
 from .endpoints import lay_endpoints
 from .histogram import histogram_svg

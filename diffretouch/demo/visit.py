@@ -20,7 +20,8 @@ from diffretouch.attributes import as_attributes, measure_attributes
 from diffretouch.photo import PhotoError, load_photo, save_photo
 from diffretouch.photo.encoders import DEPTHS, SUFFIXES
 from diffretouch.pixels import as_tensor
-from diffretouch.regions import as_mask, as_regions, parse_region, refine_mask, region_mask
+from diffretouch.regions import as_mask, as_regions, refine_mask
+from diffretouch.settings.region_texts import parse_region, region_mask
 from diffretouch.sliders import screen_copy
 
 from .models import Area, noise, regions_of

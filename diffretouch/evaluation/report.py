@@ -88,7 +88,7 @@ def evaluate_methods(
         pairs: of [`Pair`], or (input path, target path).
         protocol, rendering (`str`, *optional*): what data this is, see `describe_data`.
         csrnet_lab (`bool`): also the error of the released CSRNet script, with its bug.
-        lpips_weights (*optional*): a weights file for LPIPS, see [`diffretouch.perceptual.Lpips`].
+        lpips_weights (*optional*): a weights file for LPIPS, see [`diffretouch.losses.perceptual.Lpips`].
         fid_weights (*optional*): the Inception network for the FID, see [`diffretouch.metrics.inception_features`].
         pictures (`int`): keep small pictures, error maps and histograms of the first so many pairs, for `write_page`.
         cache ([`Cache`], *optional*): where results are kept and found again.

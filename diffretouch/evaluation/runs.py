@@ -114,8 +114,8 @@ def source_digest():
     """SHA-256 over the source of the library and its pipelines: results of other code are not reused."""
     digest = hashlib.sha256(diffretouch.__version__.encode())
     for folder in diffretouch.__path__:
-        for part in ("*.py", "models/*.py", "photo/*.py", "data/*.py", "evaluation/*.py", "pipelines/*.py"):
-            for path in sorted(Path(folder).glob(part)):
+        for room in (".", "colour", "data", "evaluation", "losses", "lut", "models", "photo", "pipelines", "settings"):
+            for path in sorted(Path(folder, room).glob("*.py")):
                 digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -5,8 +5,8 @@ import PIL.Image
 import torch
 
 from diffretouch.colour.lab import srgb_to_lab
-from diffretouch.kernels import strips
 from diffretouch.models.affine_grid import identity_grid
+from diffretouch.models.kernels import strips
 from diffretouch.pixels import as_tensor, check_strength, shrink
 
 from .table import LARGEST, SMALLEST, Lut3D, LutError, lut_nodes, one_photo

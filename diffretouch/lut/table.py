@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from diffretouch.kernels import flat, in_threads, kernel, strips, write_strip
+from diffretouch.models.kernels import flat, in_threads, kernel, strips, write_strip
 from diffretouch.pixels import as_float, as_photos, check_strength
 
 from .cube import LARGEST, SMALLEST

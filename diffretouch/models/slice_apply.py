@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from diffretouch.kernels import in_threads, kernel, strips
+from diffretouch.models.kernels import in_threads, kernel, strips
 
 BACKENDS = ("numba", "torch")
 

@@ -30,7 +30,7 @@ class Settings:
         scheduler: class name of the diffusers scheduler.
         model: "small", a directory or a Hub id.
         revision: which state of the model it was, see `model_revision`.
-        regions: areas with sliders of their own, in the words of the command line, see `regions.parse_region`.
+        regions: areas with sliders of their own, in the words of the command line, see `region_texts.parse_region`.
         refine_regions: their masks' edges follow the photo's.
         photo: file name of the photo, in sidecars.
         version: of this library.

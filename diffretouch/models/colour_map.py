@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from diffretouch.kernels import flat, in_threads, kernel, strips, write_strip
+from diffretouch.models.kernels import flat, in_threads, kernel, strips, write_strip
 from diffretouch.pixels import as_float
 
 _CHUNK = 1 << 15  # colours that the function is given at a time: what it holds of them stays near the processor

@@ -48,7 +48,7 @@ class Lpips(nn.Module):
             given = load_file(path)
         except (OSError, SafetensorError) as error:
             raise ValueError(
-                f"`weights` {path} cannot be read as LPIPS weights (see diffretouch.perceptual.Lpips): {error}"
+                f"`weights` {path} cannot be read as LPIPS weights (see diffretouch.losses.perceptual.Lpips): {error}"
             ) from error
         own = {}
         for i, (layer, *_) in enumerate(_CONVOLUTIONS):
