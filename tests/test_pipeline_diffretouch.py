@@ -13,7 +13,7 @@ from diffusers import (
 from PIL import Image
 
 from diffretouch import DiffRetouchPipeline, identity_grid
-from diffretouch.attributes import attribute_labels, measure_attributes
+from diffretouch.attributes import attribute_coordinates, attribute_labels, measure_attributes
 from diffretouch.metrics import delta_e76
 from diffretouch.models.unet import seen_photo
 from diffretouch.pipelines.pipeline_diffretouch import spaced_timesteps
@@ -421,3 +421,21 @@ def test_bundled_model_retouches_a_photo():
     assert darker + 20 < plain < brighter - 20
     assert plain > np.asarray(dull).mean() + 5
     assert sum(p.numel() for p in pipe.unet.parameters()) < 20e6
+
+
+def test_each_slider_of_the_bundled_model_moves_its_own_attribute_the_right_way():
+    """From -1 to 1, in units of c, on photos that are finished as they are: no slider is dead, none runs backwards."""
+    pipe = DiffRetouchPipeline.from_pretrained("small")
+    pipe.set_progress_bar_config(disable=True)
+    noise = torch.randn(1, 4, 32, 32, generator=seeded()).expand(8, -1, -1, -1)
+    ends = torch.eye(4).repeat_interleave(2, 0) * torch.tensor([-1.0, 1.0]).repeat(4)[:, None]
+    moved = []
+    for path in sorted(PHOTOS.glob("gb82_*.jpg")):
+        with Image.open(path) as image:
+            photo = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+        grids = pipe.predict_grid(photo, ends, latents=noise)
+        scores = torch.cat([measure_attributes(pipe.apply_grid(photo, grid).clamp(0, 1)) for grid in grids])
+        scores = attribute_coordinates(scores)
+        moved.append((scores[1::2] - scores[::2]).diagonal() / torch.tensor(pipe.config.attribute_scales))
+    moved = torch.stack(moved)  # (photos,4)
+    assert moved.min() > 0.3 and moved.mean(0).min() > 0.7, moved
