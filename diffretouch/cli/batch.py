@@ -9,21 +9,16 @@ from typing import Annotated
 import typer
 
 from . import options
-from .loading import find_device, follow, load_pipeline, read_settings, say
+from .groups import Look, Writing, grouped
+from .loading import find_device, follow, load_pipeline, say
 
 
+@grouped
 def batch(
     source: Annotated[Path, typer.Argument(metavar="IN", help="The folder of photos.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the results: the same tree.")],
-    colorfulness: options.Slider = None,
-    contrast: options.Slider = None,
-    temperature: options.Slider = None,
-    brightness: options.Slider = None,
-    strength: options.StrengthOrNone = None,
-    like: options.Like = None,
-    preset: options.Preset = None,
-    region: options.Region = None,
-    refine_regions: options.RefineRegions = None,
+    look: Look,
+    writing: Writing,
     consistent: Annotated[
         bool, typer.Option("--consistent", help="A series: one noise for all photos, exposures matched.")
     ] = False,
@@ -33,23 +28,12 @@ def batch(
         str | None, typer.Option(help="jpg, png, tif, webp or avif; as the photo else, tif for RAW and HEIC.")
     ] = None,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Go on: leave results that exist.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     report: Annotated[Path | None, typer.Option(help="A file with a line of JSON for each photo.")] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, max=64, help="Threads that read, and that write. [default: one per processor]")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=1024, help="The most photos in one pass of the model.")] = 8,
-    seed: options.SeedOrNone = None,
-    steps: options.Steps = None,
-    model: options.ModelOrNone = None,
-    device: options.Device = "auto",
-    quality: options.Quality = None,
-    background: options.Background = None,
-    dither: options.Dither = False,
-    srgb: options.Srgb = False,
-    strip_metadata: options.StripMetadata = False,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
-    sidecar: options.Sidecar = False,
 ):
     """Retouch a folder of photos, each with noise of its own by its name. Files that cannot be used are passed by.
 
@@ -59,11 +43,7 @@ def batch(
     from diffretouch.batch import join_processes, plan_batch, report_paths, run_batch
     from diffretouch.settings import sidecar_path
 
-    c = options.given_sliders(colorfulness, contrast, temperature, brightness)
-    settings, model = read_settings(
-        like, preset, model, c, region=region, refine_regions=refine_regions, strength=strength, seed=seed, steps=steps
-    )
-    written = options.write_options(quality, background, dither, srgb, strip_metadata, overwrite)
+    (settings, model), written, overwrite = look.read(), writing.read(), writing.overwrite
     plan = plan_batch(source, target, recursive=recursive, suffix=suffix, format=format)
     if plan.existing and not skip_existing and not overwrite:
         raise typer.BadParameter(
@@ -72,7 +52,7 @@ def batch(
         )  # fmt: skip
     if report is not None and not report.parent.is_dir() and report.parent != target:
         raise typer.BadParameter(f"the folder {report.parent} does not exist.", param_hint="--report")
-    state = join_processes(find_device(device))
+    state = join_processes(find_device(look.device))
     first, several = state.is_main_process, state.num_processes > 1
     there = [path for path in report_paths(report, state.num_processes) if path.exists()] if report else []
     if there and not skip_existing and not overwrite:
@@ -83,14 +63,16 @@ def batch(
         for sentence in plan.unread:
             say(f"Error: {sentence}")
         bare = [task for task in plan.existing if not sidecar_path(task.target).exists()]
-        if sidecar and bare and not overwrite:
+        if writing.sidecar and bare and not overwrite:
             say(f"Note: {len(bare)} results that exist have no sidecar, as {bare[0].target}: they get none.")
-    pipe = load_pipeline(model, str(state.device) if several and device == "auto" else device, progress=False)
+    device = str(state.device) if several and look.device == "auto" else look.device
+    pipe = load_pipeline(model, device, progress=False)
     settings = follow(settings, pipe, model)
     with _telling(quiet=not first) as shown:
         summary = run_batch(
             pipe, plan, settings, written, report, skip_existing=skip_existing and not overwrite,
-            consistent=consistent, sidecars=sidecar, jobs=jobs, batch_size=batch_size, max_pixels=max_pixels, **shown,
+            consistent=consistent, sidecars=writing.sidecar, jobs=jobs, batch_size=batch_size, max_pixels=max_pixels,
+            **shown,
         )  # fmt: skip
     if first:
         _tell(summary.notes)

@@ -2,12 +2,14 @@
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from . import options
+from .groups import grouped
 from .loading import load_pipeline, open_photo, say
 
 
@@ -39,170 +41,219 @@ def measure(
         raise typer.Exit(1)
 
 
-def evaluate(
-    inputs: Annotated[Path | None, typer.Argument(help="Folder of untouched photos.")] = None,
-    targets: Annotated[
-        Path | None, typer.Argument(help="An expert's versions, matched by name; or a folder of experts' folders.")
-    ] = None,
-    simulated: Annotated[Path | None, typer.Option(help="Finished photos: camera and experts simulated.")] = None,
-    controllability: Annotated[Path | None, typer.Option(help="Finished photos: measure what the sliders do.")] = None,
-    as_they_are: Annotated[bool, typer.Option("--as-they-are", help="Sliders without the simulated camera.")] = False,
+@dataclass
+class Data:
+    """The photos"""
+
+    simulated: Annotated[Path | None, typer.Option(help="Finished photos: camera and experts simulated.")] = None
+    controllability: Annotated[Path | None, typer.Option(help="Finished photos: measure what the sliders do.")] = None
+    as_they_are: Annotated[bool, typer.Option("--as-they-are", help="Sliders without the simulated camera.")] = False
+    labels: Annotated[
+        str | None, typer.Option(help="Also c from labels (an oracle): a JSON file, or 'experts': from the versions.")
+    ] = None
+    protocol: Annotated[str | None, typer.Option(help="What the data is: fivek-upe, ppr10k-a, yan, ...")] = None
+    rendering: Annotated[str | None, typer.Option(help="How the files were made, for the record.")] = None
+    split: Annotated[Path | None, typer.Option(help="Text file with names or ids: only these photos.")] = None
+    controllability_split: Annotated[Path | None, typer.Option(help="The same for --controllability.")] = None
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many photos.")] = None
+
+
+@dataclass
+class Methods:
+    """The methods"""
+
     model: Annotated[
         list[str] | None, typer.Option(help="As elsewhere, or NAME=...; again for models side by side.")
-    ] = None,
+    ] = None
     peer: Annotated[
         list[str] | None,
         typer.Option(
             help="Beside: autocontrast, equalize, clahe, curve, csrnet, csrnet-l, sa-adjustnet, all; a model "
             "directory, the released csrnet.pth, or a folder with the released LUTs.pth and classifier.pth."
         ),
-    ] = None,
-    steps: Annotated[str | None, typer.Option(help="Denoising steps, one or several: 1,2,4.")] = None,
-    best_of: Annotated[int, typer.Option(min=1, max=64, help="Also the best of so many seeds (an oracle).")] = 1,
-    labels: Annotated[
-        str | None, typer.Option(help="Also c from labels (an oracle): a JSON file, or 'experts': from the versions.")
-    ] = None,
-    protocol: Annotated[str | None, typer.Option(help="What the data is: fivek-upe, ppr10k-a, yan, ...")] = None,
-    rendering: Annotated[str | None, typer.Option(help="How the files were made, for the record.")] = None,
-    split: Annotated[Path | None, typer.Option(help="Text file with names or ids: only these photos.")] = None,
-    controllability_split: Annotated[Path | None, typer.Option(help="The same for --controllability.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many photos.")] = None,
-    csrnet_lab: Annotated[bool, typer.Option("--csrnet-lab", help="Also CSRNet's Lab error, with its bug.")] = False,
-    lpips_weights: Annotated[Path | None, typer.Option(help="LPIPS weights (safetensors).")] = None,
+    ] = None
+    steps: Annotated[str | None, typer.Option(help="Denoising steps, one or several: 1,2,4.")] = None
+    best_of: Annotated[int, typer.Option(min=1, max=64, help="Also the best of so many seeds (an oracle).")] = 1
+    seed: options.Seed = 0
+    device: options.Device = "auto"
+
+
+@dataclass
+class Measures:
+    """The measures"""
+
+    csrnet_lab: Annotated[bool, typer.Option("--csrnet-lab", help="Also CSRNet's Lab error, with its bug.")] = False
+    lpips_weights: Annotated[Path | None, typer.Option(help="LPIPS weights (safetensors).")] = None
     fid_weights: Annotated[
         Path | None, typer.Option(help="For the FID: clean-fid's inception-2015-12-05.pt (TorchScript).")
-    ] = None,
-    card: Annotated[bool, typer.Option("--card", help="Print Markdown for a model card.")] = False,
-    page: Annotated[Path | None, typer.Option(help="Also write one HTML page with pictures.")] = None,
-    page_photos: Annotated[int, typer.Option(min=1, help="Photos on the page.")] = 6,
+    ] = None
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps results: a stopped run goes on.")] = None
+
+
+@dataclass
+class Telling:
+    """The report"""
+
+    card: Annotated[bool, typer.Option("--card", help="Print Markdown for a model card.")] = False
+    page: Annotated[Path | None, typer.Option(help="Also write one HTML page with pictures.")] = None
+    page_photos: Annotated[int, typer.Option(min=1, help="Photos on the page.")] = 6
     figure: Annotated[
         list[str] | None,
         typer.Option(help="Instead, on the page: attributes (paper's fig. 1), grid (3: two models), experts (5)."),
+    ] = None
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write the report as JSON.")] = None
+    overwrite: options.Overwrite = False
+
+
+@grouped
+def evaluate(
+    data: Data,
+    methods: Methods,
+    measures: Measures,
+    telling: Telling,
+    inputs: Annotated[Path | None, typer.Argument(help="Folder of untouched photos.")] = None,
+    targets: Annotated[
+        Path | None, typer.Argument(help="An expert's versions, matched by name; or a folder of experts' folders.")
     ] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder that keeps results: a stopped run goes on.")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write the report as JSON.")] = None,
-    seed: options.Seed = 0,
-    device: options.Device = "auto",
-    overwrite: options.Overwrite = False,
 ):
     """Measure models and other methods against experts' versions, and what the sliders do.
 
     Only "input", "automatic" and the methods that are no oracles predict blindly; every table says which is which.
     """
-    counts = _step_counts(steps)
-    if (inputs is not None) == (simulated is not None) and not (inputs is None and controllability):
-        raise typer.BadParameter("give INPUTS and TARGETS, --simulated PHOTOS or --controllability PHOTOS.")
-    if inputs is not None and targets is None and set(figure or ()) != {"attributes"}:
-        raise typer.BadParameter("INPUTS need TARGETS.", param_hint="TARGETS")
-    if set(figure or ()) - {"attributes", "grid", "experts"}:
-        raise typer.BadParameter("must be attributes, grid or experts.", param_hint="--figure")
-    if figure and page is None:
-        raise typer.BadParameter("figures stand on a page: give --page.", param_hint="--figure")
-    if "grid" in (figure or ()) and len(model or ()) < 2:
-        raise typer.BadParameter("grid compares models: give --model twice or more.", param_hint="--figure")
-    # What would be passed by in silence
-    alone = {"--controllability-split": controllability_split, "--as-they-are": as_they_are}
-    _refuse(alone if controllability is None else {}, "is for --controllability PHOTOS.")
-    measured = {"--peer": peer, "--best-of": best_of > 1, "--protocol": protocol, "--rendering": rendering}
-    measured |= {"--csrnet-lab": csrnet_lab, "--lpips-weights": lpips_weights, "--fid-weights": fid_weights}
-    _refuse({"--labels": labels, "--split": split} if inputs is None and simulated is None else {}, "needs pairs.")
-    _refuse(measured if inputs is None and simulated is None else {}, "needs pairs to be measured.")
-    figures_only = {**measured, "--labels": labels, "several --steps": len(counts) > 1}
-    figures_only |= {"--card": card, "--output": output} if controllability is None else {}
-    _refuse(figures_only if figure else {}, "does not go with --figure, which measures nothing.")
-    if output is not None and page is not None and output.resolve() == page.resolve():
-        raise typer.BadParameter(f"{page} is also the --output.", param_hint="--page")
-    for path, hint in ((output, "--output"), (page, "--page")):
-        if path is not None:
-            options.check_output(path, overwrite, hint=hint)
+    counts = _step_counts(methods.steps)
+    _check(inputs, targets, data, methods, measures, telling, counts)
 
     # 1. The photos, before any model is loaded
     from diffretouch import evaluation as ev
 
-    names = ev.read_names(split) if split else None
-    pairs, photos = [], []
-    if simulated is not None:
-        pairs = ev.simulated_pairs(simulated, names, seed=seed)
-    elif targets is not None:
-        pairs = ev.expert_pairs(inputs, targets, names)
-    elif inputs is not None:
-        photos = list(ev.folder_photos("inputs", inputs, names).values())
-    if limit and pairs:
-        kept = list(dict.fromkeys(pair.source for pair in pairs))[:limit]
-        pairs = [pair for pair in pairs if pair.source in kept]
-    if labels is not None:
-        pairs = ev.expert_labels(pairs) if labels == "experts" else ev.read_labels(labels, pairs)
-    if controllability is not None:
-        names = ev.read_names(controllability_split) if controllability_split else None
-        photos = list(ev.folder_photos("controllability", controllability, names).values())
-    photos = photos[:limit]
-    if pairs:
-        ev.describe_data(pairs, protocol, rendering)  # a wrong name is told at once
+    pairs, photos = _photos(inputs, targets, data, methods.seed)
 
     # 2. The models, and the methods beside
-    device = _own_device(device)
+    device = _own_device(methods.device)
     pipes = {}
-    for given in model or ["small"]:
+    for given in methods.model or ["small"]:
         name, place = _named(given)
         if name in pipes:
             raise typer.BadParameter(f"two models are called {name}: NAME=... tells them apart.", param_hint="--model")
         pipes[name] = load_pipeline(place, device, progress=False)
         if not hasattr(pipes[name], "attributes_of"):
             raise typer.BadParameter(f"{place} has no sliders: give it as --peer.", param_hint="--model")
-    peers, missing = open_peers(peer or [], device)
-    keep = ev.Cache(cache) if cache else None
+    peers, missing = open_peers(methods.peer or [], device)
+    cache = ev.Cache(measures.cache) if measures.cache else None
 
     # 3. Measure
-    report, sections = {}, []
-    if pairs and not figure:
+    report = {}
+    if pairs and not telling.figure:
         report = ev.evaluate_pairs(
             pipes,
             pairs,
-            seed=seed,
+            seed=methods.seed,
             steps=counts,
-            best_of=best_of,
+            best_of=methods.best_of,
             peers=peers,
-            protocol=protocol,
-            rendering=rendering,
-            csrnet_lab=csrnet_lab,
-            lpips_weights=lpips_weights,
-            fid_weights=fid_weights,
-            pictures=page_photos if page else 0,
-            cache=keep,
+            protocol=data.protocol,
+            rendering=data.rendering,
+            csrnet_lab=measures.csrnet_lab,
+            lpips_weights=measures.lpips_weights,
+            fid_weights=measures.fid_weights,
+            pictures=telling.page_photos if telling.page else 0,
+            cache=cache,
             missing=missing,
             device=str(next(iter(pipes.values())).device),
         )
-    if controllability is not None:
-        settings = {"seed": seed, "camera": not as_they_are, "cache": keep}
+    if data.controllability is not None:
+        settings = {"seed": methods.seed, "camera": not data.as_they_are, "cache": cache}
         report["controllability"] = {
             name: ev.controllability(pipe, photos, steps=counts[0], description=f"Sliders of {name}", **settings)
             for name, pipe in pipes.items()
         }
         if len(counts) > 1:
             report["step_table"] = ev.step_table(pipes, photos, counts, **settings)
-    if not ev.is_main_process():
-        return
+    if ev.is_main_process():
+        _tell(report, pipes, pairs, photos, data, methods, telling, counts[0])
 
-    # 4. Tell
-    tables = []
+
+def _check(inputs, targets, data, methods, measures, telling, counts):
+    """Raises for options that do not go together, or that nothing would follow."""
+    figures = set(telling.figure or ())
+    pairs = inputs is not None or data.simulated is not None
+    if (inputs is not None) == (data.simulated is not None) and not (inputs is None and data.controllability):
+        raise typer.BadParameter("give INPUTS and TARGETS, --simulated PHOTOS or --controllability PHOTOS.")
+    if inputs is not None and targets is None and figures != {"attributes"}:
+        raise typer.BadParameter("INPUTS need TARGETS.", param_hint="TARGETS")
+    if figures - {"attributes", "grid", "experts"}:
+        raise typer.BadParameter("must be attributes, grid or experts.", param_hint="--figure")
+    if figures and telling.page is None:
+        raise typer.BadParameter("figures stand on a page: give --page.", param_hint="--figure")
+    if "grid" in figures and len(methods.model or ()) < 2:
+        raise typer.BadParameter("grid compares models: give --model twice or more.", param_hint="--figure")
+    # What would be passed by in silence
+    alone = {"--controllability-split": data.controllability_split, "--as-they-are": data.as_they_are}
+    _refuse(alone if data.controllability is None else {}, "is for --controllability PHOTOS.")
+    measured = {"--peer": methods.peer, "--best-of": methods.best_of > 1}
+    measured |= {"--protocol": data.protocol, "--rendering": data.rendering, "--csrnet-lab": measures.csrnet_lab}
+    measured |= {"--lpips-weights": measures.lpips_weights, "--fid-weights": measures.fid_weights}
+    _refuse({} if pairs else {"--labels": data.labels, "--split": data.split}, "needs pairs.")
+    _refuse({} if pairs else measured, "needs pairs to be measured.")
+    figures_only = {**measured, "--labels": data.labels, "several --steps": len(counts) > 1}
+    figures_only |= {"--card": telling.card, "--output": telling.output} if data.controllability is None else {}
+    _refuse(figures_only if figures else {}, "does not go with --figure, which measures nothing.")
+    if None not in (telling.output, telling.page) and telling.output.resolve() == telling.page.resolve():
+        raise typer.BadParameter(f"{telling.page} is also the --output.", param_hint="--page")
+    for path, hint in ((telling.output, "--output"), (telling.page, "--page")):
+        if path is not None:
+            options.check_output(path, telling.overwrite, hint=hint)
+
+
+def _photos(inputs, targets, data, seed):
+    """-> (pairs, photos without targets)"""
+    from diffretouch import evaluation as ev
+
+    names = ev.read_names(data.split) if data.split else None
+    pairs, photos = [], []
+    if data.simulated is not None:
+        pairs = ev.simulated_pairs(data.simulated, names, seed=seed)
+    elif targets is not None:
+        pairs = ev.expert_pairs(inputs, targets, names)
+    elif inputs is not None:
+        photos = list(ev.folder_photos("inputs", inputs, names).values())
+    if data.limit and pairs:
+        kept = list(dict.fromkeys(pair.source for pair in pairs))[: data.limit]
+        pairs = [pair for pair in pairs if pair.source in kept]
+    if data.labels is not None:
+        pairs = ev.expert_labels(pairs) if data.labels == "experts" else ev.read_labels(data.labels, pairs)
+    if data.controllability is not None:
+        names = ev.read_names(data.controllability_split) if data.controllability_split else None
+        photos = list(ev.folder_photos("controllability", data.controllability, names).values())
+    if pairs:
+        ev.describe_data(pairs, data.protocol, data.rendering)  # a wrong name is told at once
+    return pairs, photos[: data.limit]
+
+
+def _tell(report, pipes, pairs, photos, data, methods, telling, steps):
+    """Tables, the page, the report's file."""
+    from diffretouch import evaluation as ev
+
+    tables, sections, number = [], [], telling.page_photos
     if "mean" in report:
-        tables.append(ev.report_markdown(report) if card else ev.report_table(report))
+        tables.append(ev.report_markdown(report) if telling.card else ev.report_table(report))
     if "controllability" in report:
-        tables.append(ev.controllability_markdown(report) if card else ev.controllability_table(report))
+        tables.append(ev.controllability_markdown(report) if telling.card else ev.controllability_table(report))
     if tables:
         print("\n\n".join(tables))
-    if page is not None:
+    if telling.page is not None:
         sections += ev.report_sections(report) if "mean" in report else []
         if "controllability" in report:
             sheets = []
             for name, pipe in pipes.items():
-                own = ev.slider_sheets(pipe, photos[:page_photos], camera=not as_they_are, seed=seed, steps=counts[0])
+                camera = not data.as_they_are
+                own = ev.slider_sheets(pipe, photos[:number], camera=camera, seed=methods.seed, steps=steps)
                 sheets += [(f"{name}: {caption}", sheet) for caption, sheet in own]
             sections += ev.controllability_sections(report, sheets)
-        sections += _figures(figure or [], pipes, pairs, photos, page_photos, seed, counts[0])
-        ev.write_page(page, sections)
-    if output is not None:
-        ev.write_text(output, json.dumps(ev.without_pictures(report), indent=1) + "\n")
+        sections += _figures(telling.figure or [], pipes, pairs, photos, number, methods.seed, steps)
+        ev.write_page(telling.page, sections)
+    if telling.output is not None:
+        ev.write_text(telling.output, json.dumps(ev.without_pictures(report), indent=1) + "\n")
 
 
 def _refuse(given, why):

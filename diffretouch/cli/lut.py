@@ -6,11 +6,14 @@ from typing import Annotated
 import typer
 
 from . import options
+from .groups import Sliders, grouped
 from .loading import depth_for, load_pipeline, open_photo, say
 
 
+@grouped
 def lut(
     photo: Annotated[Path, typer.Argument(help="The photo that the table is made for, or with --apply applied to.")],
+    sliders: Sliders,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="A .cube file (default: <photo>.cube) or a Hald image (.png, .tif)."),
@@ -23,10 +26,6 @@ def lut(
         bool, typer.Option("--photo-domain", help="Nodes within the photo's own colours: finer, for this photo only.")
     ] = False,
     interpolation: Annotated[str, typer.Option(help="With --apply: tetrahedral or trilinear.")] = "tetrahedral",
-    colorfulness: options.Slider = None,
-    contrast: options.Slider = None,
-    temperature: options.Slider = None,
-    brightness: options.Slider = None,
     strength: Annotated[float, typer.Option(min=0, max=2, help="0 the photo, 1 the retouch.")] = 1.0,
     seed: options.Seed = 0,
     steps: options.Steps = None,
@@ -38,7 +37,7 @@ def lut(
     suffix = photo.suffix if apply else ".cube"
     output = output or photo.with_name(f"{photo.stem}{'_look' if apply else ''}{suffix}")
     options.check_output(output, overwrite, photo=photo)
-    c = options.given_sliders(colorfulness, contrast, temperature, brightness)
+    c = sliders.moved
     hald = output.suffix.lower() != ".cube"
     if not apply and hald and (round(size**0.5) ** 2 != size or size < 4):
         raise typer.BadParameter("a Hald image has 4, 9, 16, 25, 36, 49, 64, ... nodes.", param_hint="--size")

@@ -10,7 +10,7 @@ MAX_PIXELS = 300_000_000
 PhotoArgument = Annotated[Path, typer.Argument(help="The photo.")]
 Model = Annotated[str, typer.Option(help="'small' (bundled), a model directory, or a Hub id.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, ...; auto takes the fastest there is.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it exists.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 Steps = Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps; the model's own by default.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the noise: another seed, another retouch.")]
 Slider = Annotated[float | None, typer.Option(min=-3, max=3, help="-1 (less) to 1 (more). [default: 0]")]
@@ -45,12 +45,6 @@ StripMetadata = Annotated[
 Sidecar = Annotated[bool, typer.Option("--sidecar", help="Also write the settings beside the result: OUT.json.")]
 
 
-def given_sliders(colorfulness, contrast, temperature, brightness):
-    """The sliders that were moved, by name."""
-    c = {"colorfulness": colorfulness, "contrast": contrast, "temperature": temperature, "brightness": brightness}
-    return {name: value for name, value in c.items() if value is not None}
-
-
 def colour(name):
     """ "white" or "#f0f0f0" -> three numbers in [0,1]."""
     if name is None:
@@ -61,16 +55,6 @@ def colour(name):
         return tuple(channel / 255 for channel in ImageColor.getrgb(name)[:3])
     except ValueError as error:
         raise typer.BadParameter(f"{name!r} is no colour: white, '#f0f0f0', ...", param_hint="--background") from error
-
-
-def write_options(quality, background, dither, srgb, strip_metadata, overwrite):
-    """What the options say on how results are written."""
-    from diffretouch.photo.write_options import WriteOptions
-
-    return WriteOptions(
-        overwrite=overwrite, quality=quality, dither=dither, background=colour(background), keep_profile=not srgb,
-        keep_metadata=not strip_metadata,
-    )  # fmt: skip
 
 
 def check_output(output, overwrite, *, photo=None, names=None, hint="--output"):

@@ -7,40 +7,24 @@ from typing import Annotated
 import typer
 
 from . import options
-from .loading import depth_for, follow, load_pipeline, open_photo, read_settings, say
+from .groups import Look, Writing, grouped
+from .loading import depth_for, follow, load_pipeline, open_photo, say
 
 
+@grouped
 def retouch(
     photo: options.PhotoArgument,
+    look: Look,
+    writing: Writing,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Default: <photo>_retouched beside it.")
     ] = None,
-    colorfulness: options.Slider = None,
-    contrast: options.Slider = None,
-    temperature: options.Slider = None,
-    brightness: options.Slider = None,
-    strength: options.StrengthOrNone = None,
     reference: Annotated[
         Path | None, typer.Option(help="A finished photo, best of the same scene: with its four attributes.")
     ] = None,
-    like: options.Like = None,
-    preset: options.Preset = None,
-    region: options.Region = None,
-    refine_regions: options.RefineRegions = None,
     samples: Annotated[int, typer.Option(min=1, max=64, help="Results from different noise: OUT-1, OUT-2, ...")] = 1,
-    seed: options.SeedOrNone = None,
-    steps: options.Steps = None,
-    model: options.ModelOrNone = None,
-    device: options.Device = "auto",
-    quality: options.Quality = None,
-    background: options.Background = None,
-    dither: options.Dither = False,
-    srgb: options.Srgb = False,
-    strip_metadata: options.StripMetadata = False,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
     save_preset: Annotated[Path | None, typer.Option(help="Also write the settings as a preset for others.")] = None,
-    sidecar: options.Sidecar = False,
-    overwrite: options.Overwrite = False,
 ):
     """Retouch one photo at its full resolution.
 
@@ -51,35 +35,31 @@ def retouch(
     numbered = [output.with_name(f"{output.stem}-{n + 1}{output.suffix}") for n in range(samples)]
     outputs = numbered if samples > 1 else [output]
     written = [save_preset] if save_preset else []
-    written += [path.with_name(path.name + ".json") for path in outputs if sidecar]
-    options.check_output(output, overwrite, photo=photo, names=outputs + written)
+    written += [path.with_name(path.name + ".json") for path in outputs if writing.sidecar]
+    options.check_output(output, writing.overwrite, photo=photo, names=outputs + written)
 
     from diffretouch.batch import exposed
     from diffretouch.photo import save_photo
     from diffretouch.settings import sidecar_path, write_preset
 
-    c = options.given_sliders(colorfulness, contrast, temperature, brightness)
-    settings, model = read_settings(
-        like, preset, model, c, region=region, refine_regions=refine_regions, strength=strength, seed=seed, steps=steps
-    )
-    written_as = options.write_options(quality, background, dither, srgb, strip_metadata, overwrite)
+    (settings, model), written_as = look.read(), writing.read()
     source = open_photo(photo, max_pixels)
     wanted = open_photo(reference, max_pixels).pixels if reference else None
     bit_depth = depth_for(output, source)
-    pipe = load_pipeline(model, device)
+    pipe = load_pipeline(model, look.device)
     complete = follow(settings, pipe, model)
     if wanted is not None:
-        complete = follow(_towards(wanted, source.pixels, pipe, complete, c), pipe, model)
+        complete = follow(_towards(wanted, source.pixels, pipe, complete, look.moved), pipe, model)
     results = _samples(pipe, source.pixels, complete, samples)
     for n, (result, path) in enumerate(zip(results, outputs, strict=True)):
         own = complete if complete.seed is None else replace(complete, seed=complete.seed + n)
         pixels = exposed(result, own.exposure)
         save_photo(pixels, path, like=source, bit_depth=bit_depth, description=own.to_json(), **vars(written_as))
-        if sidecar:
-            write_preset(replace(own, photo=photo.name), sidecar_path(path), overwrite=overwrite)
+        if writing.sidecar:
+            write_preset(replace(own, photo=photo.name), sidecar_path(path), overwrite=writing.overwrite)
         print(path)
     if save_preset:
-        write_preset(complete, save_preset, overwrite=overwrite)
+        write_preset(complete, save_preset, overwrite=writing.overwrite)
         print(save_preset)
 
 
