@@ -8,11 +8,15 @@ with several trainings, of which each went on from the one before, the mean of t
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+
+if not __package__:  # run as a file: the checkout that it stands in need not be installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
 from diffretouch.training.checkpoints import checkpoints, step_of, write_model

@@ -5,11 +5,15 @@ diffretouch evaluate PAIRS/input PAIRS/target --peer sa-adjustnet
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
+
+if not __package__:  # run as a file: the checkout that it stands in need not be installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffretouch.data.local_effects import EFFECTS, LocalEffectPhotos
 from diffretouch.data.photo_names import read_names

@@ -4,6 +4,7 @@ accelerate launch training/train_autoencoder.py --train_data_dir PHOTOS --output
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from accelerate.utils import send_to_device
 from diffusers import AutoencoderKL
+
+if not __package__:  # run as a file: the checkout that it stands in need not be installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffretouch.training.checkpoints import (
     leave_signals_to_the_loop,

@@ -6,11 +6,15 @@ accelerate launch training/train_csrnet.py --train_data_dir PHOTOS --network csr
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from diffusers.training_utils import EMAModel
+
+if not __package__:  # run as a file: the checkout that it stands in need not be installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffretouch.models.csrnet import CSRNet, CSRNetL
 from diffretouch.pipelines.pipeline_csrnet import CSRNetPipeline

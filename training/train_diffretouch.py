@@ -5,6 +5,7 @@ accelerate launch training/train_diffretouch.py --train_data_dir PHOTOS --vae AU
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ import torch
 from accelerate.logging import get_logger
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.training_utils import EMAModel
+
+if not __package__:  # run as a file: the checkout that it stands in need not be installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffretouch.attributes import ATTRIBUTES, attribute_labels, measure_attributes
 from diffretouch.data.unpaired import is_styled

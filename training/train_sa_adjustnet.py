@@ -9,9 +9,13 @@ diffretouch evaluate AUTOTONED STYLE --peer runs/s --protocol yan --split LISTS/
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
+
+if not __package__:  # run as a file: the checkout that it stands in need not be installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffretouch.colour.lab import srgb_to_lab
 from diffretouch.data.local_effects import EFFECTS, REGIONS, LocalEffectPhotos
