@@ -17,25 +17,37 @@ def demo(
         "127.0.0.1"
     ),
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="[default: the first free one from 7860]")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="DIFFRETOUCH_KEY",
+            help="What visitors must know. Made up and shown where other computers can reach the page.",
+        ),
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="A name of this computer by which visitors reach it; may be repeated.")
+    ] = None,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
     device: options.Device = "auto",
 ):
-    """A page in the browser: a photo, four sliders, and the picture follows the hand."""
+    """A page in the browser: a photo, four sliders, and the picture follows the hand.
+
+    Where other computers can reach it (--host), it asks for a key.
+    """
     try:
-        import gradio  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
     except ImportError as error:
-        raise ValueError("the page needs Gradio: pip install 'diffretouch[demo]'") from error
+        raise ValueError("the page needs Starlette and uvicorn: pip install 'diffretouch[demo]'") from error
     import signal
     import threading
 
-    from diffusers.utils import logging
-
     from diffretouch.demo.server import serving
 
-    logging.disable_progress_bar()
     say("Loading the models ...")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that temporary files go then, too
-    with serving(model or (), host=host, port=port, device=find_device(device), browser=browser) as address:
+    given = {"host": host, "port": port, "device": find_device(device), "key": key, "names": name or ()}
+    with serving(model or (), browser=browser, **given) as address:
         print(address, flush=True)
         say("The page is open there; Ctrl+C ends it.")
         threading.Event().wait()

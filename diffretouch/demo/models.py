@@ -86,8 +86,7 @@ class Models:
         return list(self._names)
 
     def __getitem__(self, label):
-        if label not in self._names:
-            raise ValueError(f"`model` must be one of {', '.join(self._names)}, got {label!r}.")
+        self._check(label)
         with self._opening:
             if label not in self._opened:
                 from diffretouch.pipelines.pretrained import open_pipeline
@@ -97,10 +96,9 @@ class Models:
                 self._opened[label] = pipe
             return self._opened[label]
 
-    def label_of(self, name):
-        """The label of a model that settings name, or None."""
-        short = {Path(own).name if Path(own).is_absolute() else own: label for label, own in self._names.items()}
-        return short.get(name)
+    def _check(self, label):
+        if label not in self._names:
+            raise ValueError(f"`model` must be one of {', '.join(self._names)}, got {label!r}.")
 
     def is_steered(self, label):
         """Whether the model follows the four attributes."""
@@ -108,9 +106,9 @@ class Models:
 
     def described(self, label, load=False):
         """What the page must know of a model: its name for settings, and once it is loaded its guide and settings."""
-        said = {
-            "name": Path(self._names[label]).name if Path(self._names[label]).is_absolute() else self._names[label]
-        }
+        self._check(label)
+        own = self._names[label]
+        said = {"name": Path(own).name if Path(own).is_absolute() else own}
         if load or label in self._opened:
             said["steered"] = self.is_steered(label)
             said["settings"] = vars(self.settings(Look(label))) | {"c": None}
@@ -147,15 +145,15 @@ class Models:
             pixels = pixels[rows[:, None], columns]
         return seen_photo(unet_thumbnail(as_tensor(pixels), config, mode), config)
 
-    def grids_at(self, label, seen, c, seed=0):
-        """The grids (n,12,D,gh,gw) at rows of c (n,4), all of one noise, for pixels in [0,1]: numpy, float32.
+    def grids_at(self, label, seen, c, seeds):
+        """The grids (n,12,D,gh,gw) at rows of c (n,4), one seed each, for pixels in [0,1]: numpy, float32.
 
         Args:
             seen (`torch.Tensor`): see `seen`.
         """
         pipe = self[label]
         with self._working:
-            grids = pipe.predict_grid(seen, c, generator=[noise(seed) for _ in c]).cpu().double()
+            grids = pipe.predict_grid(seen, c, generator=[noise(seed) for seed in seeds]).cpu().double()
         low, high = pipe.grid_head.config.pixel_range
         cells = grids.unflatten(1, (3, 4))  # views: what is added to red, green and blue is the fourth
         cells[:, :, 3] += low * cells[:, :, :3].sum(2) - low
@@ -171,14 +169,6 @@ class Models:
         curve["matrix_bias"] = curve["matrix_bias"] + low * curve["matrix"].sum(0)
         curve["matrix"] = curve["matrix"] * (high - low)
         return {name: value.tolist() for name, value in curve.items()}
-
-    def grids(self, look, pixels, areas=(), seeds=None):
-        """The grids of a look, see `DiffRetouchPipeline.predict_grid`; with `seeds`, one sample of each."""
-        generators = [noise(seed) for seed in ((look.seed,) if seeds is None else seeds)]
-        with self._working:
-            return self[look.model].predict_grid(
-                pixels, look.c, regions=regions_of(areas), num_samples=len(generators), generator=generators
-            )
 
     def sheet(self, look, pixels):
         """The contact sheet: every attribute from -1 to 1, see `sweep`."""

@@ -51,6 +51,7 @@ class Routes:
         listed = [
             ("GET", "", self.listing),
             ("GET", "/about", self.about),
+            ("GET", "/model", self.model),
             ("POST", "/open", self.open),
             ("GET", "/pixels", self.pixels),
             ("POST", "/grids", self.grids),
@@ -72,7 +73,7 @@ class Routes:
         return JSONResponse({"version": __version__, "routes": said})
 
     async def about(self, request):
-        """Models with their guide curves, limits, formats; and a new visitor's token, for the header `X-Visitor`."""
+        """Models with their guide curves, limits, formats; a new visitor's token, for the header `X-Visitor`."""
         visitor = secrets.token_urlsafe(24)
         self._visitors[visitor] = None
         if len(self._visitors) > 1024:
@@ -83,16 +84,17 @@ class Routes:
             "visitor": visitor,
             "version": __version__,
             "attributes": ATTRIBUTES,
-            "models": await run_in_threadpool(self._models, request.query_params.get("model")),
+            "models": {label: self.models.described(label) for label in self.models.labels},
             "limits": {"mb": MAX_MB, "mp": MAX_PIXELS // 1_000_000, "areas": MOST_AREAS},
             "suffixes": [".jpg", ".png", ".tif", ".webp", ".avif"],
             "settings_format": FORMAT,
         }
         return JSONResponse(said)
 
-    def _models(self, wanted=None):
-        """By label; what stands in a model's files only of the first, those that are loaded, and the one wanted."""
-        return {label: self.models.described(label, label == wanted) for label in self.models.labels}
+    async def model(self, request):
+        """`?label=`: what `about` says of a model that was not loaded yet: it is loaded."""
+        label = request.query_params.get("label", "")
+        return JSONResponse(await run_in_threadpool(self.models.described, label, True))
 
     def _visitor(self, request):
         visitor = request.headers.get("x-visitor", "")
@@ -137,17 +139,21 @@ class Routes:
         return StreamingResponse(photo.rows(retouched), media_type="application/octet-stream", headers=size)
 
     async def grids(self, request):
-        """JSON: `photo`, `model`, `seed`, `c` (rows of four). -> float32 (rows,12,D,gh,gw), see `X-Shape`; [0,1]."""
+        """JSON: `photo`, `model`, `c` (rows of four), `seed` (or one a row). -> float32 grids, shape in `X-Shape`."""
         asked = await json_of(request)
         photo, label = self._photo(request, asked.get("photo")), str(asked.get("model"))
         rows = asked.get("c")
         if not isinstance(rows, list) or not 1 <= len(rows) <= _MOST_ROWS:
             raise ValueError(f"`c` must be 1 to {_MOST_ROWS} rows of four numbers.")
-        rows, seed = [as_numbers("c", row, 4) for row in rows], as_seed(asked.get("seed", 0))
+        rows = [as_numbers("c", row, 4) for row in rows]
+        seeds = asked.get("seed", 0)
+        seeds = [as_seed(seed) for seed in (seeds if isinstance(seeds, list) else [seeds] * len(rows))]
+        if len(seeds) != len(rows):
+            raise ValueError(f"`seed` must be one or one for each row of `c`, got {len(seeds)} for {len(rows)}.")
 
         def work():
             self.models.check_steered(label, "a grid")
-            return self.models.grids_at(label, photo.seen_by(self.models, label), rows, seed)
+            return self.models.grids_at(label, photo.seen_by(self.models, label), rows, seeds)
 
         grids = await run_in_threadpool(work)
         shape = ",".join(map(str, grids.shape))

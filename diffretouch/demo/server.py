@@ -1,32 +1,33 @@
 """Starting and ending the page: local, alone, and leaving nothing behind."""
 
 import contextlib
-import os
+import secrets
 import shutil
+import socket
+import sys
 import tempfile
 import threading
+import time
 import warnings
+import webbrowser
+from importlib.resources import files
 
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from .guard import Guard, is_loopback
 from .models import Models
-from .page import MAX_MB, Page, text_of
-from .visit import Visits
+from .opened import OpenPhotos
+from .routes import Routes
 
-
-def _theme(gr):
-    """Greys, and the system's own letters: nothing is fetched from elsewhere."""
-    return gr.themes.Base(
-        primary_hue="neutral",
-        secondary_hue="neutral",
-        neutral_hue="neutral",
-        font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
-        font_mono=["ui-monospace", "monospace"],
-        radius_size="sm",
-        spacing_size="sm",
-    )
+_FIRST_PORT = 7860
 
 
 @contextlib.contextmanager
-def serving(models=(), *, host="127.0.0.1", port=None, device="cpu", browser=False):
+def serving(models=(), *, host="127.0.0.1", port=None, device="cpu", browser=False, key=None, names=()):
     """The page, while the context lasts; yields its address.
 
     All temporary files lie in one folder, which goes with the page.
@@ -37,68 +38,77 @@ def serving(models=(), *, host="127.0.0.1", port=None, device="cpu", browser=Fal
         port (`int`, *optional*): by default the first free one from 7860.
         device (`str`): where the models work.
         browser (`bool`): open it in the browser.
+        key (`str`, *optional*): what visitors must know. Where other computers can reach the page, one is made up.
+        names (list of `str`): further names of this computer by which visitors reach it.
 
     Raises:
         ValueError: a directory holds no model.
         OSError: the port is taken.
     """
+    if key is None and not is_loopback(host):
+        key = secrets.token_urlsafe(12)
     folder = tempfile.mkdtemp(prefix="diffretouch-")
-    own = {
-        "GRADIO_TEMP_DIR": folder,
-        "GRADIO_ANALYTICS_ENABLED": "False",
-        "GRADIO_SHARE": "False",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        # Gradio sums up all events anew after each, for a page of figures that is not open here
-        "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
-        "GRADIO_ANALYTICS_MAX_EVENTS": "100",
-    }
-    earlier = {name: os.environ.get(name) for name in own}
-    os.environ.update(own)
-    visits, ended, blocks = Visits(), threading.Event(), None
+    photos, ended, server, thread = OpenPhotos(), threading.Event(), None, None
     try:
-        import gradio as gr
+        warnings.filterwarnings("ignore", message=".*extrapolat.*")  # the page says it
+        from diffusers.utils import logging as bars
 
-        warnings.filterwarnings("ignore", message=".*extrapolat.*")  # the page has a switch for it
+        bars.disable_progress_bar()
         models = models if isinstance(models, Models) else Models(models, device)
-        models[models.labels[0]]  # loaded before anybody waits for it
-        blocks = Page(models, visits, folder).blocks()
-        blocks.queue(max_size=32, default_concurrency_limit=1)
+        models.described(models.labels[0], True)  # loaded before anybody waits for it
+        page = Mount("/", StaticFiles(packages=[("diffretouch.demo", "web")], html=True))
+        guard = Middleware(Guard, host=host, names=names, key=key)
+        app = Starlette(routes=[*Routes(models, photos, folder).routes(), samples(), page], middleware=[guard])
+        listening = bind(host, port)
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+        address = f"http://{f'[{shown}]' if ':' in shown else shown}:{listening.getsockname()[1]}/"
+        own = {"log_level": "error", "lifespan": "off", "server_header": False, "proxy_headers": False}
+        server = uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=3, **own))
+        thread = threading.Thread(target=server.run, args=([listening],), name="diffretouch-page", daemon=True)
+        thread.start()
+        while not server.started and thread.is_alive():
+            time.sleep(0.01)
+        if not server.started:
+            raise OSError(f"The page cannot be served at {address}.")
 
         def tidy():
             while not ended.wait(60):
-                visits.close_idle()
+                photos.close_idle()
 
         threading.Thread(target=tidy, name="diffretouch-tidy", daemon=True).start()
-        _, address, _ = blocks.launch(
-            server_name=host,
-            server_port=port,
-            inbrowser=browser,
-            prevent_thread_lock=True,
-            share=False,
-            quiet=True,
-            show_error=True,
-            theme=_theme(gr),
-            css=text_of("style.css"),
-            allowed_paths=[],
-            max_file_size=MAX_MB * 1_000_000,
-            state_session_capacity=64,
-            enable_monitoring=False,
-            strict_cors=True,
-            run_history=False,
-            footer_links=["api"],
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-        )
+        if key is not None:
+            reached = "Others can reach this page" if not is_loopback(host) else "The page"
+            print(f"{reached}: it asks for the key {key}", file=sys.stderr, flush=True)
+        if browser:
+            webbrowser.open(address)
         yield address
     finally:
         ended.set()
-        if blocks is not None:
-            blocks.close(verbose=False)
-        visits.close_all()
+        if server is not None:
+            server.should_exit = True
+            thread.join(5)
         shutil.rmtree(folder, ignore_errors=True)
-        for name, value in earlier.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+
+
+def samples():
+    return Mount("/samples", StaticFiles(directory=str(files("diffretouch.demo") / "samples")))
+
+
+def bind(host, port):
+    """A listening socket at that port, or at the first free one from 7860.
+
+    Raises:
+        OSError: it is taken, or this computer has no such address.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for number in [port] if port else range(_FIRST_PORT, _FIRST_PORT + 100):
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, number))
+            return listening
+        except OSError as error:
+            listening.close()
+            if port or number == _FIRST_PORT + 99 or error.errno in (99, 13):
+                raise
+    raise OSError(f"No port from {_FIRST_PORT} is free.")

@@ -1,0 +1,175 @@
+// Photo files in the browser: decoded with their orientation and colours, and what a JPEG carries put into its retouch.
+
+/** A photo's pixels as `slice.js` takes them: {width, height, space, read(x, y, w, h), image()}. */
+export function bitmapSource(bitmap, space = 'srgb') {
+  const { width, height } = bitmap;
+  return {
+    width, height, space,
+    image: () => bitmap,
+    read(x, y, w, h) {
+      const context = new OffscreenCanvas(w, h).getContext('2d', { colorSpace: space, willReadFrequently: true });
+      context.drawImage(bitmap, -x, -y);
+      return context.getImageData(0, 0, w, h, { colorSpace: space }).data;
+    },
+  };
+}
+
+/** The same of rows of RGB bytes. */
+export function rgbSource({ width, height, rgb }) {
+  let canvas = null;
+  const read = (x, y, w, h) => {
+    const out = new Uint8ClampedArray(4 * w * h);
+    for (let row = 0, to = 0; row < h; row++) {
+      let from = 3 * ((y + row) * width + x);
+      for (let column = 0; column < w; column++, to += 4, from += 3) {
+        out[to] = rgb[from];
+        out[to + 1] = rgb[from + 1];
+        out[to + 2] = rgb[from + 2];
+        out[to + 3] = 255;
+      }
+    }
+    return out;
+  };
+  const image = () => {
+    if (!canvas) {
+      canvas = new OffscreenCanvas(width, height);
+      const context = canvas.getContext('2d');
+      for (let y = 0; y < height; y += 512) {
+        const h = Math.min(512, height - y);
+        context.putImageData(new ImageData(read(0, y, width, h), width, h), 0, y);
+      }
+    }
+    return canvas;
+  };
+  return { width, height, space: 'srgb', read, image };
+}
+
+/** Decode by the browser. Throws what it says where it cannot. */
+export async function decode(blob) {
+  const head = new Uint8Array(await blob.slice(0, 1 << 20).arrayBuffer());
+  const space = isWide(head) ? 'display-p3' : 'srgb';
+  return bitmapSource(await createImageBitmap(blob, { imageOrientation: 'from-image' }), space);
+}
+
+/** Whether browser and library read the very same pixels: plain JPEG and PNG, in sRGB or a profile of RGB. */
+export async function isPlain(blob) {
+  const bytes = new Uint8Array(await blob.slice(0, 1 << 20).arrayBuffer());
+  if (bytes[0] === 0xff && bytes[1] === 0xd8) {
+    const frame = segments(bytes).find(({ kind }) => kind >= 0xc0 && kind <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(kind));
+    return !!frame && frame.data[0] === 8 && frame.data[5] === 3;
+  }
+  if (bytes[0] !== 0x89 || bytes[1] !== 0x50) return false;
+  const chunks = pngChunks(bytes), header = chunks.find((chunk) => chunk.name === 'IHDR')?.data;
+  return !!header && header[8] === 8 && header[9] === 2 && !chunks.some(({ name }) => ['gAMA', 'cHRM', 'iCCP', 'cICP', 'tRNS', 'acTL'].includes(name));
+}
+
+function isWide(bytes) {
+  if (bytes[0] !== 0xff) return false;
+  const profile = segments(bytes).find(({ kind, data }) => kind === 0xe2 && text(data, 0, 11) === 'ICC_PROFILE');
+  if (!profile || text(profile.data, 30, 4) !== 'RGB ') return false;
+  const words = String.fromCharCode(...profile.data.slice(14, 6000)).replaceAll('\0', '');
+  return !/sRGB|IEC61966-?2/.test(words);
+}
+
+const text = (bytes, from, length) => String.fromCharCode(...bytes.subarray(from, from + length));
+
+/** The segments of a JPEG before its picture: [{kind, data, start, end}]; what is broken ends the list. */
+export function segments(bytes) {
+  const found = [];
+  for (let at = 2; at + 4 <= bytes.length && bytes[at] === 0xff;) {
+    const kind = bytes[at + 1], length = (bytes[at + 2] << 8) | bytes[at + 3], end = at + 2 + length;
+    if (kind === 0xff) { at += 1; continue; }
+    if (kind === 0xda || kind === 0xd9 || length < 2 || end > bytes.length) break;
+    found.push({ kind, data: bytes.subarray(at + 4, end), start: at, end });
+    at = end;
+  }
+  return found;
+}
+
+function pngChunks(bytes) {
+  const found = [], view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  for (let at = 8; at + 12 <= bytes.length;) {
+    const length = view.getUint32(at), name = text(bytes, at + 4, 4);
+    if (name === 'IDAT') break;
+    found.push({ name, data: bytes.subarray(at + 8, at + 8 + length) });
+    at += 12 + length;
+  }
+  return found;
+}
+
+/** A new JPEG with the EXIF, XMP, IPTC and comments of the photo it was made of; its profile too if `profile`. */
+export async function carryJpeg(result, original, profile) {
+  const source = new Uint8Array(await original.arrayBuffer()), made = new Uint8Array(await result.arrayBuffer());
+  if (source[0] !== 0xff || source[1] !== 0xd8 || made[1] !== 0xd8) return result;
+  const kept = segments(source).filter(({ kind, data }) => {
+    if (kind === 0xe1) return text(data, 0, 4) === 'Exif' || text(data, 0, 28) === 'http://ns.adobe.com/xap/1.0/';
+    if (kind === 0xe2) return profile && text(data, 0, 11) === 'ICC_PROFILE';
+    return kind === 0xed || kind === 0xfe;
+  });
+  const parts = [made.slice(0, 2)];
+  for (const { kind, start, end } of kept) {
+    const copy = source.slice(start, end);
+    if (kind === 0xe1 && text(copy, 4, 4) === 'Exif') uprightExif(copy.subarray(10));
+    parts.push(copy);
+  }
+  const own = segments(made), carried = kept.some(({ kind }) => kind === 0xe2);
+  const rest = own.find(({ kind }) => kind < 0xe0 || kind > 0xef)?.start ?? 2;
+  for (const { kind, start, end } of own) { // the encoder's own JFIF and, where none is carried, its profile
+    if (start < rest && (kind === 0xe0 || (kind === 0xe2 && !carried))) parts.push(made.slice(start, end));
+  }
+  return new Blob([...parts, made.slice(rest)], { type: 'image/jpeg' });
+}
+
+/** Orientation 1 in a TIFF structure, and no thumbnail of the photo before: in place. */
+function uprightExif(tiff) {
+  if (tiff.length < 14) return;
+  const view = new DataView(tiff.buffer, tiff.byteOffset, tiff.length), little = tiff[0] === 0x49;
+  const first = view.getUint32(4, little);
+  if (first + 2 > tiff.length) return;
+  const count = view.getUint16(first, little), end = first + 2 + 12 * count;
+  if (end + 4 > tiff.length) return;
+  for (let at = first + 2; at < end; at += 12) {
+    if (view.getUint16(at, little) === 0x0112) view.setUint16(at + 8, 1, little);
+  }
+  view.setUint32(end, 0, little);
+}
+
+/** The largest JPEG inside a RAW or HEIC file, as a Blob, or null: what a camera shows on its own screen. */
+export async function embeddedPreview(blob) {
+  const bytes = new Uint8Array(await blob.slice(0, 64 << 20).arrayBuffer());
+  let best = null, tried = 0;
+  for (let at = 4; at + 4 < bytes.length && tried < 12; at++) {
+    if (bytes[at] !== 0xff || bytes[at + 1] !== 0xd8 || bytes[at + 2] !== 0xff) continue;
+    tried += 1;
+    const frame = segments(bytes.subarray(at)).find(({ kind }) => kind === 0xc0 || kind === 0xc2);
+    if (!frame) continue;
+    const size = ((frame.data[1] << 8) | frame.data[2]) * ((frame.data[3] << 8) | frame.data[4]);
+    if (!best || size > best.size) best = { size, at };
+  }
+  if (!best) return null;
+  const preview = blob.slice(best.at, blob.size, 'image/jpeg'); // decoders stop where the JPEG ends
+  return (await createImageBitmap(preview).catch(() => null)) ? preview : null;
+}
+
+/** A `.cube` file's text -> {size, data, low, high, title, text}; throws one sentence. */
+export function parseCube(words, name) {
+  let size = 0, title = '';
+  let low = [0, 0, 0], high = [1, 1, 1];
+  const numbers = [];
+  for (const line of words.split(/\r?\n/)) {
+    const parts = line.trim().split(/\s+/), key = parts[0];
+    if (!key || key.startsWith('#')) continue;
+    if (key === 'LUT_3D_SIZE') size = Number(parts[1]);
+    else if (key === 'LUT_1D_SIZE') throw new Error(`${name} is a curve (1D); the page takes 3D tables.`);
+    else if (key === 'DOMAIN_MIN') low = parts.slice(1, 4).map(Number);
+    else if (key === 'DOMAIN_MAX') high = parts.slice(1, 4).map(Number);
+    else if (key === 'LUT_3D_INPUT_RANGE') [low, high] = [parts[1], parts[2]].map((v) => [v, v, v].map(Number));
+    else if (key === 'TITLE') title = line.trim().slice(5).replaceAll('"', '').trim();
+    else if (/^[-+.\d]/.test(key)) numbers.push(...parts.slice(0, 3).map(Number));
+  }
+  const data = Float32Array.from(numbers);
+  if (!(size >= 2 && size <= 128) || data.length !== 3 * size ** 3 || !data.every(Number.isFinite)) {
+    throw new Error(`${name} is no colour table that can be used: it needs LUT_3D_SIZE from 2 to 128 and as many colours.`);
+  }
+  return { size, data, low, high, title: title || name.replace(/\.cube$/i, ''), text: words };
+}

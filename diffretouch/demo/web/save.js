@@ -1,0 +1,100 @@
+// Files: the whole photo by the library where it is there, by the browser where not; tables, sheets, presets.
+import { carryJpeg } from './photo.js';
+import { toPng } from './masks.js';
+import { edit, state, toPreset, words } from './state.js';
+
+const STRIP = 1024;
+const KINDS = { '.jpg': 'image/jpeg', '.png': 'image/png', '.webp': 'image/webp' };
+const LABELS = { '': 'As the photo', '.jpg': 'JPEG', '.png': 'PNG', '.tif': 'TIFF (16 bits stay)', '.webp': 'WebP', '.avif': 'AVIF' };
+
+export function fillFormats(select) {
+  const suffixes = state.engine.kind === 'server' ? ['', ...state.about.suffixes] : Object.keys(KINDS);
+  select.replaceChildren(...suffixes.map((suffix) => new Option(LABELS[suffix] ?? suffix, suffix)));
+}
+
+/** Give a file to the person: as if a link had been clicked. */
+export function download(blob, name) {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+export const stem = (name) => name.replace(/\.[^.]*$/, '').replace(/[^\p{L}\p{N}_.-]+/gu, '_') || 'photo';
+
+/** Save the photo that is shown at full size; returns sentences on what happened. */
+export async function savePhoto(app, suffix, quality) {
+  const photo = state.active, own = edit();
+  if (state.engine.kind === 'server') {
+    try {
+      return await byLibrary(photo, own, suffix, quality);
+    } catch (error) {
+      if (!error.away) throw error;
+      return [error.message, ...(await byBrowser(app, photo, own, suffix, quality)), 'It was made by the browser, with 8 bits.'];
+    }
+  }
+  return byBrowser(app, photo, own, suffix, quality);
+}
+
+export async function asked(own, more = {}) {
+  const areas = await Promise.all(own.areas.map(async ({ name, kind, low, high, softness, invert, c, mask }) => ({
+    name, kind, c, invert, ...(kind === 'paint' ? { mask: await toPng(mask) } : { low, high, softness }),
+  })));
+  const { model, c, strength, seed, table } = own;
+  return { model, c, strength, seed, areas, ...(table ? { table: table.text } : {}), ...more };
+}
+
+async function byLibrary(photo, own, suffix, quality) {
+  const more = { suffix: suffix || null, quality };
+  const { blob, name, notes } = await state.engine.file(photo, await asked(own, more));
+  download(blob, name);
+  return [`${name}, ${amount(blob.size)}, is in your downloads.`, ...notes];
+}
+
+async function byBrowser(app, photo, own, suffix, quality) {
+  const kind = KINDS[suffix] ?? (/\.png$/i.test(photo.name) ? 'image/png' : /\.webp$/i.test(photo.name) ? 'image/webp' : 'image/jpeg');
+  if (suffix && !KINDS[suffix]) throw new Error(`The browser alone writes JPEG, PNG and WebP, not ${suffix}.`);
+  const { width, height, space } = photo.source, wide = space === 'display-p3';
+  const canvas = new OffscreenCanvas(width, height), context = canvas.getContext('2d', { colorSpace: space });
+  if (!context) throw new Error('The browser cannot hold a picture of this size.');
+  for (let y = 0; y < height; y += STRIP) {
+    for (let x = 0; x < width; x += STRIP) {
+      const w = Math.min(STRIP, width - x), h = Math.min(STRIP, height - y);
+      const pixels = app.view.slicer.render({ x, y, step: 1 }, w, h, { wide });
+      context.putImageData(new ImageData(pixels, w, h, { colorSpace: space }), x, y);
+    }
+  }
+  let blob = await canvas.convertToBlob({ type: kind, quality: (quality ?? 92) / 100 });
+  if (kind === 'image/jpeg') blob = await carryJpeg(blob, photo.blob, wide);
+  const ending = Object.keys(KINDS).find((one) => KINDS[one] === kind), name = `${stem(photo.name)}_retouched${ending}`;
+  download(blob, name);
+  return [`${name}, ${amount(blob.size)}, is in your downloads.`];
+}
+
+export async function saveTable() {
+  const own = edit();
+  if (own.table) {
+    download(new Blob([own.table.text]), `${stem(own.table.title)}.cube`);
+    return [];
+  }
+  const { blob, name, notes } = await state.engine.table(state.active, await asked({ ...own, areas: [] }));
+  download(blob, name);
+  return [`${name} is in your downloads.`, ...notes, ...(own.areas.length ? ['Areas are not in it.'] : [])];
+}
+
+export async function saveSheet() {
+  const { blob, name } = await state.engine.sheet(state.active, await asked({ ...edit(), areas: [] }));
+  download(blob, name);
+  return [`${name}, ${amount(blob.size)}, is in your downloads.`];
+}
+
+export function savePreset() {
+  const own = edit(), name = `${stem(state.active.name)}_preset.json`;
+  if (own.table) throw new Error('A colour table is no preset: save it as .cube.');
+  download(new Blob([`${JSON.stringify(toPreset(own, state.about.models[own.model]), null, 1)}\n`]), name);
+  const lost = own.areas.some((area) => !words(area));
+  return [`${name} is in your downloads.`, ...(lost ? ['Painted, inverted or newly feathered areas are not in it.'] : [])];
+}
+
+const amount = (size) => (size > 1e5 ? `${(size / 1e6).toFixed(1)} MB` : `${(size / 1e3).toFixed(1)} kB`);
