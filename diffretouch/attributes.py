@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from diffretouch.colour import LUMA
+from diffretouch.outside import outside
 from diffretouch.pixels import shrink
 
 ATTRIBUTES = ("colorfulness", "contrast", "temperature", "brightness")
@@ -244,7 +245,7 @@ def as_attributes(c, batch_size=None):
         if abs(largest) > _LIMIT:
             raise ValueError(f"`c`: {name} must lie in [-3, 3] (trained on [-1, 1]), got {largest:g}.")
         if abs(largest) > 1 and not math.isclose(abs(largest), 1, rel_tol=1e-6):
-            warnings.warn(f"`c`: {name} = {largest:g} extrapolates beyond the trained [-1, 1].", stacklevel=3)
+            warnings.warn(f"`c`: {name} = {largest:g} extrapolates beyond the trained [-1, 1].", stacklevel=outside())
     if batch_size is not None and rows.shape[0] != batch_size:
         if rows.shape[0] != 1:
             raise ValueError(f"`c` must have 1 or {batch_size} rows, got {rows.shape[0]}.")

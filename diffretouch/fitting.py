@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from diffretouch.attributes import ATTRIBUTES
+from diffretouch.attributes import ATTRIBUTES, attribute_labels, measure_attributes, quantile_labels
 from diffretouch.colour.lab import srgb_to_lab
 from diffretouch.metrics import gradient_correlation
 from diffretouch.photo import load_photo
@@ -74,7 +74,7 @@ def fit_preset(pipe, pairs, *, seed=0, steps=None, size=256, iterations=8):
     Raises:
         ValueError: no pairs, a pair of different shapes, a pipeline without sliders.
     """
-    if not hasattr(pipe, "predict_grid"):
+    if not pipe.has_sliders:
         raise ValueError(
             f"`pipe` must be a pipeline with sliders, got {type(pipe).__name__}: it has nothing to learn."
         )
@@ -105,6 +105,50 @@ def _fit_and_judge(examples, seed, steps, iterations):
     c = {name: round(float(value), 3) for name, value in zip(ATTRIBUTES, found, strict=False)}
     settings = Settings(c=c, strength=round(float(found[4]), 3), seed=seed, steps=steps)
     return Fit(settings, **mean, held_out=held_out, photos=photos)
+
+
+@torch.no_grad()
+def nearest_c(retouch, photo, reference, scales, statistics=None, *, iterations=8, limit=2.0) -> torch.Tensor:
+    """The c whose retouch has the attributes of a reference, and its look where that shows the same picture.
+
+    Args:
+        retouch: c (K,4) -> the photo retouched with each, (K,3,h,w), the same for the same c.
+        photo: (1,3,h,w) the small copy that `retouch` works on, in [0,1].
+        reference: (1,3,H,W) in [0,1].
+        scales: one unit of c in each attribute, see `attribute_labels`.
+        statistics (`dict`, *optional*): of a model whose c are quantiles, see `quantile_labels`.
+        iterations (`int`): see `DiffRetouchPipeline.attributes_of`.
+        limit (`float`): c stays in [-limit, limit].
+
+    Returns:
+        `torch.Tensor`: (4,) float32.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about extrapolation, which `limit` allows
+        c = _matched_scores(retouch, measure_attributes(reference), scales, statistics, iterations, limit)
+        if is_same_picture(photo, reference):
+            c = nearest_attributes(retouch, photo, reference, c, limit=limit, iterations=iterations)
+    return c
+
+
+def _matched_scores(retouch, wanted, scales, statistics, iterations, limit):
+    """c (4,) whose result's scores come closest to the `wanted` ones (1,4)."""
+    c, gain, before, best = torch.zeros(4), torch.ones(4), torch.zeros(4), (math.inf, None)
+    if statistics is not None:
+        c = quantile_labels(wanted, statistics)[0].clamp(-limit, limit)
+    for _ in range(iterations):
+        scores = measure_attributes(retouch(c[None]))
+        if statistics is None:
+            missing = attribute_labels(wanted[:, None], scores, scales=scales, limit=3.0)[0, 0]
+        else:
+            reached, asked = (quantile_labels(s, statistics, limit=3.0)[0] for s in (scores, wanted))
+            missing = asked - reached
+        distance = missing.square().sum().item()
+        if distance < best[0]:
+            best = distance, c
+        gain[missing * before < 0] *= 0.5  # what overshot takes half a step from now on
+        c, before = (c + gain * missing).clamp(-limit, limit), missing
+    return best[1]
 
 
 def is_same_picture(photo, other):

@@ -1,40 +1,157 @@
 """What callers give as `image`, as pixels to work on, and results in the form they want; for all pipelines."""
 
+import functools
 import math
+import warnings
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import torch
 
+from diffretouch.outside import outside
+from diffretouch.photo import icc
 
-def as_photos(image):
+# What a PIL image carries beside its pixels, and a retouch of it still does
+_CARRIED = ("exif", "xmp", "dpi", "comment")
+
+
+def as_photos(image) -> list:
     """What a caller gave as `image` -> list of photos: (H,W,3) uint8/uint16/float32 arrays or (3,H,W) float tensors.
+
+    PIL images come upright (EXIF orientation) and as sRGB: those with another ICC profile as float32, in which colours
+    outside sRGB leave [0,1].
 
     Raises:
         TypeError: not an image, or a dtype other than uint8, uint16 or floating point.
         ValueError: wrong shape, no pixels, not finite, floats that are not in [0,1], transparency, 16-bit PIL modes.
     """
+    return [photo for photo, _ in photos_and_origins(image)]
+
+
+def photos_and_origins(image) -> list[tuple]:
+    """As `as_photos`, each photo with the PIL image that it came from, else with `None`: see `as_picture`."""
     if isinstance(image, (list, tuple)):
         if not image:
             raise ValueError("`image` must be at least one photo, got an empty list.")
-        photos = []
-        for item in image:
-            photos.extend(as_photos(item))
-        return photos
+        return [pair for item in image for pair in photos_and_origins(item)]
     if isinstance(image, PIL.Image.Image):
-        if image.has_transparency_data:
-            raise ValueError(
-                f"`image` must have no transparency, got mode {image.mode}: convert it to RGB, or let load_photo and "
-                "save_photo carry the alpha channel."
-            )
-        if image.mode not in ("RGB", "L", "P", "1", "CMYK", "YCbCr", "HSV", "LAB"):
-            raise ValueError(f"`image` must be an 8-bit PIL image, got mode {image.mode}: read it with load_photo.")
-        return [np.asarray(image.convert("RGB"))]
+        return [(_from_picture(image), image)]
     if isinstance(image, np.ndarray):
-        return _check_array(image)
+        return [(photo, None) for photo in _check_array(image)]
     if torch.is_tensor(image):
-        return _check_tensor(image)
+        return [(photo, None) for photo in _check_tensor(image)]
     raise TypeError(f"`image` must be a PIL image, an array, a tensor or a list of these, got {type(image).__name__}.")
+
+
+def one_photo(image, name: str = "image") -> tuple:
+    """The only photo of what a caller gave, and its origin, see `photos_and_origins`.
+
+    Raises:
+        TypeError, ValueError: as `as_photos`, and for several photos.
+    """
+    found = photos_and_origins(image)
+    if len(found) != 1:
+        raise ValueError(f"`{name}` must be one photo, got {len(found)}.")
+    return found[0]
+
+
+def upright(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """A PIL image as it is looked at: turned by its EXIF orientation, without a copy where it has none."""
+    if picture.getexif().get(_ORIENTATION, 1) in (0, 1):
+        return picture
+    return PIL.ImageOps.exif_transpose(picture)
+
+
+_ORIENTATION = 0x0112
+
+
+def _from_picture(picture):
+    if picture.has_transparency_data:
+        raise ValueError(
+            f"`image` must have no transparency, got mode {picture.mode}: convert it to RGB, or let load_photo and "
+            "save_photo carry the alpha channel."
+        )
+    if picture.mode not in ("RGB", "L", "P", "1", "CMYK", "YCbCr", "HSV", "LAB"):
+        raise ValueError(f"`image` must be an 8-bit PIL image, got mode {picture.mode}: read it with load_photo.")
+    profile, picture = picture.info.get("icc_profile"), upright(picture)
+    if profile:
+        try:
+            channels = icc.profile_channels(profile)
+            if {"RGB": 3, "P": 3, "L": 1, "CMYK": 4}.get(picture.mode) == channels and not _is_srgb(profile):
+                pixels = np.asarray(picture.convert("RGB") if picture.mode == "P" else picture, np.float32) / 255
+                return icc.to_srgb(pixels.reshape(*pixels.shape[:2], channels), profile)
+        except ValueError as error:
+            said = f"`image`: its colour profile is not used, it is read as sRGB: {error}."
+            warnings.warn(said, stacklevel=outside())
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
+
+
+@functools.lru_cache(maxsize=16)
+def _is_srgb(profile):
+    return icc.profile_channels(profile) == 3 and icc.is_srgb(profile)
+
+
+def as_picture(result, origin: PIL.Image.Image | None = None) -> PIL.Image.Image:
+    """(H,W,3) array in [0,1] or of integers, sRGB -> a PIL image of 8 bits, with what its origin carried.
+
+    Its colours are brought back into the origin's ICC profile, and its EXIF says that it is upright.
+    """
+    profile = origin.info.get("icc_profile") if origin is not None else None
+    if profile and result.dtype == np.float32 and icc.profile_channels(profile) == 3 and icc.can_write(profile):
+        result = icc.from_srgb(result, profile)
+    elif profile and (origin.mode != "RGB" or result.dtype == np.float32):
+        profile = icc.srgb_profile()  # of a grey or CMYK origin, or one whose profile only leads here
+    picture = PIL.Image.fromarray(to_levels(as_float(result) if result.dtype == np.uint16 else result))
+    if origin is None:
+        return picture
+    picture.info |= {key: origin.info[key] for key in _CARRIED if key in origin.info}
+    if profile:
+        picture.info["icc_profile"] = profile
+    exif = origin.getexif()
+    if _ORIENTATION in exif:
+        exif[_ORIENTATION] = 1
+        picture.info["exif"] = exif.tobytes()
+    return picture
+
+
+def to_levels(values: np.ndarray, dtype=np.uint8) -> np.ndarray:
+    """Floats in [0,1] -> integers, limited to their range and rounded to the nearest; integers as they are."""
+    if values.dtype.kind == "u":
+        return values
+    return np.rint(np.clip(values, 0, 1) * np.iinfo(dtype).max).astype(dtype)
+
+
+def checked_out(out, photo, image, *, in_place: bool = True):
+    """The part of a caller's `out` that receives a result like `photo`, of an `image` that `one_photo` took.
+
+    Args:
+        in_place: `out` may be `image` itself.
+
+    Raises:
+        ValueError: `out` is not a writeable array like the photo, or lies across it.
+    """
+    if out is None:
+        return None
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"`out` is for array input, got {type(image).__name__} as `image`.")
+    given = out[0] if isinstance(out, np.ndarray) and out.ndim == image.ndim == 4 else out
+    fits = isinstance(given, np.ndarray) and given.shape == photo.shape and given.dtype == photo.dtype
+    if not fits or not given.flags.writeable:
+        got = f"{given.dtype} {given.shape}" if isinstance(given, np.ndarray) else type(given).__name__
+        raise ValueError(f"`out` must be a writeable {photo.dtype} array {photo.shape}, got {got}.")
+    if np.may_share_memory(photo, given) and not (in_place and photo.ctypes.data == given.ctypes.data):
+        raise ValueError(f"`out` must lie apart from `image`{' or be `image` itself' if in_place else ''}.")
+    return given
+
+
+def in_the_form_of(image, result, origin=None):
+    """A retouched photo, (H,W,3) array or (3,H,W) tensor, in the form in which one photo came as `image`."""
+    if origin is not None:
+        return as_picture(result, origin)
+    while isinstance(image, (list, tuple)):
+        image = image[0]
+    return result[None] if image.ndim == 4 else result
 
 
 def _check_array(image):
@@ -75,33 +192,45 @@ def as_float(array):
     return array if array.dtype == np.float32 else np.divide(array, np.iinfo(array.dtype).max, dtype=np.float32)
 
 
-def as_tensor(photo):
-    """Array or tensor photo -> (1,3,H,W) float32 in [0,1]."""
+def as_tensor(photo) -> torch.Tensor:
+    """Array or tensor photo -> (1,3,H,W) float32 in [0,1]; of a huge array the means of blocks, all that is needed."""
     if torch.is_tensor(photo):
         return photo[None].float()
-    # An area-averaged thumbnail needs no more than this: skip pixels of huge photos before converting to float.
-    stride = max(min(photo.shape[:2]) // 2048, 1)
-    return torch.from_numpy(as_float(np.ascontiguousarray(photo[::stride, ::stride]))).permute(2, 0, 1)[None]
+    side = max(min(photo.shape[:2]) // 2048, 1)
+    pixels = as_float(np.ascontiguousarray(photo)) if side == 1 else _block_means(photo, side)
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
 
-def as_output(result, output_type):
+def _block_means(photo, side):
+    """(H,W,3) -> the means of blocks of side x side pixels, float32 in [0,1], in strips; the last may be smaller."""
+    height, width = photo.shape[:2]
+    columns = np.arange(0, width, side)
+    widths = np.diff(np.append(columns, width)).astype(np.float32)[:, None]
+    means = np.empty((-(-height // side), len(columns), 3), np.float32)
+    top = 1 if photo.dtype.kind == "f" else np.iinfo(photo.dtype).max
+    for n in range(len(means)):
+        rows = photo[n * side : (n + 1) * side]
+        sums = np.add.reduceat(rows.sum(0, dtype=np.float32), columns, axis=0)
+        means[n] = sums / (widths * (len(rows) * top))
+    return means
+
+
+def check_output_type(output_type) -> None:
+    """Raise unless it is a form that pipelines return."""
+    if output_type not in ("pil", "np", "pt"):
+        raise ValueError(f'`output_type` must be "pil", "np" or "pt", got {output_type!r}.')
+
+
+def as_output(result, output_type: str, origin=None):
     """(H,W,3) array or (3,H,W) float tensor -> PIL image, (H,W,3) float32 array or (3,H,W) tensor, in [0,1].
 
     For "np" the result itself is brought into the range: a copy of a large photo takes as long as its retouch.
     """
-    if output_type == "pil":
-        if torch.is_tensor(result):
-            result = result.permute(1, 2, 0).cpu().numpy()
-        if result.dtype == np.uint16:
-            result = as_float(result)
-        if result.dtype != np.uint8:
-            result = np.round(np.clip(result, 0, 1) * 255).astype(np.uint8)
-        return PIL.Image.fromarray(result)
     if output_type == "pt":
         result = result if torch.is_tensor(result) else torch.from_numpy(result).permute(2, 0, 1)
         return result.clamp(0, 1)
     result = result.permute(1, 2, 0).cpu().numpy() if torch.is_tensor(result) else result
-    return np.clip(result, 0, 1, out=result)
+    return as_picture(result, origin) if output_type == "pil" else np.clip(result, 0, 1, out=result)
 
 
 def as_one_array(images):

@@ -11,9 +11,10 @@ import PIL.Image
 import torch
 import torch.nn.functional as F
 
-from diffretouch.attributes import as_attributes
+from diffretouch.attributes import ATTRIBUTES, as_attributes
 from diffretouch.colour import LUMA
-from diffretouch.pixels import as_float, as_photos
+from diffretouch.outside import outside
+from diffretouch.pixels import as_float, as_tensor, one_photo, shrink, upright
 
 _STRIP = 1 << 16  # pixels that are worked on at once: few enough to stay in the processor's cache
 
@@ -34,7 +35,7 @@ def as_mask(mask, size=None, *, name="mask"):
         ValueError: no pixels, another shape, not in [0,1], coloured, or a picture that is a mask in two ways.
     """
     if isinstance(mask, PIL.Image.Image):
-        mask = _picture_mask(mask, name)
+        mask = _picture_mask(upright(mask), name)
     elif torch.is_tensor(mask):
         mask = mask.detach().cpu()
         mask = (mask.float() if mask.is_floating_point() else mask).numpy()
@@ -98,7 +99,7 @@ def check_aspect(shape, size, name):
     if min(*shape, *size) > 3 and not 0.8 < ratio < 1.25:
         warnings.warn(
             f"`{name}` of {shape[1]}x{shape[0]} is stretched to a photo of {size[1]}x{size[0]}: is it turned?",
-            stacklevel=4,
+            stacklevel=outside(),
         )
 
 
@@ -109,7 +110,8 @@ def as_regions(regions):
     mask gives what the plain call with its c gives, bit for bit. An empty mask is left out with a warning.
 
     Args:
-        regions: a sequence of pairs (mask, c); masks as for `as_mask`, c one row, see `as_attributes`.
+        regions: a sequence of pairs (mask, c); masks as for `as_mask`, c one row, see `as_attributes`; `None` is
+            unknown, a row of NaN.
 
     Returns:
         The c of the retouch below all regions, (1,4), or `None` where that is the plain one; and the visible regions,
@@ -123,13 +125,13 @@ def as_regions(regions):
         if not isinstance(region, (tuple, list)) or len(region) != 2:
             raise TypeError(f"`{name}` must be a pair (mask, c), got {type(region).__name__}.")
         mask = as_mask(region[0], name=name)
-        c = as_attributes(region[1])
+        c = torch.full((1, len(ATTRIBUTES)), torch.nan) if region[1] is None else as_attributes(region[1])
         if len(c) != 1:
             raise ValueError(f"`{name}`: c must be one row, got {len(c)}.")
         if mask.min() == 1:
             below, visible = c, []
         elif mask.max() == 0:
-            warnings.warn(f"`{name}` has a mask that is zero everywhere: it changes nothing.", stacklevel=4)
+            warnings.warn(f"`{name}` has a mask that is zero everywhere: it changes nothing.", stacklevel=outside())
         else:
             visible.append((mask, c))
     return below, visible
@@ -229,10 +231,7 @@ def _ramp(distance, width):
 
 
 def _by_strips(image, function):
-    photos = as_photos(image)
-    if len(photos) != 1:
-        raise ValueError(f"`image` must be one photo, got {len(photos)}.")
-    photo = photos[0]
+    photo, _ = one_photo(image)
     if torch.is_tensor(photo):
         photo = photo.detach().float().permute(1, 2, 0).cpu().numpy()
     mask = np.empty(photo.shape[:2], np.float32)
@@ -320,14 +319,10 @@ def refine_mask(mask, image, *, radius=0.02, epsilon=1e-3, size=1024):
     Returns:
         `numpy.ndarray`: (h,w) float32 in [0,1], of the photo's size or that of the copy; regions take any size.
     """
-    from diffretouch.pixels import as_tensor, shrink
-
-    photos = as_photos(image)
-    if len(photos) != 1:
-        raise ValueError(f"`image` must be one photo, got {len(photos)}.")
+    photo, _ = one_photo(image)
     if not 0 < radius <= 0.5:
         raise ValueError(f"`radius` must lie in (0, 0.5], got {radius!r}.")
-    guide = shrink(as_tensor(photos[0]).cpu(), size).clamp(0, 1)
+    guide = shrink(as_tensor(photo).cpu(), size).clamp(0, 1)
     height, width = guide.shape[2:]
     values = torch.from_numpy(as_mask(mask, (height, width)))[None, None]
     reach = max(round(radius * max(height, width)), 1)

@@ -11,8 +11,8 @@ import torch
 
 from .attributes import as_attributes
 from .metrics import delta_e76
-from .models.affine_grid import identity_grid
-from .pixels import as_float, check_strength
+from .models.affine_grid import between_identity
+from .pixels import as_float, check_strength, to_levels
 
 _BATCH = 8  # samples in one UNet call: much larger ones gain little and need more memory
 _MEASURE_SIZE = 256  # long side of the copy on which fidelity is measured
@@ -88,7 +88,7 @@ def screen_copy(photo, size):
     for start in range(0, len(photo), 256):  # in strips: it may be huge and memory-mapped
         rows = photo[start : start + 256]
         if rows.dtype != np.uint8:
-            rows = np.round(np.clip(as_float(rows), 0, 1) * 255)
+            rows = to_levels(as_float(rows))
         pixels[start : start + 256] = rows
     if ratio == 1:
         return pixels
@@ -191,7 +191,8 @@ class Sliders:
     def _interpolate(self, c):
         points, grids = self._samples
         weights = interpolation_weights(c, points).to(grids.device, torch.float32)
-        return (weights @ grids.flatten(1)).unflatten(1, grids.shape[1:])
+        with torch.autocast(grids.device.type, enabled=False):
+            return (weights @ grids.flatten(1)).unflatten(1, grids.shape[1:])
 
     def __call__(self, c=None, strength=1.0, *, out=None):
         """The photo retouched at c.
@@ -208,7 +209,7 @@ class Sliders:
         grid = self.grid(c)
         if len(grid) != 1:
             raise ValueError(f"`c` must be one row, got {len(grid)}.")
-        grid = torch.lerp(identity_grid(1, 1, 1, 1, device=grid.device).expand_as(grid), grid, float(strength))
+        grid = between_identity(grid, strength)
         if out is not None:
             return self._head.apply(grid, self.photo, out=out)
         # A PIL image of three bands holds a copy of its own, so that one array per thread does for all of them.

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import PIL.Image
 import torch
 import torch.nn.functional as F
 from diffusers import DiffusionPipeline
@@ -14,7 +13,18 @@ from diffretouch.models.colour_map import map_colours
 from diffretouch.models.csrnet import SMALLEST, CSRNet, CSRNetL
 from diffretouch.models.kernels import strips
 from diffretouch.pipelines.pretrained import load_pretrained
-from diffretouch.pixels import as_float, as_one_array, as_output, as_photos, check_strength
+from diffretouch.pixels import (
+    as_float,
+    as_one_array,
+    as_output,
+    check_output_type,
+    check_strength,
+    checked_out,
+    in_the_form_of,
+    one_photo,
+    photos_and_origins,
+    to_levels,
+)
 
 BUNDLED = {"small": "csrnet_small", "small-l": "csrnet_l_small"}
 
@@ -44,14 +54,18 @@ class CSRNetPipeline(DiffusionPipeline):
         network (`CSRNet` or `CSRNetL`): its config says the thumbnail's size and the space of its input.
     """
 
-    model_cpu_offload_seq = "network"
+    has_sliders = False
+    has_regions = False
+    has_colour_function = True
+    model_cpu_offload_seq = ""
+    _exclude_from_cpu_offload = ["network"]  # small, and used by parts, not by calls that a hook would see
 
-    def __init__(self, network):
+    def __init__(self, network: CSRNet | CSRNetL) -> None:
         super().__init__()
         self.register_modules(network=network)
 
     @classmethod
-    def from_pretrained(cls, name, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs) -> "CSRNetPipeline":
         """Load a pipeline: "small" (CSRNet) or "small-l" (CSRNet-L), both bundled; a directory; or a Hub id.
 
         Reads safetensors and json files only.
@@ -60,7 +74,7 @@ class CSRNetPipeline(DiffusionPipeline):
             ValueError: the directory holds no model, or one that cannot be read.
             OSError: the Hub id is unknown or cannot be reached.
         """
-        return load_pretrained(cls, name, BUNDLED, **kwargs)
+        return load_pretrained(cls, pretrained_model_name_or_path, BUNDLED, **kwargs)
 
     @property
     def is_local(self):
@@ -69,8 +83,7 @@ class CSRNetPipeline(DiffusionPipeline):
 
     def check_inputs(self, strength, other, mix, output_type):
         check_strength(strength)
-        if output_type not in ("pil", "np", "pt"):
-            raise ValueError(f'`output_type` must be "pil", "np" or "pt", got {output_type!r}.')
+        check_output_type(output_type)
         if other is not None and not isinstance(other, CSRNetPipeline):
             raise TypeError(f"`other` must be a CSRNetPipeline or None, got {type(other).__name__}.")
         number = isinstance(mix, (int, float, np.number)) and not isinstance(mix, bool)
@@ -80,7 +93,16 @@ class CSRNetPipeline(DiffusionPipeline):
             raise ValueError(f"`mix` needs a second model as `other`, got {mix!r} without one.")
 
     @torch.no_grad()
-    def __call__(self, image, *, strength=1.0, other=None, mix=0.0, output_type="pil", return_dict=True):
+    def __call__(
+        self,
+        image,
+        *,
+        strength: float = 1.0,
+        other: "CSRNetPipeline | None" = None,
+        mix: float = 0.0,
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> CSRNetOutput | tuple:
         r"""Retouch one photo or several.
 
         Args:
@@ -95,20 +117,24 @@ class CSRNetPipeline(DiffusionPipeline):
         Returns:
             [`CSRNetOutput`]
 
+        Raises:
+            TypeError, ValueError: an input that is not as said here, named; before any work is done.
+            ValueError: the weights make colours that are not finite.
+
         Example:
             >>> pipe = CSRNetPipeline.from_pretrained("small")
             >>> pipe(image, strength=0.8).images[0]
         """
         # 1. Check everything before any work is done
         self.check_inputs(strength, other, mix, output_type)
-        photos = as_photos(image)
+        pairs = photos_and_origins(image)
 
         # 2. Photo by photo: nothing is rounded on the way to "np" and "pt"
         images = []
-        for photo in photos:
+        for photo, origin in pairs:
             if output_type != "pil" and isinstance(photo, np.ndarray):
                 photo = as_float(photo)
-            images.append(as_output(self._retouch(photo, strength, other, mix), output_type))
+            images.append(as_output(self._retouch(photo, strength, other, mix), output_type, origin))
 
         # 3. One array where the sizes allow it
         images = images if output_type == "pil" else as_one_array(images)
@@ -116,7 +142,10 @@ class CSRNetPipeline(DiffusionPipeline):
         return CSRNetOutput(images) if return_dict else (images,)
 
     @torch.no_grad()
-    def retouch(self, image, *, strength=1.0, other=None, mix=0.0, out=None):
+    def retouch(
+        self, image, *, strength: float = 1.0, other: "CSRNetPipeline | None" = None, mix: float = 0.0,
+        out: np.ndarray | None = None,
+    ):  # fmt: skip
         """Retouch one photo, in the form it came.
 
         Args:
@@ -129,25 +158,11 @@ class CSRNetPipeline(DiffusionPipeline):
             range; floats are not limited.
         """
         self.check_inputs(strength, other, mix, "pt")
-        photos = as_photos(image)
-        if len(photos) != 1:
-            raise ValueError(f"`image` must be one photo, got {len(photos)}.")
-        photo = photos[0]
-        batched = getattr(image, "ndim", 3) == 4
-        if out is not None:
-            if not isinstance(photo, np.ndarray) or isinstance(image, PIL.Image.Image):
-                raise ValueError("`out` is for array input, got another form of `image`.")
-            given = out[0] if batched and out.ndim == 4 else out
-            if given.shape != photo.shape or given.dtype != photo.dtype or not given.flags.writeable:
-                raise ValueError(
-                    f"`out` must be a writeable {photo.dtype} array {photo.shape}, got {given.dtype} {given.shape}."
-                )
-            if np.may_share_memory(photo, given) and (self.is_local or photo.ctypes.data != given.ctypes.data):
-                raise ValueError("`out` must lie apart from `image` (or, for CSRNet, be `image` itself).")
-        result = self._retouch(photo, strength, other, mix, None if out is None else given)
-        if isinstance(image, PIL.Image.Image):
-            return PIL.Image.fromarray(result)
-        return out if out is not None else result[None] if batched else result
+        photo, origin = one_photo(image)
+        given = checked_out(out, photo, image, in_place=not self.is_local)
+        result = self._retouch(photo, strength, other, mix, given)
+        self.maybe_free_model_hooks()
+        return out if out is not None else in_the_form_of(image, result, origin)
 
     @torch.no_grad()
     def colour_function(self, image, *, strength=1.0, other=None, mix=0.0):
@@ -162,10 +177,7 @@ class CSRNetPipeline(DiffusionPipeline):
             clamped. `is_local` tells whether it is the whole retouch.
         """
         self.check_inputs(strength, other, mix, "pt")
-        photos = as_photos(image)
-        if len(photos) != 1:
-            raise ValueError(f"`image` must be one photo, got {len(photos)}.")
-        return self._colours(photos[0], strength, self._experts(other, mix))
+        return self._colours(one_photo(image)[0], strength, self._experts(other, mix))
 
     def _experts(self, other, mix):
         """(weight, network) of all that takes part."""
@@ -176,33 +188,35 @@ class CSRNetPipeline(DiffusionPipeline):
 
     def _retouch(self, photo, strength, other, mix, out=None):
         """(H,W,3) array -> array of its dtype, (3,H,W) tensor -> float32 tensor."""
-        experts = self._experts(other, mix)
-        photo = photo.to(self._execution_device) if torch.is_tensor(photo) else photo
-        if all(isinstance(network, CSRNet) for _, network in experts):
-            function = self._colours(photo, strength, experts)
-            return map_colours(function, photo, out=out, device=self._execution_device)
-        return self._retouch_strips(photo, strength, experts, out)
+        experts, device = self._experts(other, mix), self._execution_device
+        photo = photo.to(device) if torch.is_tensor(photo) else photo
+        with torch.autocast(device.type, enabled=False):
+            if all(isinstance(network, CSRNet) for _, network in experts):
+                return map_colours(self._colours(photo, strength, experts), photo, out=out, device=device)
+            return self._retouch_strips(photo, strength, experts, out)
 
     def _colours(self, photo, strength, experts):
         device, folded = self._execution_device, []
-        for weight, network in experts:
-            thumbnail = self._thumbnail(photo, network)
-            if isinstance(network, CSRNet):
-                layers = network.fold(network.condition(thumbnail)[0])
-            else:
-                layers = network.flat_colours(network.modulation(thumbnail))
-            layers = [(w.to(device).T.contiguous(), b.to(device)) for w, b in layers]
-            folded.append((weight, network.config.input_space, layers))
+        with torch.autocast(device.type, enabled=False):
+            for weight, network in experts:
+                thumbnail = self._thumbnail(photo, network)
+                if isinstance(network, CSRNet):
+                    layers = network.fold(network.condition(thumbnail)[0])
+                else:
+                    layers = network.flat_colours(network.modulation(thumbnail))
+                layers = [(w.to(device, torch.float32).T.contiguous(), b.to(device, torch.float32)) for w, b in layers]
+                folded.append((weight, network.config.input_space, layers))
 
         def function(colours):
             result = 0
-            for weight, space, layers in folded:
-                x = colours if space == "srgb" else srgb_to_prophoto(colours.T[:, :, None])[:, :, 0].T
-                for k, (matrix, bias) in enumerate(layers):
-                    x = torch.addmm(bias, x, matrix)
-                    x = x.relu_() if k < 2 else x
-                result = x if weight == 1 else result + weight * x
-            return torch.lerp(colours, result, float(strength))
+            with torch.autocast(device.type, enabled=False):
+                for weight, space, layers in folded:
+                    x = colours if space == "srgb" else srgb_to_prophoto(colours.T[:, :, None])[:, :, 0].T
+                    for k, (matrix, bias) in enumerate(layers):
+                        x = torch.addmm(bias, x, matrix)
+                        x = x.relu_() if k < 2 else x
+                    result = x if weight == 1 else result + weight * x
+                return _finite(torch.lerp(colours, result, float(strength)))
 
         return function
 
@@ -237,22 +251,24 @@ class CSRNetPipeline(DiffusionPipeline):
                 else:
                     x = network.modulated(x, modulation)[..., rows.start - seen.start : rows.stop - seen.start, :]
                 result = x.float() if weight == 1 else result + weight * x.float()
-            result = torch.lerp(own, result, float(strength))[0]
+            result = _finite(torch.lerp(own, result, float(strength))[0])
             if tensor:
                 out[:, rows] = result
                 continue
             result = result.permute(1, 2, 0).cpu().numpy()
-            if out.dtype.kind == "u":
-                if not np.isfinite(result).all():
-                    raise ValueError("The model made colours that are not finite: its weights are broken.")
-                result = np.rint(np.clip(result, 0, 1) * np.iinfo(out.dtype).max)
-            out[rows] = result.astype(out.dtype)
+            out[rows] = to_levels(result, out.dtype) if out.dtype.kind == "u" else result
         return out
 
     def _thumbnail(self, photo, network):
         thumbnail = condition_thumbnail(photo, network.config.condition_size).to(self._execution_device)
         thumbnail = thumbnail if network.config.input_space == "srgb" else srgb_to_prophoto(thumbnail)
         return thumbnail.to(network.dtype)
+
+
+def _finite(colours):
+    if not colours.isfinite().all():
+        raise ValueError("The model made colours that are not finite: its weights are broken.")
+    return colours
 
 
 def condition_thumbnail(photo, size):

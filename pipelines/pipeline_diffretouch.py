@@ -1,44 +1,45 @@
 """DiffRetouch: controllable retouching with diffusion and affine bilateral grids (AAAI 2025, arXiv 2407.03757)."""
 
 import copy
-import inspect
-import math
-import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import PIL.Image
 import torch
-from diffusers import DiffusionPipeline
-from diffusers.utils import BaseOutput, logging
-from diffusers.utils.torch_utils import randn_tensor
+from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
+from diffusers.utils import BaseOutput
 
-from diffretouch.attributes import (
-    ATTRIBUTE_SCALES,
-    ATTRIBUTES,
-    MEASURE_SIZE,
-    as_attributes,
-    attribute_labels,
-    check_statistics,
-    measure_attributes,
-    quantile_labels,
-)
-from diffretouch.fitting import is_same_picture, nearest_attributes
-from diffretouch.models.affine_grid import AffineGridHead, identity_grid  # noqa: F401 (resolved by from_pretrained)
-from diffretouch.models.unet import (
-    LATENT_CHANNELS,
-    denoise,
-    knows_the_unknown,
-    seen_photo,
-    thumbnail_fold_and_size,
-    unet_thumbnail,
-)
+from diffretouch.attributes import ATTRIBUTE_SCALES, ATTRIBUTES, MEASURE_SIZE, check_statistics
+from diffretouch.fitting import nearest_c
+from diffretouch.models.affine_grid import AffineGridHead, between_identity
 from diffretouch.pipelines.pretrained import load_pretrained
-from diffretouch.pixels import as_float, as_one_array, as_output, as_photos, as_tensor, check_strength, shrink
+from diffretouch.pipelines.sampler import (
+    check_callback_inputs,
+    check_count,
+    checked_run,
+    copies,
+    drawn_generator,
+    predict_grids,
+    thumbnails,
+)
+from diffretouch.pixels import (
+    as_float,
+    as_one_array,
+    as_output,
+    as_photos,
+    as_tensor,
+    check_output_type,
+    check_strength,
+    checked_out,
+    in_the_form_of,
+    one_photo,
+    photos_and_origins,
+    shrink,
+    to_levels,
+)
 from diffretouch.regions import as_mask, as_regions, blend
 from diffretouch.sliders import Sliders, screen_copy
-
-logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -69,13 +70,14 @@ class DiffRetouchPipeline(DiffusionPipeline):
     Args:
         unet (`UNet2DConditionModel`): sees latent ++ thumbnail, emits model output ++ affine latent.
         grid_head (`AffineGridHead`): affine latent -> grid, photo -> guide.
-        scheduler: any diffusers scheduler.
+        scheduler: one of `sampler.SCHEDULERS`; a call works on a copy of it.
         vae (`AutoencoderKL`, *optional*): encodes training targets. For inference only where `grid_head` is `None`, as
             in the paper's ablation: the denoised latents are decoded and enlarged to the photo's size.
         attribute_order (4 `str`): the order of c in the weights; the public order is `ATTRIBUTES`.
         attribute_signs (4 `int`): +1, or -1 where the weights' attribute runs the other way (in the weights' order).
         attribute_scales (4 `float`): one unit of c in each attribute (public order), see `attribute_labels`.
-        thumbnail (`str`): "area" or "nearest", how the UNet's thumbnail is made.
+        thumbnail (`str`): "antialias" or "nearest", how the UNet's thumbnail is made ("area" in models of before is
+            the first).
         timestep_range (2 `int`, *optional*): use only these timesteps, spaced as in the released sampler.
         default_steps (`int`): `num_inference_steps` when none is given.
         sampling_steps (`int`, *optional*): those for several samples of unknown attributes, which differ only where
@@ -85,26 +87,30 @@ class DiffRetouchPipeline(DiffusionPipeline):
             range before all of it is squeezed, in [0,1), see `AffineGridHead.keep_in_range`; `None` for no limit.
     """
 
-    model_cpu_offload_seq = "unet->grid_head"
+    has_sliders = True
+    has_regions = True
+    has_colour_function = False
+    model_cpu_offload_seq = "unet"
+    _exclude_from_cpu_offload = ["grid_head"]  # small, and used by parts, not by calls that a hook would see
     _optional_components = ["vae", "grid_head"]
     _callback_tensor_inputs = ["latents"]
 
     def __init__(
         self,
-        unet,
-        grid_head,
-        scheduler,
-        vae=None,
-        attribute_order=ATTRIBUTES,
-        attribute_signs=(1, 1, 1, 1),
-        attribute_scales=ATTRIBUTE_SCALES,
-        thumbnail="area",
-        timestep_range=None,
-        default_steps=20,
-        sampling_steps=None,
-        label_statistics=None,
-        clipping_limit=None,
-    ):
+        unet: UNet2DConditionModel,
+        grid_head: AffineGridHead | None,
+        scheduler: SchedulerMixin,
+        vae: AutoencoderKL | None = None,
+        attribute_order: list[str] = ATTRIBUTES,
+        attribute_signs: list[int] = (1, 1, 1, 1),
+        attribute_scales: list[float] = ATTRIBUTE_SCALES,
+        thumbnail: str = "antialias",
+        timestep_range: list[int] | None = None,
+        default_steps: int = 20,
+        sampling_steps: int | None = None,
+        label_statistics: dict | None = None,
+        clipping_limit: float | None = None,
+    ) -> None:
         super().__init__()
         if sorted(attribute_order) != sorted(ATTRIBUTES):
             raise ValueError(f"`attribute_order` must be a permutation of {ATTRIBUTES}, got {tuple(attribute_order)}.")
@@ -130,26 +136,14 @@ class DiffRetouchPipeline(DiffusionPipeline):
         )
 
     @classmethod
-    def from_pretrained(cls, name, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs) -> "DiffRetouchPipeline":
         """Load a pipeline: "small" (bundled), a directory, or a Hub id. Reads safetensors and json files only.
 
         Raises:
             ValueError: the directory holds no model, or one that cannot be read.
             OSError: the Hub id is unknown or cannot be reached.
         """
-        return load_pretrained(cls, name, {"small": "small"}, **kwargs)
-
-    def check_inputs(self, strength, num_inference_steps, num_samples, output_type, callback_tensor_inputs):
-        check_strength(strength)
-        _check_count("num_inference_steps", num_inference_steps, self.scheduler.config.num_train_timesteps)
-        _check_count("num_samples", num_samples, 1024)
-        if output_type not in ("pil", "np", "pt"):
-            raise ValueError(f'`output_type` must be "pil", "np" or "pt", got {output_type!r}.')
-        unknown = set(callback_tensor_inputs) - set(self._callback_tensor_inputs)
-        if unknown:
-            raise ValueError(
-                f"`callback_on_step_end_tensor_inputs` may name {self._callback_tensor_inputs}, got {sorted(unknown)}."
-            )
+        return load_pretrained(cls, pretrained_model_name_or_path, {"small": "small"}, **kwargs)
 
     @torch.no_grad()
     def __call__(
@@ -157,17 +151,18 @@ class DiffRetouchPipeline(DiffusionPipeline):
         image,
         c=None,
         *,
-        regions=None,
-        strength=1.0,
-        num_inference_steps=None,
-        num_samples=1,
-        generator=None,
-        latents=None,
-        output_type="pil",
-        return_dict=True,
-        callback_on_step_end=None,
-        callback_on_step_end_tensor_inputs=("latents",),
-    ):
+        regions: list | None = None,
+        strength: float = 1.0,
+        num_inference_steps: int | None = None,
+        num_samples: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None,
+        batch_size: int | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable | None = None,
+        callback_on_step_end_tensor_inputs: tuple[str, ...] = ("latents",),
+    ) -> DiffRetouchOutput | tuple:
         r"""Retouch one photo or several.
 
         Args:
@@ -186,8 +181,10 @@ class DiffRetouchPipeline(DiffusionPipeline):
                 `sampling_steps` for several samples of unknown attributes.
             num_samples (`int`): results per photo (and row of c), from different noise.
             generator (`torch.Generator` or list of them, *optional*): source of all noise; a list gives every result
-                its own. CPU generators give the same picture on every device.
+                its own. CPU generators give the same picture on every device; without one, torch's global one is
+                drawn from.
             latents (`torch.Tensor`, *optional*): (N,4,h,w) start noise instead of a drawn one.
+            batch_size (`int`, *optional*): the most rows of one call of the UNet; more go one after the other.
             output_type (`str`): "pil", "np" or "pt".
             return_dict (`bool`): `False` returns the tuple (images, grids, c).
             callback_on_step_end: called as (pipeline, step, timestep, tensors) after each step; may return a dict with
@@ -196,30 +193,36 @@ class DiffRetouchPipeline(DiffusionPipeline):
         Returns:
             [`DiffRetouchOutput`]
 
+        Raises:
+            TypeError, ValueError: an input that is not as said here, named; before any work is done.
+            ValueError: the model's weights make a grid that is not finite.
+
         Example:
             >>> pipe = DiffRetouchPipeline.from_pretrained("small")
             >>> pipe(image, c={"brightness": 0.5}, generator=torch.Generator().manual_seed(0)).images[0]
         """
         # 1. Check everything before any work is done
-        steps = self._steps(num_inference_steps, c, num_samples)
-        self.check_inputs(strength, steps, num_samples, output_type, callback_on_step_end_tensor_inputs)
-        photos = as_photos(image)
-        c, regions = _with_regions(c, regions)
+        check_output_type(output_type)
+        check_strength(strength)
+        check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        pairs = photos_and_origins(image)
+        photos = [photo for photo, _ in pairs]
+        run = checked_run(
+            self, len(photos), c, regions, num_inference_steps, num_samples, generator, latents, batch_size
+        )
 
         # 2. Predict the grids from thumbnails
-        thumbnails, callback_inputs = self._thumbnails(photos), callback_on_step_end_tensor_inputs
-        grids, c = self._predict_grids(
-            thumbnails, c, steps, num_samples, generator, latents, callback_on_step_end, callback_inputs, regions
-        )  # (N,12,D,gh,gw), (N,4); with regions (N,1+R,12,D,gh,gw), (N,1+R,4)
+        grids, c = predict_grids(self, thumbnails(self, photos), run, callback=callback_on_step_end)
+        # (N,12,D,gh,gw), (N,4); with regions (N,1+R,12,D,gh,gw), (N,1+R,4)
 
         # 3. Slice them against the photos at full resolution
-        repeats = len(grids) // len(photos)
-        images = []
+        repeats, images = len(grids) // len(photos), []
         for n, grid in enumerate(grids):
-            photo = photos[n // repeats]
+            photo, origin = pairs[n // repeats]
             if output_type != "pil" and isinstance(photo, np.ndarray):
                 photo = as_float(photo)  # nothing is rounded on the way to "np" and "pt"
-            images.append(as_output(self._apply_regions(photo, grid, regions, strength), output_type))
+            result = self._apply_regions(photo, grid, run.regions, strength)
+            images.append(as_output(result, output_type, origin))
 
         # 4. One array where the sizes allow it
         images = images if output_type == "pil" else as_one_array(images)
@@ -228,121 +231,56 @@ class DiffRetouchPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def predict_grid(
-        self, image, c=None, *, regions=None, num_inference_steps=None, num_samples=1, generator=None, latents=None
-    ):  # fmt: skip
-        """The grids alone: for other sizes of the same photo, a series, or a film. As `__call__`.
+        self, image, c=None, *, regions: list | None = None, num_inference_steps: int | None = None,
+        num_samples: int = 1, generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None, batch_size: int | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        """The grids alone: for other sizes of the same photo, a series, or a film. Arguments and errors as `__call__`.
 
         Returns:
             `torch.Tensor`: (N,12,D,gh,gw); with regions (N,1+R,12,D,gh,gw), for `apply_grid` with the same regions.
         """
-        steps = self._steps(num_inference_steps, c, num_samples)
-        self.check_inputs(1.0, steps, num_samples, "pt", ())
-        c, regions = _with_regions(c, regions)
-        thumbnails = self._thumbnails(as_photos(image))
-        return self._predict_grids(thumbnails, c, steps, num_samples, generator, latents, regions=regions)[0]
-
-    def _steps(self, asked, c=(), num_samples=1):
-        """Denoising steps: those asked for, or the model's own."""
-        if asked is not None:
-            return asked
-        several = c is None and num_samples > 1 and knows_the_unknown(self.unet.config)
-        return (self.config.sampling_steps if several else None) or self.config.default_steps
-
-    def _predict_grids(
-        self, thumbnails, c, steps, num_samples=1, generator=None, latents=None, callback=None, callback_inputs=(),
-        regions=None,
-    ):  # fmt: skip
-        device, dtype, config = self._execution_device, self.unet.dtype, self.unet.config
-
-        # 1. Attributes in the weights' order and sign
-        if c is None and knows_the_unknown(config):
-            c = torch.full((len(thumbnails), len(ATTRIBUTES)), torch.nan)
-        else:
-            c = as_attributes(c, batch_size=len(thumbnails) if len(thumbnails) > 1 else None)  # (B,4)
-        c = c.repeat_interleave(num_samples, 0)  # (N,4)
-        results, layers = len(c), 1 + len(regions or ())
-        if regions is not None:  # the regions' rows stand below the row of their result
-            c = torch.stack([c] + [own.expand(results, -1) for _, own in regions], 1).flatten(0, 1)  # (N(1+R),4)
-        order = [ATTRIBUTES.index(name) for name in self.config.attribute_order]
-        own_c = (c[:, order] * c.new_tensor(self.config.attribute_signs)).to(device)
-
-        # 2. One thumbnail per result: all that the UNet sees of the photo
-        thumbnail = thumbnails.to(device).repeat_interleave(len(c) // len(thumbnails), 0)  # (N,C,h,w)
-
-        # 3. Timesteps and start noise
-        timesteps = self._set_timesteps(steps, device)
-        shape = (results, LATENT_CHANNELS, config.sample_size, config.sample_size)
-        if isinstance(generator, list) and len(generator) != results:
-            raise ValueError(f"`generator` must be one or a list of {results}, got {len(generator)}.")
-        if latents is None:
-            generator = generator or torch.Generator().manual_seed(torch.seed())
-            latents = randn_tensor(shape, generator, device)
-        elif tuple(latents.shape) != shape:
-            raise ValueError(f"`latents` must have shape {shape}, got {tuple(latents.shape)}.")
-        latents = latents.to(device, torch.float32) * self.scheduler.init_noise_sigma
-        if layers > 1:
-            latents = latents.repeat_interleave(layers, 0)
-            generator = _one_generator_per_row(generator, results, layers)
-
-        # 4. Denoise; every call also emits an affine latent, of which only the last is used
-        accepted = inspect.signature(self.scheduler.step).parameters
-        extra = {"generator": generator} if "generator" in accepted else {}
-        with self.progress_bar(total=len(timesteps)) as bar:
-            for i, t in enumerate(timesteps):
-                x = self.scheduler.scale_model_input(latents, t)
-                noise, affine_latent = denoise(self.unet, x, thumbnail, t, own_c, dtype=dtype)
-                latents = self.scheduler.step(noise.float(), t, latents, **extra).prev_sample  # (N,4,h,w)
-                if callback is not None:
-                    tensors = {}
-                    for name in callback_inputs:
-                        tensors[name] = locals()[name]
-                    latents = (callback(self, i, t, tensors) or {}).get("latents", latents)
-                bar.update()
-
-        # 5. Affine latent -> grid
-        if self.grid_head is None:  # what stands for the grid is a small retouched picture (N,3,h,w)
-            latents = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
-            grids = self.vae.decode(latents).sample.float() / 2 + 0.5
-        else:
-            grids = self.grid_head(affine_latent.to(self.grid_head.dtype)).float()
-            if self.config.clipping_limit is not None:
-                seen = seen_photo(thumbnail, config)
-                grids = self.grid_head.keep_in_range(grids, seen, self.config.clipping_limit)
-        if not grids.isfinite().all():
-            raise ValueError(
-                "The model made a grid that is not finite: its weights are broken or overflow their dtype."
-            )
-        if regions is not None:
-            return grids.unflatten(0, (results, layers)), c.unflatten(0, (results, layers))
-        return grids, c
-
-    def _thumbnails(self, photos):
-        return torch.cat([self._thumbnail(photo) for photo in photos])  # (B,C,h,w)
-
-    def _thumbnail(self, photo):
-        if self.config.thumbnail == "nearest" and isinstance(photo, np.ndarray):
-            # The very pixels that released weights expect, before a huge photo becomes float
-            _, size = thumbnail_fold_and_size(self.unet.config)
-            rows, columns = (np.arange(size) * side // size for side in photo.shape[:2])
-            photo = photo[rows[:, None], columns]
-        return unet_thumbnail(as_tensor(photo), self.unet.config, self.config.thumbnail)
-
-    def _set_timesteps(self, steps, device):
-        span = self.config.timestep_range
-        if span is None:
-            self.scheduler.set_timesteps(steps, device=device)
-        elif "timesteps" in inspect.signature(self.scheduler.set_timesteps).parameters:
-            self.scheduler.set_timesteps(timesteps=spaced_timesteps(steps, *span), device=device)
-        else:
-            logger.warning(
-                f"{type(self.scheduler).__name__} takes no timesteps of the caller's: it runs over its own, not only "
-                f"{span[0]} to {span[1]}, for which the model was made."
-            )
-            self.scheduler.set_timesteps(steps, device=device)
-        return self.scheduler.timesteps
+        photos = as_photos(image)
+        run = checked_run(
+            self, len(photos), c, regions, num_inference_steps, num_samples, generator, latents, batch_size
+        )
+        grids, _ = predict_grids(self, thumbnails(self, photos), run)
+        self.maybe_free_model_hooks()
+        return grids
 
     @torch.no_grad()
-    def apply_grid(self, image, grid, strength=1.0, *, regions=None, out=None):
+    def retouch(
+        self, image, c=None, *, regions: list | None = None, strength: float = 1.0,
+        num_inference_steps: int | None = None, generator: torch.Generator | None = None,
+        latents: torch.Tensor | None = None, out: np.ndarray | None = None,
+    ):  # fmt: skip
+        """Retouch one photo, in the form it came: `predict_grid`, then `apply_grid`.
+
+        Args:
+            image: one photo in any form that `__call__` takes, also a memory-mapped array.
+            c: one row of attributes in the order of `ATTRIBUTES`, in [-1,1], or `None`, see `__call__`.
+            regions, strength, num_inference_steps, generator, latents: as in `__call__`.
+            out (array, *optional*): written to instead of a new array, for array input.
+
+        Returns:
+            PIL image, array of the same dtype, or tensor, see `apply_grid`.
+
+        Raises:
+            TypeError, ValueError: as `__call__`, and for several photos or rows of c.
+        """
+        photo, origin = one_photo(image)
+        checked_out(out, photo, image)
+        call = {"num_inference_steps": num_inference_steps, "generator": generator, "latents": latents}
+        grid = self.predict_grid(photo, c, regions=regions, **call)
+        if len(grid) != 1:
+            raise ValueError(f"`c` must be one row, got {len(grid)}.")
+        return self.apply_grid(image, grid, strength=strength, regions=regions, out=out)
+
+    @torch.no_grad()
+    def apply_grid(
+        self, image, grid: torch.Tensor, *, strength: float = 1.0, regions: list | None = None,
+        out: np.ndarray | None = None,
+    ):  # fmt: skip
         """Retouch a photo of any size with a grid from `predict_grid`.
 
         Args:
@@ -359,19 +297,16 @@ class DiffRetouchPipeline(DiffusionPipeline):
         if self.grid_head is None:
             raise ValueError("`apply_grid` needs a grid, and this model was trained without one.")
         check_strength(strength)
-        photo = _one_photo("image", image)
-        if out is not None and torch.is_tensor(photo):
-            raise ValueError("`out` is for array input, got a tensor as `image`.")
-        _, regions = _with_regions(None, regions)
+        photo, origin = one_photo(image)
+        given = checked_out(out, photo, image)
+        regions = as_regions(regions)[1] if regions is not None else None
         form = (12,) if regions is None else (1 + len(regions), 12)
         one = grid[0] if grid.ndim == 4 + len(form) and len(grid) == 1 else grid
         if one.ndim != 3 + len(form) or one.shape[: len(form)] != form:
             form = ",".join(map(str, form))
             raise ValueError(f"`grid` must have shape (1,{form},D,gh,gw), got {tuple(grid.shape)}.")
-        result = self._apply_regions(photo, one, regions, strength, out)
-        if isinstance(image, PIL.Image.Image):
-            return PIL.Image.fromarray(result)
-        return result if getattr(image, "ndim", 3) == 3 else result[None]
+        result = self._apply_regions(photo, one, regions, strength, given)
+        return out if out is not None else in_the_form_of(image, result, origin)
 
     def _apply_regions(self, photo, grid, regions, strength, out=None):
         """One pass for each grid (1+R,12,D,gh,gw), each blended over those before; without regions (12,D,gh,gw)."""
@@ -393,16 +328,15 @@ class DiffRetouchPipeline(DiffusionPipeline):
         """(H,W,3) array -> array of its dtype, (3,H,W) tensor -> float32 tensor."""
         if self.grid_head is None:
             return _enlarge(photo, grid, strength)
-        grid = grid.to(self.grid_head.device, torch.float32)
-        identity = identity_grid(1, device=grid.device)[:, :, :1, :1, :1]
-        grid = torch.lerp(identity.expand_as(grid), grid, float(strength))
+        grid = between_identity(grid.to(self.grid_head.device, torch.float32), strength)
         if isinstance(photo, np.ndarray):
             return self.grid_head.apply(grid, photo, out=out)
         return self.grid_head.apply(grid, photo[None].to(grid.device, torch.float32))[0]
 
     def preview(
-        self, image, c=None, *, size=1024, strength=1.0, num_inference_steps=None, generator=None
-    ):  # fmt: skip
+        self, image, c=None, *, size: int = 1024, strength: float = 1.0, num_inference_steps: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> PIL.Image.Image:  # fmt: skip
         """The retouch of a screen-sized copy: the grid is that of the whole photo, only fewer pixels are retouched.
 
         Args:
@@ -414,15 +348,17 @@ class DiffRetouchPipeline(DiffusionPipeline):
         Returns:
             `PIL.Image.Image`
         """
-        check_strength(strength)
-        photo = _one_photo("image", image)
+        photo, _ = one_photo(image)
         shown = screen_copy(photo, size)
         grids = self.predict_grid(photo, c, num_inference_steps=num_inference_steps, generator=generator)
         if len(grids) != 1:
             raise ValueError(f"`c` must be one row, got {len(grids)}.")
-        return PIL.Image.fromarray(self.apply_grid(shown, grids, strength))
+        return PIL.Image.fromarray(self.apply_grid(shown, grids, strength=strength))
 
-    def sliders(self, image, *, size=1024, num_inference_steps=None, generator=None, background=False):
+    def sliders(
+        self, image, *, size: int | None = 1024, num_inference_steps: int | None = None,
+        generator: torch.Generator | None = None, background: bool = False,
+    ) -> Sliders:  # fmt: skip
         """The retouch of one photo at any c, at once: for sliders that follow the hand.
 
         Samples 25 grids with one noise; what lies between is interpolated, see [`Sliders`]. The pipeline can be used
@@ -445,27 +381,25 @@ class DiffRetouchPipeline(DiffusionPipeline):
         """
         if self.grid_head is None:
             raise ValueError("`sliders` interpolate grids, and this model was trained without one.")
-        steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
-        self.check_inputs(1.0, steps, 1, "pil", ())
-        if generator is not None and not isinstance(generator, torch.Generator):
-            raise TypeError(f"`generator` must be a torch.Generator or None, got {type(generator).__name__}.")
-        photo = _one_photo("image", image)
+        photo, _ = one_photo(image)
         shown = screen_copy(photo, size)
-        thumbnails = self._thumbnails([photo])
-        generator = generator or torch.Generator().manual_seed(torch.seed())
-        device, state = generator.device, generator.get_state()
-        scheduler = copy.deepcopy(self.scheduler)
+        sample_at = self._from_one_noise(photo, num_inference_steps, generator)
+        return Sliders(sample_at, self.grid_head, shown, background=background)
+
+    def _from_one_noise(self, photo, steps, generator):
+        """A function c (K,4) -> grids (K,12,D,gh,gw) of one photo, from the same noise each time; for any thread."""
+        if isinstance(generator, list):
+            raise TypeError("`generator` must be a torch.Generator or None, got list.")
+        run = checked_run(self, 1, torch.zeros(4), None, steps, 1, generator)
+        kept, seen = copies(generator or drawn_generator(), 1)[0], thumbnails(self, [photo])
+        scheduler = copy.deepcopy(self.scheduler)  # whatever the pipeline is given meanwhile
 
         @torch.no_grad()
-        def sample(c):
-            # Schedulers keep the state of a run: every run has its own, so that runs in several threads do not mix.
-            sampler = copy.copy(self)
-            sampler.scheduler = copy.deepcopy(scheduler)
-            sampler.set_progress_bar_config(disable=True)
-            noise = [torch.Generator(device).set_state(state) for _ in c]
-            return sampler._predict_grids(thumbnails, c, steps, generator=noise)[0]
+        def sample_at(c):
+            own = replace(run, c=c, generator=copies(kept, len(c)))
+            return predict_grids(self, seen, own, scheduler=scheduler, quiet=True)[0]
 
-        return Sliders(sample, self.grid_head, shown, background=background)
+        return sample_at
 
     @torch.no_grad()
     def attributes_of(
@@ -490,49 +424,19 @@ class DiffRetouchPipeline(DiffusionPipeline):
         Returns:
             `torch.Tensor`: (4,) in the order of `ATTRIBUTES`.
         """
-        _check_count("iterations", iterations, 100)
+        check_count("iterations", iterations, 100)
         if not 0 < limit <= 3:
             raise ValueError(f"`limit` must lie in (0, 3], got {limit!r}.")
-        steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
-        self.check_inputs(1.0, steps, 1, "pt", ())
-        photo = _one_photo("image", image)
-        thumbnails, small = self._thumbnails([photo]), shrink(as_tensor(photo), MEASURE_SIZE).cpu()
-        reference = as_tensor(_one_photo("reference", reference)).cpu().clamp(0, 1)
-        generator = generator or torch.Generator().manual_seed(0)
-        state = generator.get_state()
+        photo = one_photo(image)[0]
+        small = shrink(as_tensor(photo), MEASURE_SIZE).cpu()
+        wanted = as_tensor(one_photo(reference, "reference")[0]).cpu().clamp(0, 1)
+        sample_at = self._from_one_noise(photo, num_inference_steps, generator or torch.Generator().manual_seed(0))
 
         def retouch(c):  # (K,4) -> (K,3,h,w), the same noise each time: only c moves
-            noise = [torch.Generator(generator.device).set_state(state) for _ in c]
-            grids, _ = self._predict_grids(thumbnails, c, steps, generator=noise)
-            return torch.stack([self._apply(small[0], grid[None], 1.0).clamp(0, 1).cpu() for grid in grids])
+            return torch.stack([self._apply(small[0], grid[None], 1.0).clamp(0, 1).cpu() for grid in sample_at(c)])
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about extrapolation, which `limit` allows
-            c = self._match_scores(retouch, measure_attributes(reference), iterations, limit)
-            if is_same_picture(small, reference):
-                c = nearest_attributes(retouch, small, reference, c, limit=limit, iterations=iterations)
-        return c
-
-    def _match_scores(self, retouch, wanted, iterations, limit):
-        """c (4,) whose result's scores come closest to the `wanted` ones (1,4)."""
-        statistics = self.config.label_statistics
-        c, gain, before, best = torch.zeros(4), torch.ones(4), torch.zeros(4), (math.inf, None)
-        if statistics is not None:
-            c = quantile_labels(wanted, statistics)[0].clamp(-limit, limit)
-        for _ in range(iterations):
-            scores = measure_attributes(retouch(c[None]))
-            if statistics is None:
-                scales = self.config.attribute_scales
-                missing = attribute_labels(wanted[:, None], scores, scales=scales, limit=3.0)[0, 0]
-            else:
-                reached, asked = (quantile_labels(s, statistics, limit=3.0)[0] for s in (scores, wanted))
-                missing = asked - reached
-            distance = missing.square().sum().item()
-            if distance < best[0]:
-                best = distance, c
-            gain[missing * before < 0] *= 0.5  # what overshot takes half a step from now on
-            c, before = (c + gain * missing).clamp(-limit, limit), missing
-        return best[1]
+        scales, statistics = self.config.attribute_scales, self.config.label_statistics
+        return nearest_c(retouch, small, wanted, scales, statistics, iterations=iterations, limit=limit)
 
 
 def _enlarge(photo, picture, strength):
@@ -544,58 +448,4 @@ def _enlarge(photo, picture, strength):
     if not is_array:
         return result
     result = result.permute(1, 2, 0).numpy()
-    if photo.dtype == np.float32:
-        return result
-    top = np.iinfo(photo.dtype).max
-    return np.round(result.clip(0, 1) * top).astype(photo.dtype)
-
-
-def _one_photo(name, image):
-    photos = as_photos(image)
-    if len(photos) != 1:
-        raise ValueError(f"`{name}` must be one photo, got {len(photos)}.")
-    return photos[0]
-
-
-def _with_regions(c, regions):
-    """(c, regions) with what is hidden left out; `None` stays `None`."""
-    if regions is None:
-        return c, None
-    below, visible = as_regions(regions)
-    if below is not None:
-        c = below.expand(len(as_attributes(c)), -1)  # as many results as the hidden c would have made
-    return c, visible
-
-
-def _one_generator_per_row(generator, results, layers):
-    """The noise of stochastic schedulers: rows of one result draw the same, as copies of its generator."""
-    if not isinstance(generator, list):
-        one = generator or torch.Generator().manual_seed(torch.seed())
-        draw = lambda: torch.randint(2**62, (), generator=one, device=one.device).item()  # noqa: E731
-        seeded = lambda: torch.Generator(one.device).manual_seed(draw())  # noqa: E731
-        generator = [one] if results == 1 else [seeded() for _ in range(results)]
-    copied = lambda one: torch.Generator(one.device).set_state(one.get_state())  # noqa: E731
-    return [row for one in generator for row in [one] + [copied(one) for _ in range(layers - 1)]]
-
-
-def _check_count(name, value, most):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1 <= value <= most:
-        raise ValueError(f"`{name}` must be an integer in 1..{most}, got {value!r}.")
-
-
-def spaced_timesteps(steps, first=200, last=999):
-    """The released sampler's timesteps: `steps` of them spread over [first, last], descending.
-
-    The positions are accumulated in floating point and rounded to even, as there: for some odd numbers of steps this
-    differs by one from rounding exact positions.
-    """
-    most = last - first + 1
-    if steps > most:
-        raise ValueError(f"`num_inference_steps` must be at most {most} with timesteps {first}..{last}, got {steps}.")
-    if steps == 1:
-        return [last]
-    stride, position, timesteps = (last - first) / (steps - 1), 0.0, []
-    for _ in range(steps):
-        timesteps.append(first + round(position))
-        position += stride
-    return timesteps[::-1]
+    return result if photo.dtype == np.float32 else to_levels(result, photo.dtype)

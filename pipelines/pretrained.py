@@ -2,10 +2,13 @@
 
 import json
 import os
+import warnings
 from importlib.resources import files
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
+
+from diffretouch.outside import outside
 
 # One name for every bundled model: the pipeline, and what its `from_pretrained` calls it
 BUNDLED = {
@@ -20,6 +23,9 @@ HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_do
 
 def load_pretrained(cls, name, bundled, **kwargs):
     """An instance of the pipeline class `cls`.
+
+    `DiffusionPipeline.from_pretrained` itself finds no classes but diffusers' own, unless a folder brings code that it
+    then runs; folders of this library bring none, so they are opened by their class, or by `open_pipeline`.
 
     Args:
         cls: a subclass of `DiffusionPipeline`.
@@ -65,6 +71,10 @@ def open_pipeline(name):
 
 def _folder(name, bundled, hub_arguments=None):
     path = str(name)
+    if path in bundled and os.path.isfile(os.path.join(path, "model_index.json")):
+        warnings.warn(
+            f"`name`: {path!r} is the bundled model; the folder of that name here is ./{path}.", stacklevel=outside()
+        )
     if path in bundled:
         return str(files("diffretouch") / "weights" / bundled[path])
     if os.path.isfile(path):

@@ -186,8 +186,8 @@ def test_results_are_those_of_single_calls_whatever_the_order(pipe, folder, tmp_
         seed = seed_of(task.name, 5)
         noise = torch.Generator().manual_seed(seed)
         grid = pipe.predict_grid(photo.pixels, settings.c, generator=noise)
-        save_photo(pipe.apply_grid(photo.pixels, grid, 0.8), tmp_path / f"one{task.target.suffix}", like=photo,
-                   overwrite=True)  # fmt: skip
+        pixels = pipe.apply_grid(photo.pixels, grid, strength=0.8)
+        save_photo(pixels, tmp_path / f"one{task.target.suffix}", like=photo, overwrite=True)
         alone = load_photo(tmp_path / f"one{task.target.suffix}")
         level = 1 / 255 if result.bit_depth == 8 else 3 / 65535
         assert np.abs(result.pixels - alone.pixels).max() <= 1.01 * level * (3 if photo.format == "JPEG" else 1)

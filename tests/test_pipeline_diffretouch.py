@@ -16,7 +16,7 @@ from diffretouch import DiffRetouchPipeline, identity_grid
 from diffretouch.attributes import attribute_coordinates, attribute_labels, measure_attributes
 from diffretouch.metrics import delta_e76
 from diffretouch.models.unet import seen_photo
-from diffretouch.pipelines.pipeline_diffretouch import spaced_timesteps
+from diffretouch.pipelines.sampler import spaced_timesteps, thumbnails
 
 from .tiny import tiny_pipeline
 
@@ -78,11 +78,11 @@ def test_clipping_limit(fold, tmp_path):
         torch.nn.init.constant_(pipe.grid_head.prediction2.bias, 0.4)  # far too light
     photos, c = photo(64, 64, batch=2), [0.2, 0, 0, 0.5]
     grids = free.predict_grid(photos, c, generator=seeded())
-    thumbnails = seen_photo(free._thumbnails(list(photos)), free.unet.config)
-    assert thumbnails.shape == (2, 3, 8 * fold, 8 * fold)
-    wanted = free.grid_head.keep_in_range(grids, thumbnails, 0.01)
+    seen = seen_photo(thumbnails(free, list(photos)), free.unet.config)
+    assert seen.shape == (2, 3, 8 * fold, 8 * fold)
+    wanted = free.grid_head.keep_in_range(grids, seen, 0.01)
     assert (free.grid_head.apply(grids, photos) > 1).any(1).float().mean() > 0.5
-    assert (free.grid_head.apply(wanted, thumbnails) > 1).any(1).float().mean() < 0.03
+    assert (free.grid_head.apply(wanted, seen) > 1).any(1).float().mean() < 0.03
     torch.testing.assert_close(kept.predict_grid(photos, c, generator=seeded()), wanted)
     regions = [(torch.ones(64, 64) * 0.5, [0, 0, 0, 1])]
     layers = kept.predict_grid(photos, regions=regions, generator=seeded())
@@ -170,7 +170,7 @@ def test_thumbnail_of_a_huge_photo(thumbnail):
     tensor = torch.from_numpy(huge.copy()).permute(2, 0, 1) / 255
     # skipping pixels beforehand must not show; "nearest" picks the same pixels to the letter
     tolerance = 0 if thumbnail == "nearest" else 0.02
-    assert (pipe._thumbnail(huge) - pipe._thumbnail(tensor)).abs().max() <= tolerance
+    assert (thumbnails(pipe, [huge]) - thumbnails(pipe, [tensor])).abs().max() <= tolerance
 
 
 @pytest.mark.parametrize("kind", [DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, DDIMScheduler])

@@ -106,7 +106,7 @@ def test_a_users_map_replaces_the_networks(pipe):
         (Image.new("1", (9, 6)), 0, 0),
         (np.ones((3, 4, 6)) * np.array([0, 3, 0.5])[:, None, None], 1, 1),  # overlapping: the likeliest
         (np.ones((3, 4, 6), np.float32) * np.float32(3e38) * np.float32([1, 1, 0])[:, None, None], 0, 1),
-        (torch.ones(3, 4, 6, dtype=torch.int64) * torch.tensor([0, 2, 2])[:, None, None], 1, 2),
+        (torch.ones(3, 4, 6, dtype=torch.float64) * torch.tensor([0, 2, 2])[:, None, None], 1, 2),
     ],
 )
 def test_odd_maps(pipe, given, first, second):

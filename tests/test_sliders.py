@@ -100,7 +100,7 @@ def test_interpolation_comes_closer_than_the_centre(pipe, sliders):
 def test_the_picture_is_that_of_the_pipeline(pipe, sliders):
     shown = screen_copy(np.asarray(PHOTO), 64)
     for strength in (0.0, 0.5, 1, 1.7):
-        expected = pipe.apply_grid(shown, sliders.grid([0.3, 0, -0.5, 0.2]), strength)
+        expected = pipe.apply_grid(shown, sliders.grid([0.3, 0, -0.5, 0.2]), strength=strength)
         image = sliders({"colorfulness": 0.3, "temperature": -0.5, "brightness": 0.2}, strength)
         assert np.array_equal(np.asarray(image), expected)
     assert np.array_equal(np.asarray(sliders(strength=0)), shown)
@@ -250,7 +250,7 @@ def test_close_ends_the_background_sampling():
 def test_preview(pipe):
     preview = pipe.preview(PHOTO, {"brightness": 0.5}, size=50, strength=0.8, generator=seeded())
     grid = pipe.predict_grid(PHOTO, {"brightness": 0.5}, generator=seeded())
-    expected = pipe.apply_grid(screen_copy(np.asarray(PHOTO), 50), grid, 0.8)
+    expected = pipe.apply_grid(screen_copy(np.asarray(PHOTO), 50), grid, strength=0.8)
     assert max(preview.size) == 50 and np.array_equal(np.asarray(preview), expected)
     assert pipe.preview(PHOTO.resize((20, 10))).size == (20, 10)
 

@@ -4,7 +4,7 @@ from .plan import Plan, Task, existing_results, plan_batch, remove_unfinished
 from .report import Report, report_paths
 from .run import Summary, join_processes, retouch_batch, run_batch
 from .series import exposed, series_brightness, series_target
-from .stream import processors, retouched_without_sliders
+from .stream import processors
 
 __all__ = [
     "Plan",
@@ -19,7 +19,6 @@ __all__ = [
     "remove_unfinished",
     "report_paths",
     "retouch_batch",
-    "retouched_without_sliders",
     "run_batch",
     "series_brightness",
     "series_target",

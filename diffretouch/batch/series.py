@@ -23,7 +23,7 @@ def series_brightness(pipe, tasks, settings, *, jobs=None, batch_size=8, max_pix
         result = apply(pipe, small, retouch, own)
         return {"photo": task.name, "status": "done", "brightness": _brightness(result)(1.0)}
 
-    of_grids = hasattr(pipe, "predict_grid")  # other models retouch the whole photo: 8 bits would hold it in [0,1]
+    of_grids = pipe.has_sliders  # other models retouch the whole photo: 8 bits would hold it in [0,1]
     seed = settings.seed
     rows = stream(pipe, tasks, settings, finish, lambda name: seed, jobs, batch_size, of_grids, max_pixels)
     yield from (row["brightness"] for row in rows if row["status"] == "done")

@@ -18,8 +18,8 @@ def _sample(pipe, photos, settings):
     """What the model makes of photos, each with its settings, for `apply`: (grid, regions) or retouched pixels."""
     import torch
 
-    if not hasattr(pipe, "predict_grid"):
-        return [retouched_without_sliders(pipe, photo.pixels, settings[0].strength) for photo in photos]
+    if not pipe.has_sliders:
+        return [pipe.retouch(photo.pixels, strength=settings[0].strength) for photo in photos]
     generators = [torch.Generator().manual_seed(own.seed) for own in settings]
     pixels, first = [photo.pixels for photo in photos], settings[0]
     c, steps = first.c, first.steps
@@ -37,24 +37,14 @@ def _sample(pipe, photos, settings):
     return results
 
 
-def retouched_without_sliders(pipe, pixels, strength):
-    """(H,W,3) float32 -> the same, retouched by any pipeline; not limited to [0,1] where it has a `retouch`.
-
-    One with a `retouch` also takes integers, and returns them.
-    """
-    if hasattr(pipe, "retouch"):
-        return pipe.retouch(pixels, strength=strength)
-    return pipe(pixels, strength=strength, output_type="np").images[0]
-
-
 def apply(pipe, pixels, retouch, settings):
     """The retouched pixels, in place of those given where that can be."""
     if isinstance(retouch, np.ndarray):
         return retouch
     grid, regions = retouch
     if regions is None:
-        return pipe.apply_grid(pixels, grid, settings.strength, out=pixels)
-    return pipe.apply_grid(pixels, grid, settings.strength, regions=regions)
+        return pipe.apply_grid(pixels, grid, strength=settings.strength, out=pixels)
+    return pipe.apply_grid(pixels, grid, strength=settings.strength, regions=regions)
 
 
 def stream(pipe, tasks, settings, finish, seeds, jobs, batch_size, keep_8_bits, max_pixels):
@@ -64,8 +54,7 @@ def stream(pipe, tasks, settings, finish, seeds, jobs, batch_size, keep_8_bits, 
     """
     import torch
 
-    in_one_step = not settings.regions if hasattr(pipe, "predict_grid") else hasattr(pipe, "retouch")
-    keep_8_bits = keep_8_bits and in_one_step
+    keep_8_bits = keep_8_bits and not settings.regions
 
     jobs = _count("jobs", jobs or processors())
     batch_size = _count("batch_size", batch_size)

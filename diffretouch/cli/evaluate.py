@@ -136,7 +136,7 @@ def evaluate(
         if name in pipes:
             raise typer.BadParameter(f"two models are called {name}: NAME=... tells them apart.", param_hint="--model")
         pipes[name] = load_pipeline(place, device, progress=False)
-        if not hasattr(pipes[name], "attributes_of"):
+        if not pipes[name].has_sliders:
             raise typer.BadParameter(f"{place} has no sliders: give it as --peer.", param_hint="--model")
     peers, missing = open_peers(methods.peer or [], device)
     cache = ev.Cache(measures.cache) if measures.cache else None
@@ -330,7 +330,7 @@ def open_peers(names, device):
                 raise
             missing[name] = " ".join(str(error).split()).rstrip(".")
             continue
-        if hasattr(pipe, "attributes_of"):
+        if pipe.has_sliders:
             raise typer.BadParameter(f"{place} has sliders and a seed: give it as --model.", param_hint="--peer")
         methods.append(ev.pipeline_method(name, pipe, meaning))
     return methods, missing

@@ -91,7 +91,7 @@ def follow(settings, pipe, model):
     """The settings as this model follows them, complete; says so where it is not the model that they are from."""
     from diffretouch.settings import resolved, use_scheduler
 
-    if hasattr(pipe, "predict_grid"):
+    if pipe.has_sliders:
         use_scheduler(pipe, settings.scheduler)
     complete = resolved(settings, pipe, model)
     if settings.revision not in (None, complete.revision):

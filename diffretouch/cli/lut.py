@@ -58,7 +58,7 @@ def lut(
         return
     pipe = load_pipeline(model, device)
     call = {}
-    if hasattr(pipe, "predict_grid"):
+    if pipe.has_sliders:
         import torch
 
         call = {"c": c, "num_inference_steps": steps, "generator": torch.Generator().manual_seed(seed)}

@@ -85,9 +85,7 @@ def _samples(pipe, pixels, settings, number):
     if settings.c is None:
         if number > 1:
             raise ValueError("`--samples` needs a model with noise: this one has one result for a photo.")
-        from diffretouch.batch import retouched_without_sliders
-
-        yield retouched_without_sliders(pipe, pixels, settings.strength)
+        yield pipe.retouch(pixels, strength=settings.strength)
         return
     from diffretouch.settings.region_texts import named_regions
 
@@ -99,7 +97,7 @@ def _samples(pipe, pixels, settings, number):
         pixels, settings.c, regions=regions, num_inference_steps=settings.steps, num_samples=number,
         generator=generators,
     ):  # fmt: skip
-        yield pipe.apply_grid(pixels, grid, settings.strength, regions=regions)
+        yield pipe.apply_grid(pixels, grid, strength=settings.strength, regions=regions)
 
 
 def sweep(

@@ -102,7 +102,7 @@ class Models:
 
     def is_steered(self, label):
         """Whether the model follows the four attributes."""
-        return hasattr(self[label], "predict_grid")
+        return self[label].has_sliders
 
     def described(self, label, load=False):
         """What the page must know of a model: its name for settings, and once it is loaded its guide and settings."""
@@ -130,7 +130,7 @@ class Models:
         regions = regions_of(areas)
         with self._working:  # schedulers keep the state of a run
             grids = pipe.predict_grid(pixels, look.c, regions=regions, generator=noise(look.seed))
-        return pipe.apply_grid(pixels, grids, look.strength, regions=regions)
+        return pipe.apply_grid(pixels, grids, strength=look.strength, regions=regions)
 
     def seen(self, label, pixels):
         """What a steered model sees of a photo, (1,3,h,w) in [0,1]: its grids are those of the photo, found sooner."""

@@ -5,7 +5,7 @@ import PIL.Image
 import torch
 
 from diffretouch.colour.lab import srgb_to_lab
-from diffretouch.models.affine_grid import identity_grid
+from diffretouch.models.affine_grid import between_identity
 from diffretouch.models.kernels import strips
 from diffretouch.pixels import as_tensor, check_strength, shrink
 
@@ -44,20 +44,20 @@ def bake_lut(pipeline, image, *, size=33, c=None, strength=1.0, domain="full", *
     nodes = torch.from_numpy(lut_nodes(int(size), low, high))
 
     # 1. The retouch of this photo: for colours alone, and for any photo in its stead
-    if hasattr(pipeline, "colour_function"):
+    if getattr(pipeline, "has_colour_function", False):
         if c is not None:
             raise ValueError(f"`c` is for a pipeline with attributes, not for {type(pipeline).__name__}.")
         exact = not any(p is not None and p.is_local for p in (pipeline, call.get("other")))
         colours = pipeline.colour_function(photo, strength=strength, **call)
-        device = pipeline.device
+        device = pipeline._execution_device
         retouch = lambda picture: pipeline.retouch(picture, strength=strength, **call)  # noqa: E731
-    elif hasattr(pipeline, "predict_grid"):
+    elif getattr(pipeline, "has_sliders", False):
         grid = pipeline.predict_grid(photo, c, **call)
         if len(grid) != 1:
             raise ValueError(f"`c` must be one row for a table, got {len(grid)}.")
         exact, device = False, grid.device
         colours = _mean_grid_colours(pipeline.grid_head, grid, strength)
-        retouch = lambda picture: pipeline.apply_grid(picture, grid, strength)  # noqa: E731
+        retouch = lambda picture: pipeline.apply_grid(picture, grid, strength=strength)  # noqa: E731
     else:
         raise TypeError(
             f"`pipeline` must be a DiffRetouchPipeline or a CSRNetPipeline, got {type(pipeline).__name__}."
@@ -81,8 +81,7 @@ def bake_lut(pipeline, image, *, size=33, c=None, strength=1.0, domain="full", *
 
 def _mean_grid_colours(head, grid, strength):
     """The colour function of a bilateral grid's average over the places."""
-    identity = identity_grid(1, device=grid.device)[:, :, :1, :1, :1]
-    mean = torch.lerp(identity, grid.mean((3, 4), keepdim=True), float(strength))
+    mean = between_identity(grid.mean((3, 4), keepdim=True), strength)
     return lambda colours: head.apply_reference(mean, colours.T[None, :, :, None])[0, :, :, 0].T
 
 

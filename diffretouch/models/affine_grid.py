@@ -77,6 +77,13 @@ def identity_grid(batch_size=1, depth=8, height=16, width=16, *, device=None, dt
     return eye.repeat(batch_size, 1, depth, height, width)
 
 
+def between_identity(grid, strength):
+    """The grid at a strength: 0 leaves every photo as it is, 1 is the grid, others mix the results exactly."""
+    with torch.autocast(grid.device.type, enabled=False):
+        identity = identity_grid(1, device=grid.device, dtype=grid.dtype)[:, :, :1, :1, :1]
+        return torch.lerp(identity.expand_as(grid), grid, float(strength))
+
+
 class Guide(nn.Module):
     """Photo -> guide: a colour matrix, a piecewise-linear curve per channel, their mean (HDRNet, section 3.4.1).
 
@@ -204,7 +211,7 @@ class AffineGridHead(ModelMixin, ConfigMixin):
         retouched = apply_affine(slice_grid(grid, self.guide(photo)), inside)
         return (retouched - low) / (high - low)
 
-    def keep_in_range(self, grid, photo, share):
+    def keep_in_range(self, grid, photo, share, inside=None):
         """The grid with its results squeezed as a whole, just so far that they clip little of a photo.
 
         Affine transforms know no end of the range: on a photo unlike those of the training they burn out a face or a
@@ -216,6 +223,8 @@ class AffineGridHead(ModelMixin, ConfigMixin):
             grid (`torch.Tensor`): (B,12,D,gh,gw).
             photo (`torch.Tensor`): (B,3,H,W) in [0,1], a small copy does.
             share (`float`): of the pixels, in [0,1), for each end.
+            inside (`torch.Tensor`, *optional*): (H,W) in [0,1]; only pixels where it is over a half count, or all
+                where it is nowhere.
 
         Returns:
             `torch.Tensor`: like `grid`.
@@ -223,9 +232,12 @@ class AffineGridHead(ModelMixin, ConfigMixin):
         low, high = self.config.pixel_range
         photo = photo.to(grid)
         retouched = self.apply_reference(grid, photo)
-        darkest = retouched.masked_fill(photo < 0.5 / 255, 1).amin(1).flatten(1).quantile(share, dim=1).clamp(max=0)
-        lightest = retouched.masked_fill(photo > 254.5 / 255, 0).amax(1).flatten(1).quantile(1 - share, dim=1)
-        lightest = lightest.clamp(min=1)
+        darkest = retouched.masked_fill(photo < 0.5 / 255, 1).amin(1).flatten(1)
+        lightest = retouched.masked_fill(photo > 254.5 / 255, 0).amax(1).flatten(1)
+        if inside is not None and (counts := inside.flatten() > 0.5).any():
+            darkest, lightest = darkest[:, counts], lightest[:, counts]
+        darkest = darkest.quantile(share, dim=1).clamp(max=0)
+        lightest = lightest.quantile(1 - share, dim=1).clamp(min=1)
         scale = 1 / (lightest - darkest)
         # y -> (y - darkest) scale in [0,1] is y -> scale y + offset in the head's own range
         offset = low * (1 - scale) - scale * darkest * (high - low)

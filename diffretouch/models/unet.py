@@ -140,22 +140,23 @@ def knows_the_unknown(unet_config) -> bool:
     return unet_config.cross_attention_dim != 4
 
 
-def unet_thumbnail(photo, unet_config, resample="area"):
+def unet_thumbnail(photo, unet_config, resample="antialias"):
     """Photo (B,3,H,W) in [0,1] -> what the UNet sees of it: (B,in_channels-4,h,w) in [-1,1].
 
     The aspect ratio is not kept: the grid lives on the unit square. With more than 3 channels to fill, a thumbnail of
     f times the latent's side is folded f x f into channels.
 
     Args:
-        resample: "area" averages (antialiased); "nearest" takes every n-th pixel, as released weights expect.
+        resample: "antialias" (bilinear; "area" in models of before) averages; "nearest" takes every n-th pixel, as
+            released weights expect.
     """
     fold, size = thumbnail_fold_and_size(unet_config)
     if resample == "nearest":
         thumbnail = F.interpolate(photo, (size, size), mode="nearest")
-    elif resample == "area":
+    elif resample in ("antialias", "area"):
         thumbnail = F.interpolate(photo, (size, size), mode="bilinear", antialias=True, align_corners=False)
     else:
-        raise ValueError(f'`resample` must be "area" or "nearest", got {resample!r}.')
+        raise ValueError(f'`resample` must be "antialias" or "nearest", got {resample!r}.')
     return F.pixel_unshuffle(thumbnail, fold) * 2 - 1
 
 

@@ -236,7 +236,7 @@ def resolved(settings, pipe, model):
     Raises:
         ValueError: sliders, regions or steps for a model that has none.
     """
-    steered = hasattr(pipe, "predict_grid")
+    steered = pipe.has_sliders
     if not steered and (any((settings.c or {}).values()) or settings.regions or settings.steps):
         raise ValueError(f"{str(model)!r} has no sliders, regions or steps: only strength can be chosen.")
     said = {"strength": 1.0 if settings.strength is None else float(settings.strength)}

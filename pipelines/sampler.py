@@ -1,0 +1,343 @@
+"""One run of the denoiser: its timesteps, its noise and its loop. Every run owns them, so that runs do not mix."""
+
+import contextlib
+import copy
+import inspect
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers.utils import logging
+from diffusers.utils.torch_utils import randn_tensor
+
+from diffretouch.attributes import ATTRIBUTES, as_attributes
+from diffretouch.models.unet import (
+    LATENT_CHANNELS,
+    denoise,
+    knows_the_unknown,
+    seen_photo,
+    thumbnail_fold_and_size,
+    unet_thumbnail,
+)
+from diffretouch.pixels import as_tensor
+from diffretouch.regions import as_mask, as_regions
+
+logger = logging.get_logger(__name__)
+
+# Tried with the bundled model: few steps or many, the picture is that of DDIM
+SCHEDULERS = (
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "EulerDiscreteScheduler",
+    "UniPCMultistepScheduler",
+)
+
+
+def check_scheduler(scheduler) -> None:
+    """Raise unless runs with a scheduler of this class were tried.
+
+    Raises:
+        ValueError: another one, such as those of flow matching, which know no noise schedule of this kind.
+    """
+    if type(scheduler).__name__ not in SCHEDULERS:
+        raise ValueError(f"`scheduler` must be one of {', '.join(SCHEDULERS)}, got {type(scheduler).__name__}.")
+
+
+def check_generator(generator, results: int | None = None) -> None:
+    """Raise unless `generator` is a torch.Generator, a list of them (as many as results), or None.
+
+    Raises:
+        TypeError: anything else.
+        ValueError: a list of another length.
+    """
+    several = generator if isinstance(generator, list) else [generator] if generator is not None else []
+    if not all(isinstance(one, torch.Generator) for one in several):
+        got = type(generator).__name__ if not isinstance(generator, list) else "a list of other things"
+        raise TypeError(f"`generator` must be a torch.Generator, a list of them or None, got {got}.")
+    if results is not None and isinstance(generator, list) and len(generator) != results:
+        raise ValueError(f"`generator` must be one or a list of {results}, got {len(generator)}.")
+
+
+def check_latents(latents, shape: tuple[int, ...]) -> None:
+    """Raise unless `latents` is None or finite noise of that shape."""
+    if latents is None:
+        return
+    if not torch.is_tensor(latents) or not latents.is_floating_point():
+        raise TypeError(f"`latents` must be a float tensor or None, got {type(latents).__name__}.")
+    if tuple(latents.shape) != shape:
+        raise ValueError(f"`latents` must have shape {shape}, got {tuple(latents.shape)}.")
+    if not latents.isfinite().all():
+        raise ValueError("`latents` must be finite, got NaN or infinite values.")
+
+
+def drawn_generator() -> torch.Generator:
+    """A CPU generator that the global one seeds: `torch.manual_seed` makes it repeatable, as everywhere in torch."""
+    return torch.Generator().manual_seed(torch.randint(2**62, ()).item())
+
+
+def copies(generator: torch.Generator, count: int) -> list[torch.Generator]:
+    """As many generators in the state of one, whose own does not move."""
+    return [torch.Generator(generator.device).set_state(generator.get_state()) for _ in range(count)]
+
+
+def own_scheduler(scheduler, steps: int, timestep_range=None, device="cpu"):
+    """A copy of a scheduler, set to so many steps: a scheduler keeps the state of a run.
+
+    Args:
+        scheduler: one of `SCHEDULERS`.
+        steps: denoising steps.
+        timestep_range (pair, *optional*): only these timesteps, spaced as in the released sampler.
+
+    Raises:
+        ValueError: pure noise would enter at a timestep that is not nearly all noise.
+    """
+    own = copy.deepcopy(scheduler)
+    if timestep_range is None:
+        own.set_timesteps(steps, device=device)
+    elif "timesteps" in inspect.signature(own.set_timesteps).parameters:
+        own.set_timesteps(timesteps=spaced_timesteps(steps, *timestep_range), device=device)
+    else:
+        logger.warning(
+            f"{type(own).__name__} takes no timesteps of the caller's: it runs over its own, not only "
+            f"{timestep_range[0]} to {timestep_range[1]}, for which the model was made."
+        )
+        own.set_timesteps(steps, device=device)
+    first, last = int(own.timesteps[0]), own.config.num_train_timesteps - 1
+    if own.alphas_cumprod[min(first, last)] > max(0.1, 2 * float(own.alphas_cumprod[last])):
+        raise ValueError(
+            f"`num_inference_steps` {steps}: {type(own).__name__} would start at timestep {first} of {last}, "
+            "which is not pure noise; take more steps, or a scheduler with `timestep_spacing='trailing'`."
+        )
+    return own
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's inputs beside the thumbnails, checked: made by `checked_run`.
+
+    Args:
+        c: (N,4) in the public order, NaN where unknown.
+        regions: visible ones (mask, c (1,4)), or `None`.
+        steps, generator, latents, batch_size: as of the pipeline.
+    """
+
+    c: torch.Tensor
+    regions: list | None
+    steps: int
+    generator: torch.Generator | list | None
+    latents: torch.Tensor | None
+    batch_size: int | None
+
+
+def check_count(name: str, value, most: int) -> None:
+    """Raise unless a value is an integer in 1..most."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1 <= value <= most:
+        raise ValueError(f"`{name}` must be an integer in 1..{most}, got {value!r}.")
+
+
+def check_callback_inputs(names, known: list[str]) -> None:
+    """Raise unless a callback asks for tensors that there are."""
+    if set(names) - set(known):
+        raise ValueError(
+            f"`callback_on_step_end_tensor_inputs` may name {known}, got {sorted(set(names) - set(known))}."
+        )
+
+
+def checked_run(
+    pipe, photos: int, c, regions, steps, num_samples=1, generator=None, latents=None, batch_size=None
+) -> Run:
+    """Check all that a caller gave for a run on so many photos, before any work is done.
+
+    Raises:
+        TypeError, ValueError: what is not as `DiffRetouchPipeline.__call__` says, named.
+    """
+    config, knows = pipe.config, knows_the_unknown(pipe.unet.config)
+    if steps is None:
+        several = config.sampling_steps if c is None and knows and num_samples != 1 else None
+        steps = several or config.default_steps
+    check_scheduler(pipe.scheduler)
+    check_count("num_inference_steps", steps, pipe.scheduler.config.num_train_timesteps)
+    check_count("num_samples", num_samples, 1024)
+    if batch_size is not None:
+        check_count("batch_size", batch_size, 4096)
+    if regions is not None:
+        below, regions = as_regions(regions)
+        if below is not None:
+            c = below.expand(1 if c is None else len(as_attributes(c)), -1)  # as many as the hidden c would make
+    if c is None and knows:
+        c = torch.full((photos, len(ATTRIBUTES)), torch.nan)
+    else:
+        c = as_attributes(c, batch_size=photos if photos > 1 else None)  # (B,4)
+    if regions is not None and not knows:
+        regions = [(mask, own.nan_to_num(0.0)) for mask, own in regions]
+    c = c.repeat_interleave(num_samples, 0)  # (N,4)
+    check_generator(generator, len(c))
+    side = pipe.unet.config.sample_size
+    check_latents(latents, (len(c), LATENT_CHANNELS, side, side))
+    own_scheduler(pipe.scheduler, steps, config.timestep_range)
+    return Run(c, regions, steps, generator, latents, batch_size)
+
+
+def thumbnails(pipe, photos: list) -> torch.Tensor:
+    """Photos -> what the UNet sees of them, (B,C,h,w)."""
+    return torch.cat([_thumbnail(pipe, photo) for photo in photos])
+
+
+def _thumbnail(pipe, photo):
+    if pipe.config.thumbnail == "nearest" and isinstance(photo, np.ndarray):
+        # The very pixels that released weights expect, before a huge photo becomes float
+        _, size = thumbnail_fold_and_size(pipe.unet.config)
+        rows, columns = (np.arange(size) * side // size for side in photo.shape[:2])
+        photo = photo[rows[:, None], columns]
+    return unet_thumbnail(as_tensor(photo), pipe.unet.config, pipe.config.thumbnail)
+
+
+def predict_grids(pipe, thumbnail: torch.Tensor, run: Run, *, scheduler=None, callback=None, quiet=False):
+    """Thumbnails (B,C,h,w) of photos -> the grids of a run, and its c.
+
+    Args:
+        pipe (`DiffRetouchPipeline`): whose weights, config and device are used; nothing of it is changed.
+        thumbnail: of `thumbnails`; the run's c has N rows, a multiple of B.
+        run: of `checked_run`.
+        scheduler (*optional*): instead of the pipeline's.
+        callback (*optional*): see `callback_on_step_end`.
+        quiet: without a progress bar.
+
+    Returns:
+        (N,12,D,gh,gw), (N,4); with regions (N,1+R,12,D,gh,gw), (N,1+R,4).
+
+    Raises:
+        ValueError: the weights make a grid that is not finite.
+    """
+    device, config, c = pipe._execution_device, pipe.config, run.c
+
+    # 1. Attributes in the weights' order and sign, the regions' rows below that of their result
+    results, layers = len(c), 1 + len(run.regions or ())
+    if run.regions is not None:
+        c = torch.stack([c] + [own.expand(results, -1) for _, own in run.regions], 1).flatten(0, 1)  # (N(1+R),4)
+    order = [ATTRIBUTES.index(name) for name in config.attribute_order]
+    own_c = (c[:, order] * c.new_tensor(config.attribute_signs)).to(device)
+
+    # 2. One thumbnail per row: all that the UNet sees of the photo
+    thumbnail = thumbnail.to(device).repeat_interleave(len(c) // len(thumbnail), 0)  # (N(1+R),C,h,w)
+
+    # 3. Denoise
+    scheduler = own_scheduler(scheduler or pipe.scheduler, run.steps, config.timestep_range, device)
+    bar = None if quiet else pipe.progress_bar(total=len(scheduler.timesteps))
+
+    def on_step(step, t, latents):
+        if bar is not None:
+            bar.update()
+        if callback is None:
+            return latents
+        return (callback(pipe, step, t, {"latents": latents}) or {}).get("latents", latents)
+
+    with bar or contextlib.nullcontext():
+        latents, affine_latent = sample(
+            pipe.unet, scheduler, thumbnail, own_c, layers=layers, generator=run.generator, latents=run.latents,
+            batch_size=run.batch_size, on_step=on_step,
+        )  # fmt: skip
+
+    # 4. Affine latent -> grid
+    head = pipe.grid_head
+    if head is None:  # what stands for the grid is a small retouched picture (N,3,h,w)
+        grids = pipe.vae.decode(latents.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor).sample.float() / 2 + 0.5
+    else:
+        grids = head(affine_latent.to(head.dtype)).float()
+    if not grids.isfinite().all():
+        raise ValueError("The model made a grid that is not finite: its weights are broken or overflow their dtype.")
+    if head is not None and config.clipping_limit is not None:
+        seen = seen_photo(thumbnail, pipe.unet.config)
+        kept = head.keep_in_range(grids, seen, config.clipping_limit)
+        for n, (mask, _) in enumerate(run.regions or (), 1):  # a region's grid is judged where its mask is
+            own = slice(n, None, layers)
+            inside = torch.from_numpy(as_mask(mask, tuple(seen.shape[2:]))).to(device)
+            kept[own] = head.keep_in_range(grids[own], seen[own], config.clipping_limit, inside)
+        grids = kept
+    if run.regions is not None:
+        return grids.unflatten(0, (results, layers)), c.unflatten(0, (results, layers))
+    return grids, c
+
+
+def sample(
+    unet,
+    scheduler,
+    thumbnail: torch.Tensor,
+    c: torch.Tensor,
+    *,
+    layers: int = 1,
+    generator=None,
+    latents: torch.Tensor | None = None,
+    batch_size: int | None = None,
+    on_step=None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Denoise from noise to latents; every call of the UNet also emits an affine latent, of which the last is used.
+
+    Args:
+        unet (`UNet2DConditionModel`)
+        scheduler: of `own_scheduler`, used up by this run.
+        thumbnail: (N*layers,C,h,w), see `unet_thumbnail`.
+        c: (N*layers,4) in the weights' order and sign, NaN where unknown. The rows of one result stand together and
+            share its noise.
+        layers: rows of a result.
+        generator: see `check_generator`; `None` draws from torch's global one.
+        latents (*optional*): (N,4,h,w) start noise instead of a drawn one.
+        batch_size (*optional*): the most rows of one call of the UNet.
+        on_step (*optional*): called as (step, timestep, latents) after each step; returns the latents to go on with.
+
+    Returns:
+        latents (N*layers,4,h,w) float32, affine latent (N*layers,4,h,w).
+    """
+    device, dtype, results = thumbnail.device, unet.dtype, len(c) // layers
+    shape = (results, LATENT_CHANNELS, unet.config.sample_size, unet.config.sample_size)
+    check_generator(generator, results)
+    check_latents(latents, shape)
+    if latents is None:
+        latents = randn_tensor(shape, generator, device)
+    latents = latents.to(device, torch.float32) * scheduler.init_noise_sigma
+    if layers > 1:
+        latents = latents.repeat_interleave(layers, 0)
+        generator = _one_for_each_row(generator, results, layers)
+    extra = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    for step, t in enumerate(scheduler.timesteps):
+        x = scheduler.scale_model_input(latents, t)
+        parts = zip(*(rows.split(batch_size or len(x)) for rows in (x, thumbnail, c)), strict=True)
+        made = [denoise(unet, part, photo, t, own_c, dtype=dtype) for part, photo, own_c in parts]
+        output, affine_latent = (torch.cat(halves) for halves in zip(*made, strict=True))
+        latents = scheduler.step(output.float(), t, latents, **extra).prev_sample
+        if on_step is not None:
+            latents = on_step(step, t, latents)
+    return latents, affine_latent
+
+
+def _one_for_each_row(generator, results, layers):
+    """The noise of stochastic schedulers: rows of one result draw the same, as copies of its generator."""
+    if not isinstance(generator, list):
+        one = generator or drawn_generator()
+        draw = lambda: torch.randint(2**62, (), generator=one, device=one.device).item()  # noqa: E731
+        seeded = lambda: torch.Generator(one.device).manual_seed(draw())  # noqa: E731
+        generator = [one] if results == 1 else [seeded() for _ in range(results)]
+    return [row for one in generator for row in [one, *copies(one, layers - 1)]]
+
+
+def spaced_timesteps(steps: int, first: int = 200, last: int = 999) -> list[int]:
+    """The released sampler's timesteps: `steps` of them spread over [first, last], descending.
+
+    The positions are accumulated in floating point and rounded to even, as there: for some odd numbers of steps this
+    differs by one from rounding exact positions.
+
+    Raises:
+        ValueError: more steps than timesteps.
+    """
+    most = last - first + 1
+    if steps > most:
+        raise ValueError(f"`num_inference_steps` must be at most {most} with timesteps {first}..{last}, got {steps}.")
+    if steps == 1:
+        return [last]
+    stride, position, timesteps = (last - first) / (steps - 1), 0.0, []
+    for _ in range(steps):
+        timesteps.append(first + round(position))
+        position += stride
+    return timesteps[::-1]
