@@ -174,10 +174,10 @@ def _to_srgb(photo, samples, peak, keep_8_bits):
                 return _unconverted(samples, peak, keep_8_bits)
             pixels = np.divide(samples, peak, dtype=np.float32)
             converted = icc.to_srgb(pixels, profile)
-            if channels < 4 and icc.can_write(profile):
+            if channels < 4 and icc.leads_back(profile):
                 photo.icc_profile = profile
             else:
-                kind = "CMYK" if channels == 4 else "a profile that only leads one way"
+                kind = "CMYK" if channels == 4 else "a profile whose way back leads elsewhere"
                 photo.note(f"Converted from {kind}; it is saved as sRGB.")
             if photo.bit_depth == 32 and (pixels.min() < 0 or pixels.max() > 1) and icc.is_bounded(profile):
                 photo.note("Its profile knows no values outside [0,1]: they were clipped.")

@@ -13,7 +13,7 @@ import struct
 
 import numpy as np
 
-from . import icc, metadata
+from . import apart, icc, metadata, tiff_samples
 
 RAW_SUFFIXES = {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos",
                 ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw",
@@ -90,8 +90,8 @@ def _jpeg(photo, max_pixels):
     image, data = _open_with_pillow(photo, JpegImageFile, max_pixels, load=False)
     if image.mode != "CMYK":
         tables = [image.quantization[number] for number in sorted(image.quantization)]
-        photo.jpeg = {"qtables": tables, "subsampling": max(get_sampling(image), 0),
-                      "progressive": "progressive" in image.info}  # fmt: skip
+        photo.jpeg = tables and {"qtables": tables, "subsampling": max(get_sampling(image), 0),
+                      "progressive": "progressive" in image.info} or None  # fmt: skip
     if image.info.get("jfif_unit") not in (1, 2):  # Pillow fills in 72
         photo.dpi = None
     photo.iptc = image.info.get("photoshop", {}).get(0x0404)
@@ -200,10 +200,11 @@ def _avif(photo, max_pixels):
     depth = 8 if configuration < 0 else (8, 8, 10, 12)[data[configuration + 6] >> 5 & 3]
     if depth == 8:
         return _pillow_samples(image)
-    from imagecodecs import avif_decode
-
+    if getattr(image, "n_frames", 1) > 1:  # imagecodecs' decoder writes beyond its memory
+        photo.note(f"Of the {depth} bits per channel of its frame 8 are used.")
+        return _pillow_samples(image)
     photo.note(f"It has {depth} bits per channel; AVIF is written with 8.")
-    samples = np.atleast_3d(avif_decode(data, index=0))
+    samples = np.atleast_3d(apart.decode("avif_decode", photo.path))
     return samples, 2**depth - 1, 1 if samples.shape[2] < 3 else 3
 
 
@@ -222,8 +223,11 @@ def _heic(photo, max_pixels):
     nclx = file.info.get("nclx_profile")
     if photo.icc_profile is None and nclx:
         photo.icc_profile = icc.cicp_profile(nclx["color_primaries"], nclx["transfer_characteristics"])
-    samples = np.atleast_3d(np.asarray(file))
-    return samples, 2 ** file.info["bit_depth"] - 1, 1 if samples.shape[2] < 3 else 3
+    samples, peak = np.atleast_3d(np.asarray(file)), 2 ** file.info["bit_depth"] - 1
+    if file.mode.startswith(("RGBa", "La")):
+        photo.note("Its colours were multiplied by alpha; they no longer are.")
+        samples = tiff_samples.divided_by_alpha(samples, peak)
+    return samples, peak, 1 if samples.shape[2] < 3 else 3
 
 
 def _upright(block):
@@ -249,7 +253,9 @@ def _raw(photo, max_pixels):
             samples = raw.postprocess(output_bps=16, use_camera_wb=True, no_auto_bright=True, gamma=(2.4, 12.92),
                                       output_color=rawpy.ColorSpace.sRGB)  # fmt: skip
     except rawpy.LibRawError as error:
-        raise ValueError(f"LibRaw reports {error.args[0].decode()}") from error
+        reason = error.args[0] if error.args else type(error).__name__
+        reason = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+        raise ValueError(f"LibRaw reports {reason}") from error
     photo.note("Developed by LibRaw with the camera's white balance; other raw converters give another look.")
     try:
         with open(photo.path, "rb") as file:
@@ -273,43 +279,9 @@ def _tiff(photo, max_pixels):
             photo.note(f"The first of {len(pages)}{' or more' * (len(pages) == _MOST_PAGES)} pages is used.")
         _check_size(page.imagewidth, page.imagelength, max_pixels)
         _check_size(page.tilewidth, page.tilelength, max(max_pixels, 1 << 24))
-        if page.samplesperpixel > 8 or page.imagedepth != 1 or page.dtype is None or page.dtype.kind not in "buf":
-            raise ValueError(f"{page.samplesperpixel} channels of {page.dtype}, depth {page.imagedepth} are no photo")
+        tiff_samples.check(page, max_pixels)
         _tiff_metadata(photo, page)
-        colours = {0: 1, 1: 1, 2: 3, 5: 4}.get(int(page.photometric))
-        if page.photometric == 6 and page.compression == 7:  # YCbCr in JPEG comes out as RGB
-            colours = 3
-        if page.photometric == 3:
-            return (page.colormap.T[page.asarray()] >> 8).astype(np.uint8), 255, 3
-        if colours is None:
-            from PIL.TiffImagePlugin import TiffImageFile
-
-            image = TiffImageFile(photo.path)
-            image.seek(page.index)
-            return _pillow_samples(image.convert("RGB"))
-        samples = page.asarray()
-        samples = np.moveaxis(samples, 0, 2) if page.axes == "SYX" else np.atleast_3d(samples)
-    peak = 1.0 if page.dtype.kind in "bf" else float(2**page.bitspersample - 1)
-    if page.dtype.kind == "f" and photo.icc_profile is None:
-        photo.note("A float file without a profile: its values are taken as sRGB, not as linear light.")
-    if peak > 65535:
-        photo.note("32-bit whole numbers became float.")
-    if page.photometric == 0:  # white is zero
-        samples = ~samples if page.dtype.kind == "b" else (peak - samples).astype(samples.dtype)
-    if page.dtype.kind == "f" or peak > 65535:
-        samples = samples.astype(np.float32)
-    has_alpha = samples.shape[2] > colours and page.extrasamples[:1] in ((1,), (2,))
-    if samples.shape[2] > colours + has_alpha:
-        photo.note("Further channels that are no alpha were not carried.")
-    samples = samples[..., : colours + has_alpha]
-    if has_alpha and page.extrasamples[0] == 1:
-        photo.note("Its colours were multiplied by alpha; they no longer are.")
-        alpha = samples[..., -1:].astype(np.float32)
-        plain = np.divide(samples[..., :-1] * np.float32(peak), alpha, out=np.zeros_like(alpha).repeat(colours, 2),
-                          where=alpha > 0)  # fmt: skip
-        plain = plain if page.dtype.kind == "f" else np.rint(plain).clip(0, peak)
-        samples = np.concatenate([plain, alpha], 2).astype(samples.dtype)
-    return samples, peak, colours
+        return tiff_samples.read(photo, page)
 
 
 def _full_pages(tiff):

@@ -46,24 +46,73 @@ def _linear_srgb():
     return cms_profile("rgb", whitepoint=_D65, primaries=_SRGB_PRIMARIES, gamma=1.0)
 
 
-def cicp_profile(primaries, transfer):
+# ITU-T H.273: chromaticities of red, green, blue; white is D65 where none follows
+_PRIMARIES = {1: (0.64, 0.33, 0.30, 0.60, 0.15, 0.06), 4: (0.67, 0.33, 0.21, 0.71, 0.14, 0.08, 0.310, 0.316),
+              5: (0.64, 0.33, 0.29, 0.60, 0.15, 0.06), 6: (0.63, 0.34, 0.31, 0.595, 0.155, 0.07),
+              8: (0.681, 0.319, 0.243, 0.692, 0.145, 0.049, 0.310, 0.316),
+              9: (0.708, 0.292, 0.17, 0.797, 0.131, 0.046), 11: (0.68, 0.32, 0.265, 0.69, 0.15, 0.06, 0.314, 0.351),
+              12: (0.68, 0.32, 0.265, 0.69, 0.15, 0.06), 22: (0.63, 0.34, 0.295, 0.605, 0.155, 0.077)}  # fmt: skip
+_PRIMARIES |= {2: _PRIMARIES[1], 7: _PRIMARIES[6]}
+_TELEVISION = (1, 2, 5, 6, 7)  # primaries that viewers show as sRGB's
+_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0, 17: 2.6}
+_LIKE_SRGB = (1, 2, 6, 7, 11, 12, 13, 14, 15)  # sRGB, and the television curves, which viewers show as that
+
+
+def cicp_profile(primaries: int, transfer: int) -> bytes | None:
     """The profile for the colour code points of AVIF, HEIC and PNG (ITU-T H.273), None for sRGB and what is near it.
 
     Raises:
-        ValueError: a high dynamic range, which has no place in [0,1], or primaries that are not known here.
+        ValueError: a high dynamic range, which has no place in [0,1], or code points that are not known here.
     """
-    from imagecodecs import cms_profile
-
     if transfer in (16, 18):
         raise ValueError(f"its tones are {'PQ' if transfer == 16 else 'HLG'} (high dynamic range)")
-    chromaticities = {9: [0.708, 0.292, 1.0, 0.170, 0.797, 1.0, 0.131, 0.046, 1.0],  # BT.2020
-                      12: [0.680, 0.320, 1.0, 0.265, 0.690, 1.0, 0.150, 0.060, 1.0]}  # Display P3  # fmt: skip
-    if primaries in (1, 2, 5, 6, 7):  # BT.709, unspecified and the television systems, which viewers show as sRGB
-        return None
-    if primaries not in chromaticities:
+    if primaries not in _PRIMARIES:
         raise ValueError(f"colour primaries {primaries} (ITU-T H.273) are not supported")
-    curve = srgb_to_linear(np.linspace(0, 1, 1024)).astype(np.float32)
-    return _undated(cms_profile("rgb", whitepoint=_D65, primaries=chromaticities[primaries], transferfunction=curve))
+    if transfer not in _GAMMAS and transfer not in _LIKE_SRGB:
+        raise ValueError(f"transfer characteristics {transfer} (ITU-T H.273) are not supported")
+    if transfer in _LIKE_SRGB and primaries in _TELEVISION:
+        return None
+    points = _PRIMARIES[1 if primaries in _TELEVISION else primaries]
+    return chromatic_profile(points[:6], points[6:] or (0.3127, 0.3290), _GAMMAS.get(transfer))
+
+
+def chromatic_profile(primaries, white, gamma: float | None) -> bytes:
+    """A profile from chromaticities (x and y of red, green, blue; of white) and a gamma; None is sRGB's curve.
+
+    Raises:
+        ValueError: no colours can have these numbers.
+    """
+    from imagecodecs import CmsError, cms_profile
+
+    x, y = np.reshape(np.asarray(primaries, np.float64), (3, 2)).T
+    area = (x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])
+    if abs(area) < 1e-3 or min(white) <= 0 or max(map(abs, (*primaries, *white))) > 2 or not 0.1 <= (gamma or 1) <= 10:
+        raise ValueError("no colours can have these chromaticities or this gamma")
+    table = srgb_to_linear(np.linspace(0, 1, 1024)).astype(np.float32)
+    curve = {"gamma": gamma} if gamma else {"transferfunction": table}
+    triples = [value for pair in zip(x, y, strict=True) for value in (*pair, 1.0)]
+    try:
+        return _undated(cms_profile("rgb", whitepoint=[*white, 1.0], primaries=triples, **curve))
+    except CmsError as error:
+        raise ValueError(f"LittleCMS cannot use them ({error})") from error
+
+
+def png_profile(gama: bytes | None, chrm: bytes | None) -> bytes | None:
+    """The profile that a PNG's chunks gAMA and cHRM describe, None for sRGB (to 0.01 in gamma, 0.002 in points).
+
+    Raises:
+        ValueError: no colours can have these numbers.
+    """
+    gamma = int.from_bytes(gama, "big") / 1e5 if gama else None
+    points = np.frombuffer(chrm, ">u4") / 1e5 if chrm else np.array([*_D65[:2], *_PRIMARIES[1]])
+    if gama and (len(gama) != 4 or not gamma) or len(points) != 8:
+        raise ValueError("they are damaged")
+    usual = gamma is None or abs(gamma - 1 / 2.2) < 0.01
+    if usual and np.abs(points - [*_D65[:2], *_PRIMARIES[1]]).max() < 0.002:
+        return None
+    if usual and gamma is not None and chrm is None:
+        return None
+    return chromatic_profile(points[2:], points[:2], 1 / gamma if gamma else None)
 
 
 def profile_channels(profile):
@@ -158,10 +207,17 @@ def is_bounded(profile):
     return bool(to_srgb(high, profile).max() < 1.1)
 
 
-def can_write(profile):
-    """Whether colours can be brought back into the profile: scanners' and cameras' tables only go one way."""
+def leads_back(profile: bytes) -> bool:
+    """Whether colours brought into the profile look (to 3 of 255) as they did before: of a grid of its own colours.
+
+    Scanners' and cameras' tables only go one way, and the way back of some is another's, or none.
+    """
+    steps = np.linspace(0, 1, 13, dtype=np.float32)
+    channels = profile_channels(profile)
+    lattice = np.stack(np.meshgrid(*[steps] * channels, indexing="ij"), -1).reshape(13, -1, channels)
     try:
-        from_srgb(np.full((1, 1, 3), 0.5, np.float32), profile)
+        seen = to_srgb(lattice, profile)
+        again = to_srgb(from_srgb(seen, profile).clip(0, 1), profile)
     except ValueError:
         return False
-    return True
+    return bool(np.abs(again.clip(0, 1) - seen.clip(0, 1)).max() <= 3 / 255)

@@ -1,0 +1,135 @@
+"""The samples of a TIFF's page as grey, RGB or CMYK with at most one alpha, whatever kind it is stored as."""
+
+import numpy as np
+
+from diffretouch.colour import linear_to_srgb
+
+from . import apart
+
+_PALETTE, _YCBCR, _CIELAB, _ICCLAB = 3, 6, 8, 9
+_COLOURS = {0: 1, 1: 1, 2: 3, _PALETTE: 1, 5: 4, _YCBCR: 3, _CIELAB: 3, _ICCLAB: 3}
+_REFUSED = {4: "a mask", 10: "ITU L*a*b* of faxes", 32803: "a sensor's mosaic", 32844: "LogL (high dynamic range)",
+            32845: "LogLuv (high dynamic range)", 34892: "a sensor's linear values", 51177: "a depth map",
+            52527: "a semantic mask"}  # fmt: skip
+_JPEGS = (7, 34892)
+
+
+def check(page, max_pixels: int):
+    """Raises ValueError for what is no photo, or takes more memory than photos of `max_pixels` pixels may."""
+    kind, channels = int(page.photometric), page.samplesperpixel
+    if kind in _REFUSED or kind not in _COLOURS:
+        raise ValueError(f"it holds {_REFUSED.get(kind, 'colours of an unknown kind')} (TIFF photometric {kind})")
+    if page.dtype is None or page.dtype.kind not in "buf" and kind not in (_CIELAB, _ICCLAB):
+        stored = page.dtype or f"{page.bitspersample} bits, sample format {page.sampleformat}"
+        raise ValueError(f"its values are stored as {stored}, which is no photo's")
+    if page.imagedepth != 1 or not _COLOURS[kind] <= channels <= 8:
+        raise ValueError(f"{channels} channels and depth {page.imagedepth} are no photo of its kind")
+    if kind == 5 and "InkSet" in page.tags and page.tags["InkSet"].value != 1:
+        raise ValueError("its inks are other than cyan, magenta, yellow and black")
+    size = page.imagewidth * page.imagelength * channels * page.dtype.itemsize
+    if size > 12 * max_pixels:
+        raise ValueError(
+            f"it takes {size / 1e9:.1f} GB decoded, more than `max_pixels` = {max_pixels} of RGB in float"
+        )
+
+
+def read(photo, page):
+    """-> samples (H,W,C), the value of full intensity, number of colours."""
+    kind = int(page.photometric)
+    if kind == _YCBCR and page.compression not in _JPEGS:
+        return _by_libtiff(photo, page)
+    samples = page.asarray()
+    samples = np.moveaxis(samples, 0, 2) if page.axes == "SYX" else np.atleast_3d(samples)
+    colours = _COLOURS[kind]
+    samples, premultiplied = _with_alpha(photo, page, samples, colours)
+    if kind == _PALETTE:
+        return _from_palette(page, samples), 255, 3
+    if kind in (_CIELAB, _ICCLAB):
+        return _from_lab(photo, samples, kind)
+    peak = 1.0 if page.dtype.kind in "bf" else float(2**page.bitspersample - 1)
+    if page.dtype.kind == "f" and photo.icc_profile is None:
+        photo.note("A float file without a profile: its values are taken as sRGB, not as linear light.")
+    if peak > 65535:
+        photo.note("32-bit whole numbers became float.")
+    if page.dtype.kind == "f" or peak > 65535:
+        samples = samples.astype(np.float32)
+    if premultiplied:
+        photo.note("Its colours were multiplied by alpha; they no longer are.")
+        samples = divided_by_alpha(samples, peak)
+    if kind == 0:  # white is zero
+        inverted = samples[..., :1]
+        inverted = ~inverted if samples.dtype.kind == "b" else (peak - inverted).astype(samples.dtype)
+        samples = np.concatenate([inverted, samples[..., 1:]], 2)
+    return samples, peak, colours
+
+
+def _with_alpha(photo, page, samples, colours):
+    """The colours and the first of the further channels that is alpha -> samples, whether multiplied by it."""
+    further = [int(kind) for kind in page.extrasamples]
+    found = next((place for place, kind in enumerate(further) if kind in (1, 2)), None)
+    if samples.shape[2] > colours + (found is not None):
+        photo.note("Further channels that are no alpha were not carried.")
+    if found is None:
+        return samples[..., :colours], False
+    if found == 0:
+        return samples[..., : colours + 1], further[found] == 1
+    alpha = samples[..., colours + found, None]
+    return np.concatenate([samples[..., :colours], alpha], 2), further[found] == 1
+
+
+def divided_by_alpha(samples: np.ndarray, peak: float) -> np.ndarray:
+    """Samples whose colours were multiplied by the last channel, as they were before."""
+    alpha = samples[..., -1:].astype(np.float32)
+    plain = np.divide(samples[..., :-1] * np.float32(peak), alpha, where=alpha > 0,
+                      out=np.zeros((*samples.shape[:2], samples.shape[2] - 1), np.float32))  # fmt: skip
+    plain = plain if samples.dtype.kind == "f" else np.rint(plain).clip(0, peak)
+    return np.concatenate([plain, alpha], 2).astype(samples.dtype)
+
+
+def _from_palette(page, samples):
+    """The colours that the samples count, 8 bits."""
+    colours = np.asarray(page.colormap, np.uint16).T
+    if colours.max() >= 256:  # else a program wrote 8 bits, as libtiff also understands
+        colours = colours >> 8
+    index = samples[..., 0].astype(np.intp)
+    if index.max(initial=0) >= len(colours):
+        raise ValueError("it counts colours that its palette lacks")
+    pixels = colours.astype(np.uint8)[index]
+    if samples.shape[2] == 1:
+        return pixels
+    alpha = samples[..., 1:].astype(np.float32) * (255 / (2**page.bitspersample - 1))
+    return np.concatenate([pixels, np.rint(alpha).astype(np.uint8)], 2)
+
+
+_LAB_TO_XYZ_D50 = np.array([0.96422, 1.0, 0.82521], np.float32)
+_XYZ_D50_TO_SRGB = np.array([[3.1338561, -1.6168667, -0.4906146], [-0.9787684, 1.9161415, 0.0334540],
+                             [0.0719453, -0.2289914, 1.4052427]], np.float32)  # Bradford; Lindbloom  # fmt: skip
+
+
+def _from_lab(photo, samples, kind):
+    """CIE L*a*b* of TIFF 6.0 (a and b have signs) or of ICC (a and b count from -128) -> sRGB of as many bits."""
+    bits = 8 * samples.dtype.itemsize
+    if bits not in (8, 16) or samples.dtype.kind == "f":
+        raise ValueError(f"L*a*b* of {bits} bits is not read")
+    photo.icc_profile = None
+    photo.note("Converted from L*a*b*; it is saved as sRGB.")
+    unsigned = samples.view(f"u{bits // 8}")
+    out = unsigned.copy()
+    step, peak = 2 ** (bits - 8), float(2**bits - 1)
+    for n, rows in enumerate(unsigned):
+        lightness = rows[:, 0] / np.float32(652.8 if kind == _ICCLAB and bits == 16 else peak / 100)
+        chroma = rows[:, 1:3] if kind == _ICCLAB else rows[:, 1:3].view(f"i{bits // 8}")
+        chroma = chroma.astype(np.float32) / step - (128 if kind == _ICCLAB else 0)
+        y = (lightness + 16) / 116
+        f = np.stack([y + chroma[:, 0] / 500, y, y - chroma[:, 1] / 200], 1)
+        xyz = np.where(f > 6 / 29, f**3, (116 * f - 16) * (27 / 24389)) * _LAB_TO_XYZ_D50
+        out[n, :, :3] = np.rint(linear_to_srgb(xyz @ _XYZ_D50_TO_SRGB.T).clip(0, 1) * peak)
+    return out, peak, 3
+
+
+def _by_libtiff(photo, page):
+    """YCbCr, whose colours may be stored for blocks of pixels, as libtiff shows it: 8 bits."""
+    samples = apart.decode("tiff_decode", photo.path, index=page.index, asrgb=True)
+    if samples.shape[:2] != (page.imagelength, page.imagewidth):
+        raise ValueError(f"libtiff cannot decode its YCbCr to {page.imagewidth} x {page.imagelength} pixels")
+    return samples[..., :3], 255, 3
