@@ -108,8 +108,9 @@ def as_picture(result, origin: PIL.Image.Image | None = None) -> PIL.Image.Image
     picture.info |= {key: origin.info[key] for key in _CARRIED if key in origin.info}
     if profile:
         picture.info["icc_profile"] = profile
-    exif = origin.getexif()
-    if _ORIENTATION in exif:
+    if _ORIENTATION in origin.getexif():
+        exif = PIL.Image.Exif()  # a copy: the origin keeps its own
+        exif.load(origin.getexif().tobytes())
         exif[_ORIENTATION] = 1
         picture.info["exif"] = exif.tobytes()
     return picture

@@ -30,6 +30,7 @@ SCHEDULERS = (
     "DDPMScheduler",
     "DEISMultistepScheduler",
     "DPMSolverMultistepScheduler",
+    "EulerAncestralDiscreteScheduler",
     "EulerDiscreteScheduler",
     "UniPCMultistepScheduler",
 )

@@ -225,6 +225,8 @@ def test_strength_zero_keeps_every_value(pipe, tmp_path):
 class Darker:
     """A pipeline that retouches integers too, and remembers what it was given."""
 
+    has_sliders = False
+
     def __init__(self):
         self.given = {}
 
@@ -397,15 +399,13 @@ def test_regions_are_made_of_each_photo(pipe, folder, tmp_path):
 
 
 class Brighter:
-    """A pipeline without noise and grids, with the call that all pipelines have."""
+    """A pipeline without noise and grids, with the verb that all pipelines have."""
 
-    def __call__(self, image, *, strength=1.0, output_type="pil"):
-        assert output_type == "np" and image.dtype == np.float32
+    has_sliders = False
 
-        class Output:
-            images = [np.clip(image * (1 + 0.1 * strength), 0, 1)]
-
-        return Output()
+    def retouch(self, image, *, strength=1.0):
+        assert image.dtype == np.float32
+        return np.clip(image * np.float32(1 + 0.1 * strength), 0, 1)
 
 
 def test_any_pipeline(folder, tmp_path):
@@ -533,9 +533,9 @@ from diffretouch.batch import Report, existing_results, plan_batch, remove_unfin
 from diffretouch.settings import Settings
 
 class Brighter:
-    def __call__(self, image, *, strength=1.0, output_type="pil"):
-        self.images = [image * 1.1]
-        return self
+    has_sliders = False
+    def retouch(self, image, *, strength=1.0):
+        return (image * 1.1).clip(0, 255 if image.dtype == "uint8" else 1).astype(image.dtype)
 
 source, target, report = map(Path, sys.argv[1:4])
 number, after = map(int, sys.argv[4:])  # the signal that comes, and after how many photos
