@@ -212,7 +212,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         )
 
         # 2. Predict the grids from thumbnails
-        grids, c = predict_grids(self, thumbnails(self, photos), run, callback=callback_on_step_end)
+        grids, c = predict_grids(self, photos, run, callback=callback_on_step_end)
         # (N,12,D,gh,gw), (N,4); with regions (N,1+R,12,D,gh,gw), (N,1+R,4)
 
         # 3. Slice them against the photos at full resolution
@@ -244,7 +244,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         run = checked_run(
             self, len(photos), c, regions, num_inference_steps, num_samples, generator, latents, batch_size
         )
-        grids, _ = predict_grids(self, thumbnails(self, photos), run)
+        grids, _ = predict_grids(self, photos, run)
         self.maybe_free_model_hooks()
         return grids
 
@@ -397,7 +397,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         @torch.no_grad()
         def sample_at(c):
             own = replace(run, c=c, generator=copies(kept, len(c)))
-            return predict_grids(self, seen, own, scheduler=scheduler, quiet=True)[0]
+            return predict_grids(self, [photo], own, scheduler=scheduler, quiet=True, thumbnail=seen)[0]
 
         return sample_at
 

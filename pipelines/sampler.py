@@ -11,6 +11,7 @@ from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
 
 from diffretouch.attributes import ATTRIBUTES, as_attributes
+from diffretouch.colour import LUMA
 from diffretouch.models.unet import (
     LATENT_CHANNELS,
     denoise,
@@ -19,7 +20,7 @@ from diffretouch.models.unet import (
     thumbnail_fold_and_size,
     unet_thumbnail,
 )
-from diffretouch.pixels import as_tensor
+from diffretouch.pixels import as_tensor, is_monochrome
 from diffretouch.regions import as_mask, as_regions
 
 logger = logging.get_logger(__name__)
@@ -195,16 +196,17 @@ def _thumbnail(pipe, photo):
     return unet_thumbnail(as_tensor(photo), pipe.unet.config, pipe.config.thumbnail)
 
 
-def predict_grids(pipe, thumbnail: torch.Tensor, run: Run, *, scheduler=None, callback=None, quiet=False):
-    """Thumbnails (B,C,h,w) of photos -> the grids of a run, and its c.
+def predict_grids(pipe, photos: list, run: Run, *, scheduler=None, callback=None, quiet=False, thumbnail=None):
+    """Photos -> the grids of a run, and its c.
 
     Args:
         pipe (`DiffRetouchPipeline`): whose weights, config and device are used; nothing of it is changed.
-        thumbnail: of `thumbnails`; the run's c has N rows, a multiple of B.
+        photos: B of them; the run's c has N rows, a multiple of B.
         run: of `checked_run`.
         scheduler (*optional*): instead of the pipeline's.
         callback (*optional*): see `callback_on_step_end`.
         quiet: without a progress bar.
+        thumbnail ((B,C,h,w), *optional*): of `thumbnails`, for photos of which several runs are made.
 
     Returns:
         (N,12,D,gh,gw), (N,4); with regions (N,1+R,12,D,gh,gw), (N,1+R,4).
@@ -222,6 +224,7 @@ def predict_grids(pipe, thumbnail: torch.Tensor, run: Run, *, scheduler=None, ca
     own_c = (c[:, order] * c.new_tensor(config.attribute_signs)).to(device)
 
     # 2. One thumbnail per row: all that the UNet sees of the photo
+    thumbnail = thumbnails(pipe, photos) if thumbnail is None else thumbnail
     thumbnail = thumbnail.to(device).repeat_interleave(len(c) // len(thumbnail), 0)  # (N(1+R),C,h,w)
 
     # 3. Denoise
@@ -249,17 +252,29 @@ def predict_grids(pipe, thumbnail: torch.Tensor, run: Run, *, scheduler=None, ca
         grids = head(affine_latent.to(head.dtype)).float()
     if not grids.isfinite().all():
         raise ValueError("The model made a grid that is not finite: its weights are broken or overflow their dtype.")
-    if head is not None and config.clipping_limit is not None:
-        seen = seen_photo(thumbnail, pipe.unet.config)
-        kept = head.keep_in_range(grids, seen, config.clipping_limit)
-        for n, (mask, _) in enumerate(run.regions or (), 1):  # a region's grid is judged where its mask is
-            own = slice(n, None, layers)
-            inside = torch.from_numpy(as_mask(mask, tuple(seen.shape[2:]))).to(device)
-            kept[own] = head.keep_in_range(grids[own], seen[own], config.clipping_limit, inside)
-        grids = kept
+    if head is not None:
+        rows = len(grids) // len(photos)
+        for n, photo in enumerate(photos):
+            if is_monochrome(photo):
+                own = slice(n * rows, (n + 1) * rows)
+                grids[own] = _without_colour(grids[own])
+        if config.clipping_limit is not None:
+            seen = seen_photo(thumbnail, pipe.unet.config)
+            kept = head.keep_in_range(grids, seen, config.clipping_limit)
+            for n, (mask, _) in enumerate(run.regions or (), 1):  # a region's grid is judged where its mask is
+                own = slice(n, None, layers)
+                inside = torch.from_numpy(as_mask(mask, tuple(seen.shape[2:]))).to(device)
+                kept[own] = head.keep_in_range(grids[own], seen[own], config.clipping_limit, inside)
+            grids = kept
     if run.regions is not None:
         return grids.unflatten(0, (results, layers)), c.unflatten(0, (results, layers))
     return grids, c
+
+
+def _without_colour(grids):
+    """Grids (N,12,D,gh,gw) whose results are the luma of what they were: of grey pixels grey."""
+    luma = grids.new_tensor(LUMA)[:, None, None, None, None]
+    return (grids.unflatten(1, (3, 4)) * luma).sum(1).repeat(1, 3, 1, 1, 1)
 
 
 def sample(

@@ -150,3 +150,38 @@ def test_high_dynamic_range_is_refused(transfer):
 def test_unusable_profiles_raise(spoil, message):
     with pytest.raises(ValueError, match=message):
         icc.to_srgb(np.zeros((2, 2, 3), np.float32), spoil(icc.srgb_profile()))
+
+
+@pytest.mark.parametrize("transfer, decode", [(8, lambda v: v), (4, lambda v: v**2.2), (5, lambda v: v**2.8)])
+def test_code_points_of_tones(transfer, decode):
+    grey = np.linspace(0, 1, 33, dtype=np.float32)[None, :, None].repeat(3, 2)
+    seen = icc.to_srgb(grey, icc.cicp_profile(1, transfer))
+    linear = decode(grey.astype(np.float64))
+    want = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    assert np.abs(seen - want).max() < 2e-3
+
+
+@pytest.mark.parametrize("primaries, transfer, said", [(1, 16, "PQ"), (9, 18, "HLG"), (1, 9, "transfer"),
+                                                       (10, 13, "primaries"), (3, 1, "primaries")])  # fmt: skip
+def test_code_points_that_are_refused(primaries, transfer, said):
+    with pytest.raises(ValueError, match=said):
+        icc.cicp_profile(primaries, transfer)
+
+
+def test_a_png_s_chromaticities_and_gamma():
+    srgb = struct.pack(">8L", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+    adobe = struct.pack(">8L", 31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000)
+    gamma = struct.pack(">L", 45455)
+    assert icc.png_profile(gamma, srgb) is None and icc.png_profile(None, srgb) is None
+    assert icc.png_profile(gamma, None) is None
+    pixels = np.random.default_rng(0).random((5, 7, 3), np.float32)
+    want = icc.to_srgb(pixels, icc.adobe_rgb_profile())
+    assert np.abs(icc.to_srgb(pixels, icc.png_profile(gamma, adobe)) - want).max() < 3e-3
+    for damaged in (struct.pack(">8L", *[0] * 8), srgb[:12]):
+        with pytest.raises(ValueError):
+            icc.png_profile(gamma, damaged)
+
+
+def test_a_profile_is_kept_only_where_it_leads_back():
+    assert icc.leads_back(icc.adobe_rgb_profile()) and icc.leads_back(icc.cicp_profile(9, 8))
+    assert icc.leads_back(icc.srgb_profile()) and not icc.leads_back(cmyk_profile())

@@ -1067,3 +1067,50 @@ assert Image.MAX_IMAGE_PIXELS == before and not ImageFile.LOAD_TRUNCATED_IMAGES
 print(slow + [name for name in ("torch", "diffusers", "tifffile") if name in sys.modules])"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize("suffix, dtype", [(".jpg", np.uint8), (".tif", np.uint8), (".tif", np.uint16)])
+def test_grey_with_an_rgb_profile_stays_grey(tmp_path, suffix, dtype):
+    from imagecodecs import cms_profile
+
+    grey = (np.arange(48 * 64).reshape(48, 64) * (np.iinfo(dtype).max / (48 * 64 - 1))).astype(dtype)
+    profile = cms_profile("adobergb")
+    if suffix == ".jpg":
+        Image.fromarray(grey).save(tmp_path / "in.jpg", quality=95, icc_profile=profile)
+    else:
+        tifffile.imwrite(tmp_path / "in.tif", grey, photometric="minisblack", iccprofile=profile)
+    photo = load_photo(tmp_path / f"in{suffix}")
+    assert photo.grey and np.ptp(photo.pixels, axis=2).max() == 0
+    for out in (suffix, ".png"):
+        save_photo(photo, tmp_path / f"out{out}", overwrite=True)
+        again = load_photo(tmp_path / f"out{out}")
+        assert again.grey and np.abs(again.pixels - photo.pixels).max() < 0.012
+    if suffix == ".tif":
+        np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), grey)
+
+
+def test_a_lossless_jpeg_can_be_saved(tmp_path):
+    scene = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    (tmp_path / "in.jpg").write_bytes(imagecodecs.jpeg_encode(scene, lossless=True))
+    save_photo(load_photo(tmp_path / "in.jpg"), tmp_path / "out.jpg")
+    assert Image.open(tmp_path / "out.jpg").size == (48, 32)
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_a_moving_deep_avif_gives_its_first_frame(tmp_path, bits):
+    scene = (np.arange(48 * 64 * 3).reshape(48, 64, 3) % 251).astype(np.uint16) << (bits - 8)
+    (tmp_path / "in.avif").write_bytes(imagecodecs.avif_encode(np.stack([scene] * 3), bitspersample=bits, level=100))
+    code = "import sys; from diffretouch.photo import load_photo; print(load_photo(sys.argv[1]).notes)"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "in.avif"], capture_output=True, text=True)
+    assert done.returncode == 0 and f"Of the {bits} bits" in done.stdout
+
+
+def test_a_heic_multiplied_by_alpha(tmp_path):
+    heif = pytest.importorskip("pillow_heif").HeifFile()
+    plain = np.full((48, 64, 3), (240, 120, 30), np.uint8)
+    multiplied = np.dstack([plain.astype(int) * 128 // 255, np.full((48, 64), 128)]).astype(np.uint8)
+    heif.add_frombytes("RGBa", (64, 48), multiplied.tobytes())
+    heif.save(tmp_path / "in.heic", quality=-1)
+    photo = load_photo(tmp_path / "in.heic")
+    assert np.abs(photo.pixels * 255 - plain).max() < 8 and np.abs(photo.alpha * 255 - 128).max() < 2
+    assert any("multiplied by alpha" in note for note in photo.notes)

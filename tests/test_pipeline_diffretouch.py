@@ -439,3 +439,21 @@ def test_each_slider_of_the_bundled_model_moves_its_own_attribute_the_right_way(
         moved.append((scores[1::2] - scores[::2]).diagonal() / torch.tensor(pipe.config.attribute_scales))
     moved = torch.stack(moved)  # (photos,4)
     assert moved.min() > 0.3 and moved.mean(0).min() > 0.7, moved
+
+
+@pytest.mark.parametrize("form", [np.uint8, np.uint16, np.float32, "tensor"])
+def test_monochrome_stays_monochrome(form):
+    pipe = DiffRetouchPipeline.from_pretrained("small")
+    rows, columns = np.mgrid[0:90, 0:130] / 90
+    grey = (0.45 + 0.3 * np.sin(5 * columns) * np.cos(4 * rows))[..., None].repeat(3, 2)
+    if form == "tensor":
+        photo = torch.from_numpy(grey).permute(2, 0, 1).float()
+    else:
+        photo = (grey * (1 if form == np.float32 else np.iinfo(form).max)).astype(form)
+    result = pipe.retouch(photo, [0.5, 0.5, 1.0, 0.5], generator=torch.Generator().manual_seed(0))
+    result = result.permute(1, 2, 0).numpy() if form == "tensor" else result
+    assert np.abs(result.astype(float) - photo_as(photo)).max() > 0 and np.ptp(result, axis=2).max() == 0
+
+
+def photo_as(photo):
+    return photo.permute(1, 2, 0).numpy().astype(float) if torch.is_tensor(photo) else photo.astype(float)

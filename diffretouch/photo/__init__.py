@@ -174,6 +174,8 @@ def _to_srgb(photo, samples, peak, keep_8_bits):
                 return _unconverted(samples, peak, keep_8_bits)
             pixels = np.divide(samples, peak, dtype=np.float32)
             converted = icc.to_srgb(pixels, profile)
+            if photo.grey and np.ptp(converted, axis=2).max() < 1e-3:  # rounded white points tint greys
+                converted = np.repeat(converted[..., 1:2], 3, 2)
             if channels < 4 and icc.leads_back(profile):
                 photo.icc_profile = profile
             else:
@@ -290,13 +292,14 @@ def _is_srgb(profile):
 
 def _restore_unchanged(codes, pixels, source):
     """The file's own values where the pixels are (to a quarter of a level of 16 bits) what they were read as."""
-    colours = source.codes.shape[2]
+    colours, channels = source.codes.shape[2], icc.profile_channels(source.icc_profile)
     if source.codes.shape != (*pixels.shape[:2], colours) or codes.shape[2] not in (colours, colours + 1):
         return
     rows = max(1, (1 << 20) // pixels.shape[1])
     for start in range(0, len(pixels), rows):
         strip = slice(start, start + rows)
-        read = icc.to_srgb(np.divide(source.codes[strip], 65535, dtype=np.float32), source.icc_profile)
+        read = np.divide(source.codes[strip], 65535, dtype=np.float32)
+        read = icc.to_srgb(read if colours == channels else np.repeat(read, channels, 2), source.icc_profile)
         same = (np.abs(read - _as_float(pixels[strip])) < 4e-6).all(2, keepdims=True)
         np.copyto(codes[strip, :, :colours], source.codes[strip], where=same)
 
@@ -341,8 +344,11 @@ def _to_file_colours(pixels, source, kind, bit_depth, keep_profile):
     channels = icc.profile_channels(profile) if profile else 3
     half_level = 0.5 / (2 ** min(bit_depth, 16) - 1)
     grey = source.grey and kind in ("JPEG", "PNG", "TIFF") and np.ptp(pixels, axis=2).max() < half_level
-    if grey and (profile is None or channels == 1):
-        return icc.from_srgb(_as_float(pixels), profile) if profile else pixels[..., 1:2], profile
+    if grey and profile and channels == 3 and kind != "PNG":  # as it came; PNG holds grey with grey profiles alone
+        values = pixels if icc.is_srgb(profile) else icc.from_srgb(_as_float(pixels), profile)
+        return values[..., 1:2], profile
+    if grey:
+        return (icc.from_srgb(_as_float(pixels), profile), profile) if channels == 1 else (pixels[..., 1:2], None)
     if profile is None or channels == 1:
         return pixels, icc.srgb_profile()
     return pixels if icc.is_srgb(profile) else icc.from_srgb(_as_float(pixels), profile), profile
