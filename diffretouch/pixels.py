@@ -92,13 +92,18 @@ def _is_srgb(profile):
     return icc.profile_channels(profile) == 3 and icc.is_srgb(profile)
 
 
+@functools.lru_cache(maxsize=16)
+def _can_be_kept(profile):
+    return icc.profile_channels(profile) == 3 and icc.leads_back(profile)
+
+
 def as_picture(result, origin: PIL.Image.Image | None = None) -> PIL.Image.Image:
     """(H,W,3) array in [0,1] or of integers, sRGB -> a PIL image of 8 bits, with what its origin carried.
 
     Its colours are brought back into the origin's ICC profile, and its EXIF says that it is upright.
     """
     profile = origin.info.get("icc_profile") if origin is not None else None
-    if profile and result.dtype == np.float32 and icc.profile_channels(profile) == 3 and icc.can_write(profile):
+    if profile and result.dtype == np.float32 and _can_be_kept(profile):
         result = icc.from_srgb(result, profile)
     elif profile and (origin.mode != "RGB" or result.dtype == np.float32):
         profile = icc.srgb_profile()  # of a grey or CMYK origin, or one whose profile only leads here

@@ -404,8 +404,8 @@ class Brighter:
     has_sliders = False
 
     def retouch(self, image, *, strength=1.0):
-        assert image.dtype == np.float32
-        return np.clip(image * np.float32(1 + 0.1 * strength), 0, 1)
+        top = 1 if image.dtype == np.float32 else np.iinfo(image.dtype).max
+        return np.clip(image * np.float32(1 + 0.1 * strength), 0, top).astype(image.dtype)
 
 
 def test_any_pipeline(folder, tmp_path):

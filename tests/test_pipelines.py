@@ -120,7 +120,8 @@ def test_pil_photos_of_other_profiles_are_read_by_them(make):
         assert result.info["icc_profile"] == p3()
         shown = ImageCms.profileToProfile(result, ImageCms.ImageCmsProfile(saved_profile(p3())),
                                           ImageCms.createProfile("sRGB"))  # fmt: skip
-        assert np.abs(np.asarray(shown).astype(int) - expected).max() <= 5  # three roundings to 8 bits
+        inside = ((expected > 6) & (expected < 249)).all(-1)  # elsewhere P3 and sRGB end at other colours
+        assert np.abs(np.asarray(shown).astype(int) - expected)[inside].max() <= 5  # three roundings to 8 bits
     wide.info["icc_profile"] = b"no profile"
     with pytest.warns(UserWarning, match="its colour profile is not used"):
         pipe(wide, **noise(pipe))
