@@ -272,3 +272,32 @@ def shrink(image, size):
         return image
     shape = max(round(height * ratio), 1), max(round(width * ratio), 1)
     return torch.nn.functional.interpolate(image, shape, mode="bilinear", antialias=True)
+
+
+def retouch_photos(retouch, image, strength, output_type: str):
+    """The call of a pipeline without sliders: photo by photo, nothing rounded on the way to "np" and "pt".
+
+    Args:
+        retouch: a function (photo, strength, out) -> the retouch, as (H,W,3) array of its dtype, `out` if that is
+            given, or (3,H,W) float32 tensor.
+        image, strength, output_type: as the pipeline got them.
+
+    Returns:
+        list of PIL images, or one array where the sizes allow it.
+    """
+    check_strength(strength)
+    check_output_type(output_type)
+    images = []
+    for photo, origin in photos_and_origins(image):
+        if output_type != "pil" and isinstance(photo, np.ndarray):
+            photo = as_float(photo)
+        images.append(as_output(retouch(photo, strength, None), output_type, origin))
+    return images if output_type == "pil" else as_one_array(images)
+
+
+def retouch_one(retouch, image, strength, out=None):
+    """The same for one photo in the form it came, with `out` for array input; `retouch` as in `retouch_photos`."""
+    check_strength(strength)
+    photo, origin = one_photo(image)
+    result = retouch(photo, strength, checked_out(out, photo, image))
+    return out if out is not None else in_the_form_of(image, result, origin)

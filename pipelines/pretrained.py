@@ -18,6 +18,8 @@ BUNDLED = {
     "sa-adjustnet": ("SAAdjustNetPipeline", "small"),
 }
 
+UNBUNDLED = ("HDRNetPipeline", "AdaptiveLut3DPipeline")  # baselines: to be trained
+
 HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 
 
@@ -64,7 +66,7 @@ def open_pipeline(name):
         class_name = json.loads(Path(path, "model_index.json").read_bytes())["_class_name"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"`name`: the model_index.json in {path} names no pipeline.") from error
-    if class_name not in {class_name for class_name, _ in BUNDLED.values()}:
+    if class_name not in {*UNBUNDLED, *(class_name for class_name, _ in BUNDLED.values())}:
         raise ValueError(f"`name`: {path} holds a {class_name}, which is not a pipeline of this library.")
     return getattr(diffretouch, class_name).from_pretrained(path)
 
@@ -79,8 +81,8 @@ def _folder(name, bundled, hub_arguments=None):
         return str(files("diffretouch") / "weights" / bundled[path])
     if os.path.isfile(path):
         raise ValueError(
-            f"`name` must be a model directory, a Hub id or {_choice(bundled)}, got the file {path}; a released "
-            "checkpoint is converted with `diffretouch convert`."
+            f"`name` must be a model directory, a Hub id{' or ' * bool(bundled)}{_choice(bundled)}, got the file "
+            f"{path}; a released checkpoint is converted with `diffretouch convert`."
         )
     if not os.path.isdir(path):
         path = _download(path, bundled, hub_arguments or {})
@@ -101,7 +103,9 @@ def _download(name, bundled, arguments):
     try:
         return snapshot_download(name, allow_patterns=["*.json", "*.safetensors"], **arguments)
     except HFValidationError as error:
-        raise ValueError(f"`name` must be {_choice(bundled)}, a directory or a Hub id, got {name!r}.") from error
+        raise ValueError(
+            f"`name` must be {_choice(bundled)}{', ' * bool(bundled)}a directory or a Hub id, got {name!r}."
+        ) from error
     except OSError as error:
         reason = str(error).strip().splitlines()[0]
         raise OSError(

@@ -12,6 +12,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from diffretouch.models.adaptive_lut import AdaptiveLut3D
 from diffretouch.models.affine_grid import AffineGridHead
 from diffretouch.models.csrnet import CSRNet
 from diffretouch.models.unet import FULL_UNET
@@ -234,7 +235,7 @@ def load_adaptive_lut(folder):
         folder: holds `LUTs.pth` and `classifier.pth`, as released.
 
     Returns:
-        (`dict` from released name to weight of the classifier, list of basis tables (3,D,D,D) float32)
+        [`AdaptiveLut3D`], in evaluation mode.
 
     Raises:
         ValueError: a file is missing, cannot be read without executing code, or holds something else.
@@ -252,7 +253,13 @@ def load_adaptive_lut(folder):
     weight = classifier.get(f"{last.rpartition('.')[0]}.weight")
     if not tables or weight is None or len(weight) != len(tables):
         raise ValueError(f"`folder`: {folder} holds {len(tables)} tables, which the classifier does not weigh.")
-    return classifier, tables
+    network = AdaptiveLut3D(tables=len(tables), size=tables[0].shape[-1]).requires_grad_(False).eval()
+    state = {name.replace("model.", "classifier.", 1): weight for name, weight in classifier.items()}
+    try:
+        network.load_state_dict({**state, "basis": torch.stack(tables)})
+    except RuntimeError as error:
+        raise ValueError(f"`folder`: {folder} holds another network: {' '.join(str(error).split())}") from error
+    return network
 
 
 def _read_checkpoint(path):

@@ -1,0 +1,130 @@
+"""Train HDRNet or the image-adaptive 3D LUT on the same pairs as CSRNet, to be compared with.
+
+accelerate launch training/train_baselines.py --train_data_dir PHOTOS --network hdrnet --output_dir runs/hdrnet
+accelerate launch training/train_baselines.py --train_data_dir PHOTOS --network 3dlut --output_dir runs/3dlut
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers.training_utils import EMAModel
+
+from diffretouch.models.adaptive_lut import AdaptiveLut3D, look_up
+from diffretouch.models.hdrnet import HDRNet
+from diffretouch.pipelines.pipeline_adaptive_lut import AdaptiveLut3DPipeline
+from diffretouch.pipelines.pipeline_hdrnet import HDRNetPipeline
+from diffretouch.training.checkpoints import (
+    ema_weights,
+    resume,
+    save_checkpoint,
+    stop_agreed,
+    stop_signals,
+    write_model,
+)
+from diffretouch.training.launch import add_launch_arguments, check_launch_arguments, start
+from diffretouch.training.learning_rate import halved_share, set_rates
+from diffretouch.training.log import Log
+from diffretouch.training.pairs import add_pair_arguments, batches, verify_if_asked
+
+NETWORKS = {"hdrnet": (HDRNet, HDRNetPipeline), "3dlut": (AdaptiveLut3D, AdaptiveLut3DPipeline)}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add_pair_arguments(parser)
+    add("--network", choices=list(NETWORKS), required=True)
+    add("--init", help="pipeline of the same network to start from")
+    add_launch_arguments(parser, steps=6000)
+    add("--resolution", type=int, default=256, help="side of the training crops")
+    add("--pixel_stride", type=int, default=1, help="the loss sees every n-th row and column; the network all")
+    add("--train_batch_size", type=int, default=16)
+    add("--learning_rate", type=float, default=1e-4)
+    add("--halvings", type=int, default=0, help="the learning rate is halved so often, evenly over the training")
+    add("--smoothness", type=float, default=1e-4, help="3dlut: weight of uneven tables (paper)")
+    add("--monotonicity", type=float, default=10.0, help="3dlut: weight of tables that fall (paper)")
+    add("--ema_decay", type=float, default=0.998)
+    add("--dataloader_num_workers", type=int, default=1)
+    args = parser.parse_args(argv)
+    check_launch_arguments(parser, args)
+    return args
+
+
+class LutLoss(torch.nn.Module):
+    """AdaptiveLut3D with its penalties, as one forward, which is what several processes need."""
+
+    def __init__(self, network, **weights):
+        super().__init__()
+        self.network, self.weights = network, weights
+
+    def forward(self, image, seen):
+        tables, weights = self.network.table(seen)
+        return look_up(tables, image), self.network.regularisation(weights, **self.weights)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    verify_if_asked(args, args.resolution)
+    accelerator = start(args)
+    output_dir, going_on = Path(args.output_dir), args.resume_from_checkpoint
+
+    # 1. Network and optimizer (both papers: mean squared error, Adam, 1e-4)
+    network_class, pipeline_class = NETWORKS[args.network]
+    network = pipeline_class.from_pretrained(args.init).network if args.init else network_class()
+    network.train()
+    if args.network == "3dlut":
+        network = LutLoss(network, smoothness=args.smoothness, monotonicity=args.monotonicity)
+    ema = EMAModel(network.parameters(), decay=args.ema_decay, use_ema_warmup=True, power=3 / 4)
+    optimizer = torch.optim.Adam(network.parameters(), args.learning_rate)
+    share = halved_share(args.halvings, args.max_train_steps)
+    network, optimizer = accelerator.prepare(network, optimizer)
+    ema.to(accelerator.device)
+
+    # 2. Resume, and data from there on
+    first_step = resume(going_on, output_dir, accelerator, ema, vars(args)) if going_on else 0
+    _, loader = batches(args, accelerator, first_step, vary=False)
+    stride = args.pixel_stride
+
+    # 3. The loop
+    stopping, log, written = stop_signals(), Log(accelerator, args, first_step), True
+    for step in range(first_step, args.max_train_steps):
+        batch = log.next_batch(loader)
+        # What is dropped out is drawn by the step alone: a resumed training draws the same
+        torch.manual_seed(
+            int(np.random.SeedSequence((args.seed, step, accelerator.process_index)).generate_state(1)[0])
+        )
+        with accelerator.autocast():
+            retouched = network(batch["input"][..., ::stride, ::stride], batch["input"])
+        penalty = 0.0
+        if isinstance(retouched, tuple):
+            retouched, penalty = retouched
+        error = F.mse_loss(retouched.float(), batch["target"][..., ::stride, ::stride])
+        loss = error + penalty
+        if not loss.isfinite():
+            raise SystemExit(f"step {step}: the loss is {loss.item()}, on these files: {', '.join(batch['name'])}")
+        accelerator.backward(loss)
+        rate = set_rates(optimizer, [args.learning_rate], share(step))
+        optimizer.step()
+        optimizer.zero_grad()
+        ema.step(accelerator.unwrap_model(network).parameters())
+        log.add({"mse": error})
+        done = step + 1
+        log.step(done, rate)
+        last = done == args.max_train_steps or stop_agreed(stopping, accelerator)
+        if done % args.checkpointing_steps == 0 or last:
+            written = save_checkpoint(output_dir, done, accelerator, ema, args.checkpoints_total_limit, vars(args))
+            if accelerator.is_main_process:
+                with ema_weights(accelerator.unwrap_model(network), ema) as averaged:
+                    write_model(pipeline_class(getattr(averaged, "network", averaged)), output_dir)
+        if last:
+            break
+    log.close()
+    if not written:
+        raise SystemExit(f"{output_dir}: the last checkpoint could not be written, see the warnings.")
+
+
+if __name__ == "__main__":
+    main()
