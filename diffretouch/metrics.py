@@ -101,6 +101,97 @@ def _chroma_weight(chroma):
     return (chroma**7 / (chroma**7 + 25.0**7)).sqrt()
 
 
+def after_gain(image, target):
+    """The retouch under the one gain that brings it closest to the target: what is left is not exposure.
+
+    Args:
+        image, target (`torch.Tensor`): (B,3,H,W) in [0,1].
+
+    Returns:
+        `torch.Tensor`: like `image`, of least squared error before it is limited to [0,1], which only helps.
+    """
+    inner = lambda a, b: (a.double() * b.double()).sum((1, 2, 3))  # noqa: E731
+    gain = inner(image, target) / inner(image, image).clamp(min=1e-12)
+    return (image * gain[:, None, None, None].to(image)).clamp(0, 1)
+
+
+def after_affine(image, target):
+    """As `after_gain`, under the best global 3x4 colour transform: white balance and saturation are taken out too."""
+    x = torch.cat([image, torch.ones_like(image[:, :1])], 1).flatten(2).double()  # (B,4,N)
+    y = target.flatten(2).double()
+    matrix = y @ x.mT @ torch.linalg.pinv(x @ x.mT, hermitian=True)  # (B,3,4), also of photos in one colour
+    return (matrix @ x).view_as(target).to(image).clamp(0, 1)
+
+
+def after_curves(image, target):
+    """As `after_gain`, under the best curve of each channel: the mean of the target at each of 256 levels."""
+    levels = (image * 255).round().long().flatten(2).flatten(0, 1)
+    curves = []
+    for level, wanted in zip(levels, target.flatten(2).flatten(0, 1), strict=True):
+        number = torch.bincount(level, minlength=256)
+        total = torch.bincount(level, wanted.double(), minlength=256)
+        curves.append((total / number.clamp(min=1)).to(image)[level])
+    return torch.stack(curves).view_as(image)
+
+
+def human_centred(image, target, mask):
+    """PPR10K's measures that look at the people first (Liang et al., CVPR 2021).
+
+    Both photos are weighted, 1 on the people and 0.5 elsewhere, and then measured: as the released script does.
+
+    Args:
+        image, target (`torch.Tensor`): (B,3,H,W) in [0,1].
+        mask (`torch.Tensor`): (B,1,H,W), above 0 on people.
+
+    Returns:
+        (PSNR in dB, mean CIE 1976 colour difference), (B,) each.
+    """
+    weight = torch.where(mask > 0, 1.0, 0.5).to(image)
+    difference = (srgb_to_lab(image) - srgb_to_lab(target)).square().sum(1, keepdim=True).sqrt()
+    return psnr(image * weight, target * weight), (difference * weight).mean((1, 2, 3))
+
+
+def group_consistency(means, groups, *, released=False) -> float:
+    """PPR10K's group-level consistency (GLC): how unlike in colour the photos of one series are; lower is better.
+
+    The variance (n - 1) over a group's photos of their mean a, and of their mean b, of CIELAB; the mean of both, then
+    over the groups. A group of one photo counts as 0, as in the released script. No expert is needed.
+
+    Args:
+        means: (n,2), mean a and b of each photo.
+        groups: n names; photos of one name belong together.
+        released (`bool`): divide by one group more than there are: the released script counts an empty one.
+    """
+    means, members = np.asarray(means, np.float64), {}
+    if means.ndim != 2 or means.shape[1] != 2 or len(means) != len(groups) or not len(means):
+        raise ValueError(f"`means` must be (n,2) with a group for each, got {means.shape} and {len(groups)} groups.")
+    for row, group in zip(means, groups, strict=True):
+        members.setdefault(group, []).append(row)
+    spread = sum(np.var(rows, axis=0, ddof=1).mean() for rows in members.values() if len(rows) > 1)
+    return float(spread / (len(members) + released))
+
+
+def gmsd(image, source):
+    """Gradient magnitude similarity deviation (Xue et al., TIP 2014), (B,): 0 where structure is kept.
+
+    Luma halved by 2x2 means, Prewitt gradients, whole windows; an even change of contrast hardly counts, lost or
+    invented detail does.
+
+    Raises:
+        ValueError: a side is shorter than 6 px.
+    """
+    if min(image.shape[-2:]) < 6:
+        raise ValueError(f"`image` must have sides of at least 6 px for GMSD, got {tuple(image.shape[-2:])}.")
+    x = torch.stack([image, source], 1).flatten(0, 1).double()
+    luma = torch.einsum("j,bjhw->bhw", x.new_tensor(LUMA), x)[:, None]
+    luma = torch.nn.functional.avg_pool2d(luma, 2)
+    across = x.new_tensor([[1.0, 0.0, -1.0]] * 3) / 3
+    gradient = conv2d(luma, torch.stack([across, across.T])[:, None]).square().sum(1).sqrt()
+    a, b = gradient.unflatten(0, (-1, 2)).unbind(1)
+    constant = 170 / 255**2
+    return ((2 * a * b + constant) / (a * a + b * b + constant)).flatten(1).std(1, correction=0)
+
+
 def csrnet_lab_l2(image, target, *, wrapped=True):
     """The "L2 error in Lab" of the released CSRNet script, (B,), to compare with its table: no CIELAB distance.
 

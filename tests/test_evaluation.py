@@ -1,4 +1,5 @@
 import csv
+import itertools
 import json
 import os
 import re
@@ -11,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+import skimage.color
 import skimage.metrics
 import torch
+from diffusers import DDIMScheduler
 from PIL import Image, ImageOps
 
 from diffretouch import evaluation as ev
+from diffretouch import metrics
 from diffretouch.attributes import attribute_labels, measure_attributes
 from diffretouch.cli.evaluate import open_peers
 from diffretouch.evaluation import figures, pairs, pictures, runs
@@ -23,12 +27,18 @@ from diffretouch.evaluation.controllability import summarise
 from diffretouch.metrics import frechet_distance, inception_features
 from diffretouch.training.convert import load_adaptive_lut
 
+from . import tiny
 from .test_metrics import write_inception
 from .test_perceptual import write_weights
-from .tiny import tiny_pipeline
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = sorted((ROOT / "tests" / "photos").glob("*.jpg"))
+
+
+def tiny_pipeline(**config):
+    """With trailing timesteps, which also one step may take."""
+    scheduler = DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+    return tiny.tiny_pipeline(scheduler=scheduler, **config)
 
 
 def save(path, rng, size=(30, 24)):
@@ -83,7 +93,7 @@ def test_report(folders):
     assert "The targets themselves clip" in table
     assert "Not computed: FID: needs 100 photos" in table and "as the files are; 30x24 px" in table
     assert "Not computed: to expert: needs 5 results, there are 2" in table
-    assert ev.report_markdown(report).count("| matched |") == 3  # the means, and the differences of two measures
+    assert ev.report_markdown(report).count("| matched |") == 4  # two tables of means, two of differences
     assert ev.evaluate_pairs(tiny_pipeline(), found, seed=3) == report
 
 
@@ -132,9 +142,9 @@ def test_differences_and_formats(experts):
     assert "from input" in table and "[" + f"{bounds.low:.2f}, {bounds.high:.2f}]" in table
     value = f"{report['mean']['autocontrast']['psnr']:.2f}"
     assert value + ("~" if bounds.low <= 0 <= bounds.high else " ") in table
-    assert latex.count(r"\\") == 1 + 4 + 4 * 5 and r"\textbf{" in latex and r"curve$^{\dagger}$ & " in latex
+    assert latex.count(r"\\") == 2 * (1 + 4 + 4 * 5) and r"\textbf{" in latex and r"curve$^{\dagger}$ & " in latex
     body = [line for line in latex.splitlines() if not line.startswith("%")]
-    assert re.fullmatch(r"\\begin\{tabular\}\{lr+\}", body[0]) and not re.search(r"(?<!\\)[%_#]", "".join(body))
+    assert re.match(r"\\begin\{tabular\}\{lr+\}  % protocol", body[0]) and not re.search(r"(?<!\\)[_#]", "".join(body))
     lines = list(csv.DictReader(ev.report_csv(report).splitlines()))
     assert len(lines) == len(found) * 5
     for line in lines:
@@ -144,6 +154,72 @@ def test_differences_and_formats(experts):
         )
     with pytest.raises(ValueError, match="`against` must be one of input, autocontrast.*got 'x'"):
         ev.evaluate_pairs(tiny_pipeline(), found, peers=peers, against="x")
+
+
+def test_where_the_error_is(folders):
+    """Exposure alone is wrong: one gain mends it all, and the brightness error says by how much."""
+    inputs, targets = folders
+    rng = np.random.default_rng(3)
+    for n in range(4):
+        save(inputs / f"{n}.png", rng)
+        pixels = np.asarray(Image.open(inputs / f"{n}.png")) * np.float64(0.4 + 0.1 * n)
+        Image.fromarray(pixels.round().astype(np.uint8)).save(targets / f"{n}.png")
+    for name in "ab":
+        (inputs / f"{name}.png").unlink()
+        (targets / f"{name}.png").unlink()
+    peers, _ = ev.peer_methods(["autocontrast", "curve"])
+    report = ev.evaluate_methods([ev.untouched(), *peers], ev.pair_names(inputs, targets))
+    mean = report["mean"]["input"]
+    assert mean["psnr"] < 25 and min(mean["psnr_gain"], mean["psnr_affine"]) > 45
+    assert (
+        mean["psnr_affine"] >= mean["psnr_gain"] - 1e-3
+        and mean["ssim_input"] == pytest.approx(1)
+        and mean["gmsd"] == 0
+    )
+    assert mean["psnr_curves"] >= report["mean"]["curve"]["psnr"] > 45  # which is rounded to 8 bits
+    luma = lambda name, folder: np.mean(  # noqa: E731
+        np.asarray(Image.open(folder / name)) @ np.array([0.299, 0.587, 0.114]) / 255
+    )
+    errors = [luma(f"{n}.png", inputs) - luma(f"{n}.png", targets) for n in range(4)]
+    assert mean["brightness_bias"] == pytest.approx(np.mean(errors), abs=1e-6)
+    assert mean["brightness_sd"] == pytest.approx(np.std(errors, ddof=1), abs=1e-6)
+    assert "brightness_correlation" not in mean  # it made no change
+    curve = report["mean"]["curve"]
+    assert curve["brightness_correlation"] == pytest.approx(1, abs=1e-3) and abs(curve["brightness_bias"]) < 1e-3
+    assert "where the error is" in ev.report_table(report)
+
+
+def test_people_and_series(experts, tmp_path):
+    """PPR10K's measures: with masks of the people, and of how alike the photos of one series are."""
+    photos, _ = experts
+    found = ev.pair_names(photos, experts[1] / "expertA")
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for source, _ in found:
+        mask = np.zeros((12, 15), np.uint8)  # of half the size
+        mask[:, 5:9] = 255
+        Image.fromarray(mask).save(masks / f"{source.stem}.png")
+    masked = ev.with_masks([ev.Pair(*pair) for pair in found], masks)
+    report = ev.evaluate_methods([ev.untouched()], masked, groups="a")
+    for row, (source, target) in zip(report["photos"], found, strict=True):
+        a, b = (np.asarray(Image.open(path)) / 255 for path in (source, target))
+        weight = np.full((24, 30, 1), 0.5)
+        weight[:, 10:18] = 1
+        expected = skimage.metrics.peak_signal_noise_ratio(b * weight, a * weight, data_range=1)
+        assert row["input"]["psnr_hc"] == pytest.approx(expected, abs=1e-4)
+    means = [skimage.color.rgb2lab(np.asarray(Image.open(source)))[..., 1:].mean((0, 1)) for source, _ in found]
+    glc = np.var(means, axis=0, ddof=1).mean()
+    assert report["mean"]["input"]["glc"] == pytest.approx(glc, rel=2e-3) and report["data"]["series"] == 1
+    released = ev.evaluate_methods([ev.untouched()], masked, groups=".*", released_glc=True)
+    assert released["mean"]["input"]["glc"] == 0 and released["data"]["series"] == 2
+    assert "GLC over 2 series, divided by one series more" in ev.report_table(released)
+    assert "PSNR-HC" in ev.report_table(report) and "psnr_hc" in ev.report_csv(report)
+    for groups, message in (("(", "must be a regular expression"), ("b", "fits a0001-kme_01 not at all")):
+        with pytest.raises(ValueError, match=f"`groups`.*{message}"):
+            ev.evaluate_methods([ev.untouched()], masked, groups=groups)
+    (masks / f"{found[0][0].stem}.png").unlink()
+    with pytest.raises(ValueError, match="`masks`: .* lacks 1 photos: a0001-kme_01"):
+        ev.with_masks(masked, masks)
 
 
 def test_labels(experts, tmp_path):
@@ -440,10 +516,69 @@ def test_controllability_of_a_perfect_and_of_a_dead_slider():
     )
     record |= {"scores": scores.tolist(), "seconds": 1.0, "b": [[0.0] * 5] * 4}
     record |= {"structure": [[1.0] * 5] * 4, "clipping": [[0.0] * 5] * 4}
+    paces = [[1.0, 1.0, 1.0, 1.0], [0.0, 4.0, 0.0, 0.0], [1.0, 2.0, 1.0, 2.0], [0.0] * 4]
+    record |= {"paces": paces, "reaches": [4.0, 4.0, 3.0, 0.0]}
     summary = summarise([record], 5, (0.3, 0.45, 0.13, 0.6))
     assert summary["spearman_mean"] == dict(colorfulness=0, contrast=0, temperature=0, brightness=pytest.approx(1))
     assert summary["span"]["brightness"] == pytest.approx(0.2, abs=1e-6) and summary["span"]["contrast"] == 1
     assert summary["crosstalk"]["brightness"] == 0
+    # One pace on a straight way; one jump; a way that goes back and forth; no way at all
+    assert list(summary["unevenness"].values()) == pytest.approx([0, 3**0.5, 1 / 3, 0])
+    assert list(summary["detour"].values()) == pytest.approx([0, 0, 1, 0], abs=1e-6)
+
+
+def test_diversity(folders):
+    """Best-of-N, mean-of-N and spread against their definitions, by results of the pipeline itself."""
+    found, pipe = ev.pair_names(*folders), tiny_pipeline()
+    run = ev.diversity(pipe, found, samples=3, seed=5)
+    best, means, spread, pairwise = [], [], [], []
+    for source, target in found:
+        image, wanted = (pairs.photo_tensor(path) for path in (source, target))
+
+        def draw(n, c=None, image=image):
+            noise = torch.Generator().manual_seed(5 + n)
+            return (pipe(image, c, generator=noise, output_type="pt").images * 255).round() / 255
+
+        images = torch.cat([draw(n) for n in range(3)])
+        quality = [metrics.psnr(x[None], wanted).item() for x in images]
+        couples = [max(a, b) for a, b in itertools.combinations(quality, 2)]
+        best.append([np.mean(quality), np.mean(couples), max(quality)])
+        means.append(metrics.psnr(images[:2].mean(0, keepdim=True), wanted).item())
+        pairwise.append(np.mean([metrics.delta_e76(a[None], b[None]) for a, b in itertools.combinations(images, 2)]))
+        usual = torch.cat([draw(n, [0, 0, 0, 0]) for n in range(3)])
+        spread.append(attribute_labels(measure_attributes(usual), limit=100.0).std(0).tolist())
+    np.testing.assert_allclose(run["unknown"]["best"], np.mean(best, 0), atol=1e-4)
+    np.testing.assert_allclose(run["unknown"]["mean"][1], np.mean(means), atol=1e-4)
+    np.testing.assert_allclose(run["unknown"]["diversity"], np.mean(pairwise), rtol=1e-4)
+    np.testing.assert_allclose(list(run["usual"]["spread"].values()), np.mean(spread, 0), rtol=1e-3, atol=1e-5)
+    assert [(row["low"], row["high"]) for row in run["ranges"]] == [(0, 1), (1, 2), (2, 3)]
+    assert run["ranges"][2]["change"] > run["ranges"][0]["change"]
+    json.dumps(run)
+    report = ev.evaluate_pairs(pipe, found)
+    table = ev.report_table({**report, "diversity": {"tiny": run}})
+    assert "tiny: PSNR dB of" in table and "(2, 3]" in table and "best of, c unknown" in table
+
+
+def test_cost(folders):
+    """Counted on a network of known cost; a method that takes memory is seen to take it."""
+    network = torch.nn.Conv2d(3, 4, 3, padding=1)
+
+    def held(source, target, pair):
+        with torch.no_grad():
+            network(source)
+        return source + 0 * torch.ones(48 * 2**20).sum(), {}  # 192 MiB
+
+    methods = [ev.untouched(), ev.Method("held", "", held, parameters=112)]
+    report = ev.evaluate_methods(methods, ev.pair_names(*folders), cost=True)
+    cost = report["cost"]["held"]
+    assert cost["multiply_adds"] == 512 * 410 * 3 * 4 * 9 and cost["parameters"] == 112 and cost["seconds"] > 0
+    if sys.platform.startswith("linux"):
+        assert 180 * 2**20 < cost["memory"] < 400 * 2**20 and report["cost"]["input"]["memory"] < 50 * 2**20
+    assert report["cost"]["input"]["multiply_adds"] == 0
+    assert "cost at 512 px" in ev.report_table(report) and "| held | 112 | 0.023 |" in ev.report_markdown(report)
+    pipe = tiny_pipeline()
+    own = sum(p.numel() for part in (pipe.unet, pipe.grid_head) for p in part.parameters())
+    assert ev.count_parameters(pipe) == own
 
 
 def test_step_table():
@@ -518,7 +653,7 @@ def test_page(experts, tmp_path):
     assert not page.tags & {"script", "link", "iframe"} and not re.search(r"https?://|url\(", text)
     assert text.count("<h3>&lt;b&gt;&amp;.png expertA</h3>") == 1 and "<b>&.png" not in text
     assert text.count('<svg class="histogram"') == 2 * 4 and text.count('<svg class="curves"') == 4
-    assert text.count('<span class="oracle">') == 3 + 2  # "matched" in three tables and at two photos
+    assert text.count('<span class="oracle">') == 6 + 2  # "matched" in six tables and at two photos
     assert text.count(f"sha256 {runs.model_digest(pipe)[:16]}") >= 5  # in both reports and all figures
     assert "nan" not in re.sub(r"base64,[^\"]*", "", text).lower().replace("finance", "")
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []

@@ -5,9 +5,11 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.ndimage
 import scipy.stats
 import skimage.color
 import skimage.metrics
+import skimage.transform
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -287,3 +289,74 @@ def test_differentiable_on_black():
     black = torch.zeros(1, 3, 4, 4, dtype=torch.float64, requires_grad=True)
     srgb_to_lab(black).sum().backward()
     assert black.grad.isfinite().all()
+
+
+def test_what_is_left_after_a_gain_a_matrix_and_curves():
+    """Each is the least-squares one, by another library; a retouch that differs by just that comes back exactly."""
+    a, b = photos()
+    x, y = tensors()
+    for n in range(2):
+        gain = np.linalg.lstsq(a[n].reshape(-1, 1), b[n].ravel(), rcond=None)[0]
+        np.testing.assert_allclose(metrics.after_gain(x, y)[n], np.clip(a[n] * gain, 0, 1), atol=1e-12)
+        colours = np.concatenate([a[n].reshape(3, -1), np.ones((1, a[n][0].size))]).T
+        fitted = colours @ np.linalg.lstsq(colours, b[n].reshape(3, -1).T, rcond=None)[0]
+        fitted = np.clip(fitted.T.reshape(a[n].shape), 0, 1)
+        np.testing.assert_allclose(metrics.after_affine(x, y)[n], fitted, atol=1e-10)
+        level = np.round(a[n, 1] * 255) == np.round(a[n, 1, 3, 4] * 255)
+        np.testing.assert_allclose(metrics.after_curves(x, y)[n, 1, 3, 4], b[n, 1][level].mean(), atol=1e-12)
+    x = (x * 255).round() / 255
+    matrix = torch.tensor([[0.7, 0.1, 0.0], [0.0, 0.5, 0.2], [0.1, 0.1, 0.6]], dtype=torch.float64)
+    for fit, wanted in (
+        (metrics.after_gain, 0.6 * x),
+        (metrics.after_affine, torch.einsum("ij,bjhw->bihw", matrix, x) + 0.05),
+        (metrics.after_curves, x**0.5),
+    ):
+        torch.testing.assert_close(fit(x, wanted), wanted, atol=1e-9, rtol=0)
+    grey = torch.full((1, 3, 4, 4), 0.5)
+    torch.testing.assert_close(metrics.after_affine(grey, grey / 2), grey / 2)
+    assert (metrics.after_gain(torch.zeros(1, 3, 4, 4), grey) == 0).all()
+
+
+def test_human_centred():
+    a, b = photos()
+    mask = np.zeros((2, 1, 17, 23), np.uint8)
+    mask[0, :, 3:9, 4:20] = 255
+    mask[1, :, :, 5] = 1
+    found = metrics.human_centred(*tensors(), torch.from_numpy(mask))
+    for n in range(2):  # as the paper's script says it, one photo and pixel list at a time
+        weights = np.where(hwc(mask[n]) == 0, 0.5, 1.0)
+        one, other = hwc(a[n]), hwc(b[n])
+        expected = skimage.metrics.peak_signal_noise_ratio(other * weights, one * weights, data_range=1)
+        lab = [skimage.color.rgb2lab(x) * weights for x in (one, other)]
+        np.testing.assert_allclose(found[0][n], expected)
+        np.testing.assert_allclose(found[1][n], np.linalg.norm(lab[0] - lab[1], axis=-1).mean(), rtol=2e-3)
+
+
+def test_group_consistency():
+    rng = np.random.default_rng(0)
+    means, groups = rng.normal(0, 5, (7, 2)), ["x", "y", "x", "z", "y", "x", "x"]
+    of = lambda name: means[[group == name for group in groups]]  # noqa: E731
+    spread = [scipy.stats.describe(of(name)[:, k]).variance for name in "xy" for k in (0, 1)]
+    assert metrics.group_consistency(means, groups) == pytest.approx(sum(spread) / 2 / 3)
+    assert metrics.group_consistency(means, groups, released=True) == pytest.approx(sum(spread) / 2 / 4)
+    with pytest.raises(ValueError, match=r"`means` must be \(n,2\)"):
+        metrics.group_consistency(means, groups[1:])
+
+
+def test_gmsd():
+    a, b = photos()
+    expected = []
+    for one, other in zip(a, b, strict=True):
+        magnitudes = []
+        for image in (one, other):
+            luma = 255 * (hwc(image) @ [0.299, 0.587, 0.114])
+            halved = skimage.transform.downscale_local_mean(luma[:16, :22], (2, 2))
+            both = [scipy.ndimage.prewitt(halved, axis)[1:-1, 1:-1] / 3 for axis in (0, 1)]
+            magnitudes.append(np.hypot(*both))
+        m, n = magnitudes
+        expected.append(((2 * m * n + 170) / (m**2 + n**2 + 170)).std())
+    np.testing.assert_allclose(metrics.gmsd(*tensors()), expected)
+    x, _ = tensors()
+    assert metrics.gmsd(x, x).abs().max() == 0
+    with pytest.raises(ValueError, match="at least 6 px for GMSD"):
+        metrics.gmsd(x[..., :5], x[..., :5])

@@ -1,7 +1,6 @@
 """The command line: `diffretouch retouch | batch | sweep | lut | ...`. It only calls the library."""
 
 import sys
-from typing import Annotated
 
 import typer
 
@@ -19,21 +18,6 @@ for command in (
     *(evaluate.evaluate, convert.convert, demo.demo),
 ):
     app.command()(command)
-
-
-def _say_version(asked: bool) -> None:
-    if asked:
-        from diffretouch import __version__
-
-        print(f"diffretouch {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Say it.")] = False,
-):
-    pass
 
 
 def main():

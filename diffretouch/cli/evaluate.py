@@ -56,6 +56,10 @@ class Data:
     split: Annotated[Path | None, typer.Option(help="Text file with names or ids: only these photos.")] = None
     controllability_split: Annotated[Path | None, typer.Option(help="The same for --controllability.")] = None
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many photos.")] = None
+    masks: Annotated[Path | None, typer.Option(help="Masks of the people, by name: PPR10K's measures of them.")] = None
+    groups: Annotated[
+        str | None, typer.Option(help="What of a file's name is its series (a regular expression): also their GLC.")
+    ] = None
 
 
 @dataclass
@@ -68,7 +72,7 @@ class Methods:
     peer: Annotated[
         list[str] | None,
         typer.Option(
-            help="Beside: autocontrast, equalize, clahe, curve, csrnet, csrnet-l, sa-adjustnet, all; a model "
+            help="Beside: autocontrast, equalize, clahe, curve, csrnet, csrnet-l, all; sa-adjustnet; a model "
             "directory, the released csrnet.pth, or a folder with the released LUTs.pth and classifier.pth."
         ),
     ] = None
@@ -87,6 +91,17 @@ class Measures:
     fid_weights: Annotated[
         Path | None, typer.Option(help="For the FID: clean-fid's inception-2015-12-05.pt (TorchScript).")
     ] = None
+    released_glc: Annotated[bool, typer.Option("--released-glc", help="GLC as the released script divides it.")] = (
+        False
+    )
+    against: Annotated[str | None, typer.Option(help="Compare with this method (default: the first automatic).")] = (
+        None
+    )
+    interval: Annotated[str, typer.Option(help="Of the differences: t or bootstrap.")] = "t"
+    cost: Annotated[bool, typer.Option("--cost", help="Also parameters, multiply-adds, time and memory.")] = False
+    diversity: Annotated[
+        int | None, typer.Option(min=2, max=64, help="Also what so many seeds and c of growing size change.")
+    ] = None
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps results: a stopped run goes on.")] = None
 
 
@@ -101,7 +116,12 @@ class Telling:
         list[str] | None,
         typer.Option(help="Instead, on the page: attributes (paper's fig. 1), grid (3: two models), experts (5)."),
     ] = None
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write the report as JSON.")] = None
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Also write the report: JSON, or what --format says.")
+    ] = None
+    format: Annotated[
+        str | None, typer.Option(help="table, markdown, latex or csv (a row per photo and method) instead of JSON.")
+    ] = None
     overwrite: options.Overwrite = False
 
 
@@ -159,8 +179,20 @@ def evaluate(
             pictures=telling.page_photos if telling.page else 0,
             cache=cache,
             missing=missing,
+            against=measures.against,
+            interval=measures.interval,
+            groups=data.groups,
+            released_glc=measures.released_glc,
+            cost=measures.cost,
             device=str(next(iter(pipes.values())).device),
         )
+        if measures.diversity:
+            report["diversity"] = {
+                name: ev.diversity(
+                    pipe, pairs, samples=measures.diversity, seed=methods.seed, steps=counts[0], description=name
+                )
+                for name, pipe in pipes.items()
+            }
     if data.controllability is not None:
         settings = {"seed": methods.seed, "camera": not data.as_they_are, "cache": cache}
         report["controllability"] = {
@@ -187,11 +219,18 @@ def _check(inputs, targets, data, methods, measures, telling, counts):
         raise typer.BadParameter("figures stand on a page: give --page.", param_hint="--figure")
     if "grid" in figures and len(methods.model or ()) < 2:
         raise typer.BadParameter("grid compares models: give --model twice or more.", param_hint="--figure")
+    if telling.format not in (None, "table", "markdown", "latex", "csv"):
+        raise typer.BadParameter("must be table, markdown, latex or csv.", param_hint="--format")
+    if measures.interval not in ("t", "bootstrap"):
+        raise typer.BadParameter("must be t or bootstrap.", param_hint="--interval")
     # What would be passed by in silence
     alone = {"--controllability-split": data.controllability_split, "--as-they-are": data.as_they_are}
     _refuse(alone if data.controllability is None else {}, "is for --controllability PHOTOS.")
     measured = {"--peer": methods.peer, "--best-of": methods.best_of > 1}
     measured |= {"--protocol": data.protocol, "--rendering": data.rendering, "--csrnet-lab": measures.csrnet_lab}
+    measured |= {"--masks": data.masks, "--groups": data.groups, "--against": measures.against}
+    measured |= {"--cost": measures.cost, "--diversity": measures.diversity, "--format": telling.format}
+    measured |= {"--interval": measures.interval != "t", "--released-glc": measures.released_glc}
     measured |= {"--lpips-weights": measures.lpips_weights, "--fid-weights": measures.fid_weights}
     _refuse({} if pairs else {"--labels": data.labels, "--split": data.split}, "needs pairs.")
     _refuse({} if pairs else measured, "needs pairs to be measured.")
@@ -222,6 +261,8 @@ def _photos(inputs, targets, data, seed):
         pairs = [pair for pair in pairs if pair.source in kept]
     if data.labels is not None:
         pairs = ev.expert_labels(pairs) if data.labels == "experts" else ev.read_labels(data.labels, pairs)
+    if data.masks is not None:
+        pairs = ev.with_masks(pairs, data.masks)
     if data.controllability is not None:
         names = ev.read_names(data.controllability_split) if data.controllability_split else None
         photos = list(ev.folder_photos("controllability", data.controllability, names).values())
@@ -236,7 +277,8 @@ def _tell(report, pipes, pairs, photos, data, methods, telling, steps):
 
     tables, sections, number = [], [], telling.page_photos
     if "mean" in report:
-        tables.append(ev.report_markdown(report) if telling.card else ev.report_table(report))
+        shown = telling.format if telling.output is None else None  # else it goes there
+        tables.append(ev.FORMATS[shown or ("markdown" if telling.card else "table")](report))
     if "controllability" in report:
         tables.append(ev.controllability_markdown(report) if telling.card else ev.controllability_table(report))
     if tables:
@@ -253,7 +295,10 @@ def _tell(report, pipes, pairs, photos, data, methods, telling, steps):
         sections += _figures(telling.figure or [], pipes, pairs, photos, number, methods.seed, steps)
         ev.write_page(telling.page, sections)
     if telling.output is not None:
-        ev.write_text(telling.output, json.dumps(ev.without_pictures(report), indent=1) + "\n")
+        text = (
+            ev.FORMATS[telling.format](report) if telling.format else json.dumps(ev.without_pictures(report), indent=1)
+        )
+        ev.write_text(telling.output, text + "\n")
 
 
 def _refuse(given, why):
@@ -302,7 +347,8 @@ def open_peers(names, device):
     }
     everything = "all" in names
     if everything:
-        names = [*ev.PEERS, *pipelines, *(name for name in names if name not in (*ev.PEERS, *pipelines, "all"))]
+        everyone = [*ev.PEERS, *(name for name in pipelines if name != "sa-adjustnet")]  # trained for another task
+        names = [*everyone, *(name for name in names if name not in (*everyone, "all"))]
     methods, missing = ev.peer_methods([name for name in names if name in ev.PEERS])
     for given in names:
         name, place = _named(given)
@@ -312,9 +358,11 @@ def open_peers(names, device):
             allowed = ", ".join([*ev.PEERS, *pipelines, "all"])
             raise typer.BadParameter(f"must be {allowed}, a file or a folder, got {place!r}.", param_hint="--peer")
         if Path(place).is_dir() and Path(place, "LUTs.pth").is_file():
+            from diffretouch.pipelines.pipeline_adaptive_lut import AdaptiveLut3DPipeline
             from diffretouch.training.convert import load_adaptive_lut
 
-            methods.append(ev.adaptive_lut_method(name, load_adaptive_lut(place), place))
+            pipe = AdaptiveLut3DPipeline(load_adaptive_lut(place)).to(device)
+            methods.append(ev.pipeline_method(name, pipe, "Image-Adaptive 3D LUT, released weights for sRGB input"))
             continue
         try:
             if Path(place).is_file():

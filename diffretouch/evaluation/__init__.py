@@ -1,12 +1,13 @@
 """Evaluate retouching: metrics against experts' versions, other methods beside, controllability, one report."""
 
 from .controllability import controllability, step_table
+from .cost import count_parameters, measure_costs
+from .diversity import diversity
 from .intervals import INTERVALS, paired_difference, uncertainty
 from .methods import (
     PEERS,
     PROTOCOLS,
     Method,
-    adaptive_lut_method,
     peer_methods,
     pipeline_method,
     retouch_methods,
@@ -25,6 +26,7 @@ from .pairs import (
     read_labels,
     read_names,
     simulated_pairs,
+    with_masks,
 )
 from .report import evaluate_methods, evaluate_pairs, without_pictures
 from .runs import Cache, is_main_process, write_text
@@ -47,12 +49,13 @@ __all__ = [
     "Cache",
     "Method",
     "Pair",
-    "adaptive_lut_method",
     "controllability",
     "controllability_markdown",
     "controllability_sections",
     "controllability_table",
+    "count_parameters",
     "describe_data",
+    "diversity",
     "evaluate_methods",
     "evaluate_pairs",
     "expert_labels",
@@ -60,6 +63,7 @@ __all__ = [
     "folder_photos",
     "is_main_process",
     "load_pair",
+    "measure_costs",
     "pair_names",
     "paired_difference",
     "peer_methods",
@@ -77,6 +81,7 @@ __all__ = [
     "step_table",
     "uncertainty",
     "untouched",
+    "with_masks",
     "without_pictures",
     "write_page",
     "write_text",

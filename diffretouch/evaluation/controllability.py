@@ -92,7 +92,7 @@ def _one_photo(pipe, path, *, values, seed, steps, samples, size, camera):
     others = retouch(source, num_samples=samples, generator=[noise(n) for n in range(samples)])
 
     # 2. Every slider, one batch each
-    scores, warmth, structure, clipping = [], [], [], []
+    scores, warmth, structure, clipping, paces, reaches = [], [], [], [], [], []
     for i in range(len(ATTRIBUTES)):
         c = torch.zeros(values, len(ATTRIBUTES))
         c[:, i] = torch.linspace(-1, 1, values)
@@ -100,6 +100,8 @@ def _one_photo(pipe, path, *, values, seed, steps, samples, size, camera):
         scores.append(measure_attributes(images).tolist())
         warmth.append(srgb_to_lab(images)[:, 2].mean((1, 2)).tolist())
         structure.append(gradient_correlation(images, source.expand_as(images)).tolist())
+        paces.append(delta_e76(images[1:], images[:-1]).tolist())
+        reaches.append(delta_e76(images[-1:], images[:1]).item())
         clipping.append((100 * (clipped_share(images) - clipped_share(source))).tolist())
 
     # 3. The finished photo itself, which needs no retouch
@@ -109,6 +111,8 @@ def _one_photo(pipe, path, *, values, seed, steps, samples, size, camera):
         "b": warmth,
         "structure": structure,
         "clipping": clipping,
+        "paces": paces,  # [slider]: dE76 from each position to the next
+        "reaches": reaches,  # [slider]: dE76 from end to end
         "clipping_finished": (100 * (clipped_share(finished) - clipped_share(source))).item(),
         "diversity": sample_diversity(others).item(),
         "drift": delta_e76(untouched, finished).item(),
@@ -138,6 +142,9 @@ def summarise(records, values, scales):
     * `span`: from -1 to 1: colorfulness and contrast by ratio (geometric mean), mean b* of CIELAB, mean luma.
     * `moves[slider][attribute]`, units of c: what a slider moves from -1 to 1: its own attribute with its sign, the
       others' absolute values. `crosstalk`: the largest other by its own.
+    * `unevenness`: SD over mean of the dE76 from each position of a slider to the next: 0 for a slider that moves at
+      one pace, about 1 for one that jumps. `detour`: the sum of those steps over the dE76 from end to end, less 1: 0
+      for a straight way. What papers on continuous editing (SliderEdit, 2025) ask of a slider, in terms of colour.
     * `diversity`: mean dE76 between seeds at c = 0; `drift`: dE76 by which a finished photo is changed at c = 0.
     * `structure_mean`, `structure_worst`: correlation of luma gradients with the input, over all slider positions.
     * `clipping`, `clipping_worst`: growth of the clipped share in % of the picture, at c = 0 and at the worst end of a
@@ -154,6 +161,7 @@ def summarise(records, values, scales):
     ratio = (own[..., -1].clamp(min=1e-6) / own[..., 0].clamp(min=1e-6)).log().mean(0).exp()
     b = torch.tensor([record["b"] for record in records])[:, 2]
     structure, clipping = (torch.tensor([r[key] for r in records]) for key in ("structure", "clipping"))
+    paces, reaches = (torch.tensor([record[key] for record in records]) for key in ("paces", "reaches"))
     mean = lambda key: sum(record[key] for record in records) / len(records)  # noqa: E731
     named = lambda row: dict(zip(ATTRIBUTES, row.tolist(), strict=True))  # noqa: E731
     share = absolute.masked_fill(torch.eye(4).bool(), 0).amax(1) / signed.diagonal().abs().clamp(min=1e-6)
@@ -169,6 +177,8 @@ def summarise(records, values, scales):
         },
         "moves": {name: named(row) for name, row in zip(ATTRIBUTES, table, strict=True)},
         "crosstalk": named(share),
+        "unevenness": named((paces.std(2, correction=0) / paces.mean(2).clamp(min=1e-6)).mean(0)),
+        "detour": named((paces.sum(2) / reaches.clamp(min=1e-6) - 1).clamp(0, 10).mean(0)),
         "structure_mean": structure.mean().item(),
         "structure_worst": structure.min().item(),
         "clipping": clipping[:, 0, values // 2].mean().item(),

@@ -4,16 +4,16 @@ import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from diffretouch.metrics import psnr
+from diffretouch.metrics import after_curves, psnr
 
+from .cost import count_parameters
 from .pairs import as_batch
-from .runs import file_digest, model_digest
+from .runs import model_digest
 
 # How a DiffRetouch pipeline is asked, and what it is told. Only "automatic" is a blind prediction.
 PROTOCOLS = {
@@ -43,6 +43,7 @@ class Method:
             (1,3,H,W) float32 in [0,1]; only oracles may look at the target or the pair's label.
         oracle (`bool`): whether it sees the target.
         identity: a function without arguments -> what decides the result (JSON-able), for the cache.
+        parameters (`int`): of the networks that it runs.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Method:
     retouch: Callable = field(repr=False)
     oracle: bool = False
     identity: Callable = field(default=lambda: None, repr=False)
+    parameters: int = 0
 
 
 def untouched():
@@ -103,6 +105,7 @@ def retouch_methods(pipe, *, suffix="", seed=0, steps=None, best_of=1, labels=Fa
             retouch,
             oracle=name != "automatic",
             identity=lambda name=name: [name, settings, digest()],
+            parameters=count_parameters(pipe),
         )
         for name, retouch in protocols.items()
     ]
@@ -119,7 +122,8 @@ def pipeline_method(name, pipe, meaning):
         images = pipe(source, output_type="pt").images
         return images[0][None].float().cpu(), {}
 
-    return Method(name, meaning, retouch, identity=functools.cache(lambda: [name, model_digest(pipe)]))
+    identity = functools.cache(lambda: [name, model_digest(pipe)])
+    return Method(name, meaning, retouch, identity=identity, parameters=count_parameters(pipe))
 
 
 def peer_methods(names):
@@ -157,14 +161,7 @@ def _clahe(source, target, pair):
 
 
 def _curve(source, target, pair):
-    """Of all curves that map one channel's 256 levels, the least-squares one: the mean of the target at each level."""
-    levels = (source[0] * 255).round().long()
-    curves = []
-    for level, wanted in zip(levels, target[0], strict=True):
-        number = torch.bincount(level.flatten(), minlength=256)
-        total = torch.bincount(level.flatten(), wanted.flatten().double(), minlength=256)
-        curves.append((total / number.clamp(min=1)).float()[level])
-    return torch.stack(curves)[None], {}
+    return after_curves(source, target), {}
 
 
 _PEERS = {
@@ -173,49 +170,3 @@ _PEERS = {
     "clahe": _clahe,
     "curve": _curve,
 }
-
-
-def adaptive_lut_method(name, weights, folder):
-    """Image-Adaptive 3D LUT (Zeng et al., TPAMI 2020) with its released weights.
-
-    A small classifier looks at the photo at 256x256 and weighs basis lookup tables, whose sum is the photo's own.
-
-    Args:
-        weights: (classifier weights by their released names, list of tables (3,D,D,D) indexed by channel, b, g, r), as
-            `diffretouch.training.convert.load_adaptive_lut` reads them.
-        folder: where they came from, for the cache.
-    """
-    classifier, tables = weights
-    files = sorted(Path(folder).glob("*.pth"))
-
-    @torch.no_grad()
-    def retouch(source, target, pair):
-        weighed = adaptive_lut_weights(classifier, source)
-        table = sum(weight * table for weight, table in zip(weighed, tables, strict=True))
-        # Tables are addressed x = r, y = g, z = b, with nodes at both ends
-        colours = (source.permute(0, 2, 3, 1) * 2 - 1)[:, None]  # (1,1,H,W,3)
-        image = torch.nn.functional.grid_sample(table[None], colours, padding_mode="border", align_corners=True)
-        return image[:, :, 0].clamp(0, 1), {}
-
-    meaning = "Image-Adaptive 3D LUT, released weights for sRGB input"
-    return Method(name, meaning, retouch, identity=lambda: [name, *map(file_digest, files)])
-
-
-def adaptive_lut_weights(weights, photo):
-    """The classifier of Image-Adaptive 3D LUT: photo (1,3,H,W) -> the weights of the basis tables.
-
-    Convolutions of stride 2 with leaky ReLU and instance normalisation, whose released names number the layers of one
-    sequence: a 4-D weight is a convolution, a 1-D weight the normalisation behind it. The last one, an 8x8 window,
-    ends the sequence.
-    """
-    functional = torch.nn.functional
-    x = functional.interpolate(photo, (256, 256), mode="bilinear", align_corners=False)
-    layers = sorted({int(name.split(".")[1]) for name in weights})
-    for layer in layers[:-1]:
-        weight, bias = weights[f"model.{layer}.weight"], weights[f"model.{layer}.bias"]
-        if weight.ndim == 4:
-            x = functional.leaky_relu(functional.conv2d(x, weight, bias, stride=2, padding=1), 0.2)
-        else:
-            x = functional.instance_norm(x, weight=weight, bias=bias)
-    last = f"model.{layers[-1]}"
-    return functional.conv2d(x, weights[f"{last}.weight"], weights[f"{last}.bias"]).flatten()

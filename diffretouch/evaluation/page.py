@@ -14,11 +14,12 @@ from .pictures import ERROR_SCALE, HEAT, curves_svg, data_uri, histogram_svg
 from .runs import write_text
 from .tables import (
     COLUMNS,
+    TABLES,
     best_values,
-    comparison_rows,
     controllability_rows,
     controllability_sentences,
     describe_run,
+    extra_rows,
     noise_marks,
     step_rows,
     table_notes,
@@ -101,14 +102,14 @@ def report_sections(report):
 
 
 def _report_tables(report):
-    columns, rows = table_rows(report)
-    heads = "".join(f"<th>{escape(COLUMNS[c][0])}</th>" for c in columns)
-    blocks = {}
-    for expert, *rest in rows:
-        blocks.setdefault(expert, []).append(rest)
     parts, best, noise = [], best_values(report), noise_marks(report)
-    for expert, block in blocks.items():
-        lines = ""
+    blocks = {}
+    for table, wanted in TABLES.items():
+        columns, rows = table_rows(report, wanted)
+        for expert, *rest in rows:
+            blocks.setdefault((table, expert), (columns, []))[1].append(rest)
+    for (_, expert), (columns, block) in blocks.items():
+        heads, lines = "".join(f"<th>{escape(COLUMNS[c][0])}</th>" for c in columns), ""
         for name, values, meaning in block:
             cells = "".join(
                 f"<td{' class=best' * ((expert, name, c) in best)}>{v}{'~' * ((expert, name, c) in noise)}</td>"
@@ -118,8 +119,8 @@ def _report_tables(report):
             lines += f"<tr><td>{escape(name)}{mark}</td>{cells}<td class=text>{escape(meaning)}</td></tr>"
         head = f"<tr><th>{escape(expert or 'method')}</th>{heads}<th class=text>what it is</th></tr>"
         parts.append(f'<div class="scroll"><table>{head}{lines}</table></div>')
-    parts += [_table(heads, lines) for heads, lines in comparison_rows(report)]
-    notes = [*describe_run(report), *table_notes(report, columns)]
+    parts += [_table(head, lines) for head, *lines in extra_rows(report)]
+    notes = [*describe_run(report), *table_notes(report)]
     notes.append("Green: the best that does not see the target. Oracle: sees it.")
     return "".join(parts) + "".join(f"<p>{escape(note)}</p>" for note in notes)
 

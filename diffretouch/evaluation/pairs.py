@@ -29,6 +29,7 @@ class Pair(NamedTuple):
         label (4 `float`, *optional*): c of this version, in the order of `ATTRIBUTES`: knowledge about the target.
         simulated (`int`, *optional*): a seed; `source` is then a finished photo, from which the simulated camera makes
             the input and the simulated expert number `expert` the target.
+        mask (`pathlib.Path`, *optional*): where the people are, above 0, for PPR10K's measures of them.
     """
 
     source: Path
@@ -36,6 +37,7 @@ class Pair(NamedTuple):
     expert: str = ""
     label: tuple[float, ...] | None = None
     simulated: int | None = None
+    mask: Path | None = None
 
 
 class DataProtocol(NamedTuple):
@@ -47,6 +49,7 @@ class DataProtocol(NamedTuple):
         count, sha256: number of its test ids, and the first 16 digits of the SHA-256 of the sorted ids, one a line.
         id_pattern (`str`): what of a file's stem is its id.
         side: ("short" or "long", px) of the inputs, where it is part of the protocol.
+        group_pattern (`str`): what of a file's stem names its series, where photos come in series.
     """
 
     title: str
@@ -55,6 +58,7 @@ class DataProtocol(NamedTuple):
     sha256: str | None = None
     id_pattern: str = ".*"
     side: tuple[str, int] | None = None
+    group_pattern: str | None = None
 
 
 _FIVEK_ID = r"a\d{4}"
@@ -74,7 +78,7 @@ DATA_PROTOCOLS = {
     ),
     **{
         f"ppr10k-{expert}": DataProtocol(
-            f"PPR10K, expert {expert}", "camera raw to 8-bit sRGB, 360p or full", *_PPR10K
+            f"PPR10K, expert {expert}", "camera raw to 8-bit sRGB, 360p or full", *_PPR10K, group_pattern=r"\d+"
         )
         for expert in "abc"
     },
@@ -189,6 +193,38 @@ def read_labels(path, pairs):
             raise ValueError(f"`labels`: {path}, {where}: {error}") from error
         found.append(pair._replace(label=tuple(label[0].tolist())))
     return found
+
+
+def with_masks(pairs, folder):
+    """The pairs with the masks of a folder, one for every photo, of the same stem."""
+    masks = folder_photos("masks", folder)
+    missing = [pair.source.stem for pair in pairs if pair.source.stem not in masks]
+    if missing:
+        raise ValueError(f"`masks`: {folder} lacks {len(missing)} photos: {', '.join(missing[:8])}.")
+    return [pair._replace(mask=masks[pair.source.stem]) for pair in pairs]
+
+
+def load_mask(path, size):
+    """A mask as (1,1,H,W) float32 of the size (height, width) of its photo, by nearest pixels."""
+    pixels = load_photo(path).pixels.max(-1)
+    mask = torch.from_numpy(np.ascontiguousarray(pixels))[None, None]
+    return mask if mask.shape[2:] == tuple(size) else torch.nn.functional.interpolate(mask, size, mode="nearest-exact")
+
+
+def photo_groups(pairs, pattern):
+    """The series of each pair: what its file's stem matches of the pattern, a regular expression.
+
+    Raises:
+        ValueError: the pattern is none, or fits a photo not at all.
+    """
+    try:
+        found = [re.match(pattern, pair.source.stem) for pair in pairs]
+    except re.error as error:
+        raise ValueError(f"`groups` must be a regular expression, got {pattern!r}: {error}.") from error
+    for match, pair in zip(found, pairs, strict=True):
+        if not match:
+            raise ValueError(f"`groups`: {pattern!r} fits {pair.source.stem} not at all.")
+    return [match[0] for match in found]
 
 
 def simulated_pairs(folder, names=None, *, experts=3, seed=0):

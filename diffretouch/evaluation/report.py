@@ -1,29 +1,40 @@
 """The report: every method on every pair, the means, and what was run."""
 
+import numpy as np
 import torch
 
 from diffretouch.attributes import ATTRIBUTE_SCALES, ATTRIBUTES, attribute_coordinates, measure_attributes
+from diffretouch.colour.lab import srgb_to_lab
 from diffretouch.metrics import (
     MetricUnavailable,
+    after_affine,
+    after_curves,
+    after_gain,
     clipped_share,
     csrnet_lab_l2,
     delta_e76,
     delta_e2000,
     frechet_distance,
+    gmsd,
     gradient_correlation,
+    group_consistency,
+    human_centred,
     inception_features,
     lpips_metric,
     psnr,
     ssim,
 )
 
+from .cost import measure_costs
 from .intervals import INTERVALS, LEVEL, has_scipy, uncertainty
 from .methods import retouch_methods, untouched
-from .pairs import Pair, describe_data, describe_sizes, load_pair
+from .pairs import DATA_PROTOCOLS, Pair, describe_data, describe_sizes, load_mask, load_pair, photo_groups
 from .pictures import picture
 from .runs import file_digest, for_each, model_digest, versions
 from .tables import COLUMNS
 
+AFTER = {"psnr_gain": after_gain, "psnr_affine": after_affine, "psnr_curves": after_curves}
+BRIGHTNESS = ATTRIBUTES.index("brightness")
 FID_PHOTOS = 100  # fewer say nothing: the FID is biased by the number of photos
 
 
@@ -77,6 +88,9 @@ def evaluate_methods(
     missing=None,
     against=None,
     interval="t",
+    groups=None,
+    released_glc=False,
+    cost=False,
     device="cpu",
 ):
     """Measure methods on pairs.
@@ -96,6 +110,11 @@ def evaluate_methods(
         against (`str`, *optional*): the method that the others are compared with, photo by photo; the first by
             default (of `evaluate_pairs`, the first model at c = 0).
         interval (`str`): of that comparison, "t" or "bootstrap", see `paired_difference`.
+        groups (`str`, *optional*): a regular expression: what of a photo's stem it matches names its series, whose
+            consistency is measured; the protocol's own by default. See [`diffretouch.metrics.group_consistency`].
+        released_glc (`bool`): that consistency as the released script divides it.
+        cost (`bool`): also what each method costs for one photo, see
+            [`diffretouch.evaluation.cost.measure_costs`]; measured anew in every run.
         device (`str`): where the methods run, to be recorded.
 
     Returns:
@@ -140,6 +159,17 @@ def evaluate_methods(
         "weights": {name: digest[:16] for name, digest in weights.items()},
         "versions": versions(device),
     }
+    pattern = groups or DATA_PROTOCOLS[data["protocol"]].group_pattern
+    if pattern:
+        series = photo_groups(pairs, pattern)
+        sides = {name: [row[name]["mean_ab"] for row in rows] for name in names}
+        for name in names:
+            report["mean"][name]["glc"] = group_consistency(sides[name], series, released=released_glc)
+        wanted = [row[names[0]]["target_mean_ab"] for row in rows]
+        data["series"], data["released_glc"] = len(set(series)), released_glc
+        data["target_glc"] = group_consistency(wanted, series, released=released_glc)
+    if cost:
+        report["cost"] = measure_costs(methods, *load_pair(pairs[0]))
     against = against or names[0]
     better = {column: direction for column, (*_, direction) in COLUMNS.items()}
     if not has_scipy():
@@ -187,6 +217,7 @@ def _row(methods, pair, measures, features, shown, cache, made_with):
         key = cache and [
             *(method.name, method.identity(), made_with, shown),
             *(file_digest(pair.source), file_digest(pair.target), pair.expert, pair.label, pair.simulated),
+            pair.mask and file_digest(pair.mask),
         ]
         result = cache.get(key) if cache else None
         if result is None:
@@ -194,7 +225,8 @@ def _row(methods, pair, measures, features, shown, cache, made_with):
                 photos = load_pair(pair)
                 if min(photos[0].shape[-2:]) < 11:
                     raise ValueError(f"{pair.source} must have sides of at least 11 px to be measured.")
-            result = _measure(method, *photos, measures, features, shown)
+                mask = pair.mask and load_mask(pair.mask, photos[0].shape[-2:])
+            result = _measure(method, *photos, mask, measures, features, shown)
             if cache:
                 cache.put(key, result)
         row[method.name] = result
@@ -202,15 +234,23 @@ def _row(methods, pair, measures, features, shown, cache, made_with):
 
 
 @torch.no_grad()
-def _measure(method, source, target, pair, measures, features, shown):
+def _measure(method, source, target, pair, mask, measures, features, shown):
     image, extra = method.retouch(source, target, pair)
     image = (image.clamp(0, 1) * 255).round() / 255  # as a file would hold it
     result = {name: function(image, target).item() for name, function in measures.items()}
+    result |= {name: psnr(fit(image, target), target).item() for name, fit in AFTER.items()}
+    if mask is not None:
+        result["psnr_hc"], result["delta_e76_hc"] = (value.item() for value in human_centred(image, target, mask))
     result["structure"] = gradient_correlation(image, source).item()
+    result["ssim_input"], result["gmsd"] = ssim(image, source).item(), gmsd(image, source).item()
     for name, photo in (("clipping", image), ("target_clipping", target)):
         result[name] = 100 * (clipped_share(photo) - clipped_share(source)).item()
     result["size"] = [image.shape[3], image.shape[2]]
-    result["attributes"], result["target_attributes"] = (measure_attributes(x)[0].tolist() for x in (image, target))
+    scores = measure_attributes(torch.cat([source, image, target])).tolist()
+    result["source_attributes"], result["attributes"], result["target_attributes"] = scores
+    result["mean_ab"], result["target_mean_ab"] = (
+        srgb_to_lab(x)[0, 1:].mean((1, 2)).tolist() for x in (image, target)
+    )
     if features is not None:
         result["features"] = [features(x).tolist() for x in (image, target)]
     if shown:
@@ -226,6 +266,15 @@ def _mean(results):
         own, wanted = (torch.tensor([r[side] for r in results]) for side in ("attributes", "target_attributes"))
         own, wanted = (attribute_coordinates(x) / torch.tensor(ATTRIBUTE_SCALES) for x in (own, wanted))
         mean["expert_distance"] = frechet_distance(own, wanted).sqrt().item()
+    before, after, wanted = (
+        np.array([r[f"{side}attributes"][BRIGHTNESS] for r in results]) for side in ("source_", "", "target_")
+    )
+    mean["brightness_bias"] = (after - wanted).mean().item()
+    if len(results) > 1:
+        mean["brightness_sd"] = (after - wanted).std(ddof=1).item()
+        made, needed = after - before, wanted - before
+        if np.ptp(made) > 1e-6 and np.ptp(needed) > 1e-6:
+            mean["brightness_correlation"] = np.corrcoef(made, needed)[0, 1].item()
     if "features" in results[0]:
         sides = (torch.tensor([r["features"][side] for r in results]) for side in (0, 1))
         mean["fid"] = frechet_distance(*sides).item()

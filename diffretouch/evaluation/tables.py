@@ -5,6 +5,8 @@ import io
 
 from diffretouch.attributes import ATTRIBUTES
 
+from .cost import COST_SIZE
+from .diversity import diversity_rows
 from .intervals import INTERVALS, within_noise
 
 # Column of the tables -> (title, decimals, 1 if higher is better, -1 if lower is, 0); in the report by the same names.
@@ -19,8 +21,27 @@ COLUMNS = {
     "clipping": ("clip %", 2, 0),
     "expert_distance": ("to expert", 2, -1),
     "csrnet_lab": ("CSRNet Lab", 2, -1),
+    "psnr_hc": ("PSNR-HC", 2, 1),
+    "delta_e76_hc": ("dE-HC", 2, -1),
+    "glc": ("GLC", 2, -1),
+    "psnr_gain": ("gain dB", 2, 1),
+    "psnr_affine": ("3x4 dB", 2, 1),
+    "psnr_curves": ("curves dB", 2, 1),
+    "brightness_bias": ("light bias", 3, 0),
+    "brightness_sd": ("light SD", 3, -1),
+    "brightness_correlation": ("light corr", 2, 1),
+    "ssim_input": ("SSIM input", 3, 0),
+    "gmsd": ("GMSD input", 3, 0),
 }
+SECOND = list(COLUMNS).index("psnr_gain")  # from here on the columns stand in a second table
+TABLES = {"protocol": list(COLUMNS)[:SECOND], "where the error is": list(COLUMNS)[SECOND:]}
 LEGEND = {
+    "psnr_gain": "gain, 3x4, curves dB: PSNR after one optimal gain, a global 3x4 colour transform, a curve of each "
+    "channel, all fitted to the target: how much of the error is exposure, colour, local",
+    "brightness_bias": "light: error of the mean luma, its mean and SD over the photos, and the correlation of the "
+    "change made with the change needed",
+    "ssim_input": "SSIM, GMSD input: against the input, what a retouch keeps of it (1 and 0: all)",
+    "psnr_hc": "HC: PPR10K's, people weigh 1 and the rest 0.5",
     "delta_e76": "dE76 is also the mean L2 in Lab of Yan et al. and SA-AdjustNet",
     "structure": "structure: correlation of luma gradients with the input",
     "clipping": "clip %: share of pixels clipped beyond the input's",
@@ -34,9 +55,9 @@ LEGEND = {
 COMPARED = ("psnr", "delta_e76")  # the columns whose differences the tables spell out
 
 
-def table_rows(report):
-    """(columns, [(expert, method, values, meaning)]) of a report."""
-    columns = [c for c in COLUMNS if any(c in mean for mean in report["mean"].values())]
+def table_rows(report, columns=COLUMNS):
+    """(columns, [(expert, method, values, meaning)]) of a report, of those columns that it has."""
+    columns = [c for c in columns if any(c in mean for mean in report["mean"].values())]
     rows = []
     for title, means, _ in _blocks(report):
         for name, mean in means.items():
@@ -81,8 +102,18 @@ def best_values(report):
     return best
 
 
+def extra_rows(report):
+    """Further tables of cells, the head first: differences, cost, diversity."""
+    yield from comparison_rows(report)
+    yield from filter(None, [cost_rows(report)])
+    for name, run in report.get("diversity", {}).items():
+        first, *rest = diversity_rows(run)
+        yield [[f"{name}: {first[0][0]}", *first[0][1:]], *first[1:]]
+        yield from rest
+
+
 def comparison_rows(report):
-    """(heads, rows of cells) of each `COMPARED` column: spread, difference, interval, p and wins over all pairs."""
+    """Rows of cells, the head first, of each `COMPARED` column: spread, difference, interval, p and wins."""
     spreads = report["uncertainty"]
     for column in COMPARED:
         name, decimals, _ = COLUMNS[column]
@@ -107,7 +138,31 @@ def comparison_rows(report):
             else:
                 cells += ["-", "-"]
             rows.append([*cells, f"{spread['wins']} of {spread['n']}" if "wins" in spread else "-"])
-        yield heads, rows
+        yield [heads, *rows]
+
+
+def cost_rows(report):
+    """Rows of cells, the head first, of what each method costs; empty where it was not measured."""
+    rows = []
+    for name, cost in report.get("cost", {}).items():
+        memory = "-" if cost["memory"] is None else f"{cost['memory'] / 2**20:.0f}"
+        cells = [f"{cost['parameters']:,}", f"{cost['multiply_adds'] / 1e9:.3f}", f"{1000 * cost['seconds']:.1f}"]
+        rows.append([name, *cells, memory])
+    return [[f"cost at {COST_SIZE} px", "parameters", "10^9 MAC", "ms", "peak MiB"], *rows] if rows else []
+
+
+def _aligned(rows):
+    """Rows of cells as lines of text, the first column to the left."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    for first, *rest in rows:
+        cells = "  ".join(f"{cell:>{w}}" for cell, w in zip(rest, widths[1:], strict=True))
+        yield f"{first:{widths[0]}}  {cells}"
+
+
+def _piped(rows):
+    """Rows of cells as lines of Markdown, the first the head."""
+    head, *rows = rows
+    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def describe_run(report):
@@ -128,12 +183,15 @@ def describe_run(report):
     ]
     clipped = next(iter(report["mean"].values()))["target_clipping"]
     targets = f"The targets themselves clip {clipped:+.2f} % of their pixels beyond the inputs'."
+    if "series" in data:
+        how = ", divided by one series more, as the released script does" * data["released_glc"]
+        targets += f" GLC over {data['series']} series{how}: the targets' is {data['target_glc']:.2f}."
     return [*lines, ", ".join(settings) + ".", *missing, targets]
 
 
-def table_notes(report, columns):
+def table_notes(report):
     """What the columns and marks of a table mean."""
-    spreads = report["uncertainty"]
+    spreads, (columns, _) = report["uncertainty"], table_rows(report)
     photos = next(iter(spreads["mean"].values()))["psnr"]["n"]
     marked = f"its paired {spreads['level']:.0%} interval of the difference from {spreads['against']} holds 0"
     notes = [
@@ -144,29 +202,24 @@ def table_notes(report, columns):
 
 
 def report_table(report):
-    """The means as a table of text, with what was run, what the columns mean, and what was not computed and why."""
-    columns, rows = table_rows(report)
-    marks = noise_marks(report)
-    width = max(10, *(len(name) for _, name, _, _ in rows))
-    lines, block = [], None
-    for expert, name, values, meaning in rows:
-        if expert != block:
-            block = expert
-            heads = " ".join(f"{COLUMNS[c][0]:>{_width(c)}} " for c in columns)
-            lines += [""] * bool(lines) + [f"{expert or 'protocol':{width}} {heads}".rstrip()]
-        cells = " ".join(
-            f"{v:>{_width(c)}}{'~' if (expert, name, c) in marks else ' '}"
-            for v, c in zip(values, columns, strict=True)
-        )
-        lines.append(f"{name:{width}} {cells}  {meaning}")
-    for heads, rows in comparison_rows(report):
-        widths = [max(len(row[k]) for row in [heads, *rows]) for k in range(len(heads))]
-        lines.append("")
-        for first, *rest in [heads, *rows]:
-            cells = "  ".join(f"{cell:>{w}}" for cell, w in zip(rest, widths[1:], strict=True))
-            lines.append(f"{first:{max(width, widths[0])}}  {cells}")
-    lines += ["", *describe_run(report), *table_notes(report, columns)]
-    return "\n".join(lines)
+    """The means as tables of text, with what was run, what the columns mean, and what was not computed and why."""
+    marks, lines = noise_marks(report), []
+    for title, wanted in TABLES.items():
+        columns, rows = table_rows(report, wanted)
+        width, block = max(len(title), *(len(name) for _, name, _, _ in rows)), None
+        for expert, name, values, meaning in rows:
+            if expert != block:
+                block = expert
+                heads = " ".join(f"{COLUMNS[c][0]:>{_width(c)}} " for c in columns)
+                lines += [""] * bool(lines) + [f"{expert or title:{width}} {heads}".rstrip()]
+            cells = " ".join(
+                f"{v:>{_width(c)}}{'~' if (expert, name, c) in marks else ' '}"
+                for v, c in zip(values, columns, strict=True)
+            )
+            lines.append(f"{name:{width}} {cells}  {meaning if title == 'protocol' else ''}".rstrip())
+    for rows in extra_rows(report):
+        lines += ["", *_aligned(rows)]
+    return "\n".join([*lines, "", *describe_run(report), *table_notes(report)])
 
 
 def _width(column):
@@ -175,46 +228,48 @@ def _width(column):
 
 def report_markdown(report):
     """The same as Markdown, for model cards."""
-    columns, rows = table_rows(report)
-    marks = noise_marks(report)
-    several = len({expert for expert, *_ in rows}) > 1
-    heads = ["expert"] * several + ["method"] + [COLUMNS[c][0] for c in columns] + ["what it is"]
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    for expert, name, values, meaning in rows:
-        # A bare ~ may strike through
-        values = [v + r"\~" * ((expert, name, c) in marks) for v, c in zip(values, columns, strict=True)]
-        lines.append(f"| {' | '.join([expert] * several + [name, *values, meaning])} |")
-    for heads, rows in comparison_rows(report):
+    marks, lines = noise_marks(report), []
+    for title, wanted in TABLES.items():
+        columns, rows = table_rows(report, wanted)
+        several, first = len({expert for expert, *_ in rows}) > 1, title == "protocol"
+        heads = ["expert"] * several + ["method" if first else title] + [COLUMNS[c][0] for c in columns]
+        heads += ["what it is"] * first
         lines += ["", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-        lines += [f"| {' | '.join(row)} |" for row in rows]
-    notes = [note.replace("~", r"\~", 1) for note in table_notes(report, columns)]
-    return "\n".join([*lines, "", *describe_run(report), *notes])
+        for expert, name, values, meaning in rows:
+            # A bare ~ may strike through
+            values = [v + r"\~" * ((expert, name, c) in marks) for v, c in zip(values, columns, strict=True)]
+            lines.append(f"| {' | '.join([expert] * several + [name, *values] + [meaning] * first)} |")
+    for rows in extra_rows(report):
+        lines += ["", *_piped(rows)]
+    notes = [note.replace("~", r"\~", 1) for note in table_notes(report)]
+    return "\n".join([*lines[1:], "", *describe_run(report), *notes])
 
 
 def report_latex(report):
-    """The means as a LaTeX table (booktabs), the best blind value of each column bold; what was run as comments."""
-    columns, rows = table_rows(report)
+    """The means as LaTeX tables (booktabs), the best blind value of each column bold; what was run as comments."""
     marks, best = noise_marks(report), best_values(report)
-    lines = [f"% {line}" for line in [*describe_run(report), *table_notes(report, columns)]]
+    lines = [f"% {line}" for line in [*describe_run(report), *table_notes(report)]]
     arrows = {1: r" $\uparrow$", -1: r" $\downarrow$", 0: ""}
-    heads = " & ".join(_latex(COLUMNS[c][0]) + arrows[COLUMNS[c][2]] for c in columns)
-    lines += [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule", rf"Method & {heads} \\"]
-    block = None
-    for expert, name, values, _ in rows:
-        if expert != block:
-            block = expert
-            lines.append(r"\midrule")
-            if expert:
-                lines.append(rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{{_latex(expert)}}} \\")
-        cells = []
-        for value, column in zip(values, columns, strict=True):
-            key = (expert, name, column)
-            value = rf"\textbf{{{value}}}" if key in best else value
-            cells.append(value + r"\rlap{$^{\sim}$}" * (key in marks))
-        oracle = r"$^{\dagger}$" * report["methods"][name]["oracle"]
-        lines.append(rf"{_latex(name)}{oracle} & {' & '.join(cells)} \\")
-    lines += [r"\bottomrule", r"\end{tabular}", r"% $^{\dagger}$: an oracle, it sees the target"]
-    return "\n".join(lines)
+    for title, wanted in TABLES.items():
+        columns, rows = table_rows(report, wanted)
+        heads = " & ".join(_latex(COLUMNS[c][0]) + arrows[COLUMNS[c][2]] for c in columns)
+        lines += [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}  % {title}", r"\toprule", rf"Method & {heads} \\"]
+        block = None
+        for expert, name, values, _ in rows:
+            if expert != block:
+                block = expert
+                lines.append(r"\midrule")
+                if expert:
+                    lines.append(rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{{_latex(expert)}}} \\")
+            cells = []
+            for value, column in zip(values, columns, strict=True):
+                key = (expert, name, column)
+                value = rf"\textbf{{{value}}}" if key in best else value
+                cells.append(value + r"\rlap{$^{\sim}$}" * (key in marks))
+            oracle = r"$^{\dagger}$" * report["methods"][name]["oracle"]
+            lines.append(rf"{_latex(name)}{oracle} & {' & '.join(cells)} \\")
+        lines += [r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([*lines, r"% $^{\dagger}$: an oracle, it sees the target"])
 
 
 def _latex(text):
@@ -275,12 +330,10 @@ def controllability_markdown(report):
     lines = []
     for name, run in report["controllability"].items():
         heads, rows = controllability_rows(run["summary"])
-        lines += ["", f"| {' | '.join([name, *heads[1:]])} |", "|" + "---|" * len(heads)]
-        lines += [f"| {' | '.join(row)} |" for row in rows]
+        lines += ["", *_piped([[name, *heads[1:]], *rows])]
         lines += ["", *controllability_sentences(run)]
     if "step_table" in report:
-        head, *rows = step_rows(report["step_table"])
-        lines += ["", f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows)]
+        lines += ["", *_piped(step_rows(report["step_table"]))]
     return "\n".join(lines).strip()
 
 
@@ -301,6 +354,8 @@ def controllability_rows(summary):
             [f"moves {name}, units of c", *(f"{summary['moves'][slider][name]:.2f}" for slider in ATTRIBUTES)]
             for name in ATTRIBUTES
         ),
+        ["pace uneven by", *by("unevenness", "{:.0%}")],
+        ["detour", *by("detour", "{:.0%}")],
         ["largest cross-talk", *(_share(summary["crosstalk"][name]) for name in ATTRIBUTES)],
     ]
     return ["", *ATTRIBUTES], rows

@@ -1,0 +1,88 @@
+"""What a retouch costs: parameters, multiply-adds, time and peak memory of one photo, for all methods in one run."""
+
+import ctypes
+import gc
+import statistics
+import sys
+import time
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+COST_SIZE = 512  # long side of the photo, px
+_VAE = ("vae",)  # components that take no part in a retouch
+
+
+def count_parameters(pipe) -> int:
+    """Parameters of the networks of a pipeline that a retouch runs."""
+    parts = getattr(pipe, "components", {})
+    networks = [part for name, part in parts.items() if name not in _VAE and hasattr(part, "parameters")]
+    return sum(parameter.numel() for network in networks for parameter in network.parameters())
+
+
+def measure_costs(methods, source, target, pair, *, repeats=3) -> dict:
+    """The cost of each method for one photo of `COST_SIZE` px, after one call to warm up.
+
+    Args:
+        methods: of [`Method`].
+        source, target (`torch.Tensor`): (1,3,H,W) in [0,1]; brought to a long side of `COST_SIZE`.
+        pair ([`Pair`]): where they come from.
+        repeats (`int`): calls of which the median time is taken.
+
+    Returns:
+        `dict`: method -> `parameters`; `multiply_adds` (half of what torch's FlopCounterMode counts: the convolutions
+        and matrix products of torch; lookups and slicing by compiled loops are not counted); `seconds`; `memory`
+        (bytes beyond what was held before the call, at the peak; None where the system does not tell).
+    """
+    ratio = COST_SIZE / max(source.shape[-2:])
+    shape = [max(round(side * ratio), 1) for side in source.shape[-2:]]
+    fit = lambda x: torch.nn.functional.interpolate(x, shape, mode="bilinear", antialias=True)  # noqa: E731
+    source, target = ((fit(x) * 255).round() / 255 for x in (source, target))
+    costs = {}
+    for method in methods:
+        with FlopCounterMode(display=False) as counter:
+            method.retouch(source, target, pair)
+        seconds = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            method.retouch(source, target, pair)
+            _finish()
+            seconds.append(time.perf_counter() - start)
+        costs[method.name] = {
+            "parameters": method.parameters,
+            "multiply_adds": counter.get_total_flops() // 2,
+            "seconds": statistics.median(seconds),
+            "memory": _peak_memory(lambda method=method: method.retouch(source, target, pair)),
+        }
+    return costs
+
+
+def _finish():
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _peak_memory(function):
+    """Bytes that a call holds at its peak, beyond those held before."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return torch.cuda.max_memory_allocated() - before
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # else the call would take again, unseen, what was freed before
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # the peak starts anew
+    except (OSError, AttributeError):
+        return None
+    before = _status("VmRSS")
+    function()
+    return max(_status("VmHWM") - before, 0)
+
+
+def _status(name):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(f"{name}:"))

@@ -1,0 +1,119 @@
+"""What another noise changes, and how far c reaches: a model as a source of several good retouches, not of one."""
+
+import math
+import warnings
+
+import numpy as np
+import torch
+
+from diffretouch.attributes import ATTRIBUTES, attribute_labels, measure_attributes
+from diffretouch.metrics import clipped_share, delta_e76, gradient_correlation, psnr, sample_diversity
+
+from .figures import random_attributes
+from .pairs import Pair, load_pair
+from .runs import for_each
+
+RANGES = ((0, 1), (1, 2), (2, 3))  # of the largest |value| of c, as in figure 1 of the paper
+
+
+def diversity(pipe, pairs, *, samples=8, seed=0, steps=None, description="Drawing samples") -> dict:
+    """Several retouches of every photo by their noise alone, and by random c of growing size.
+
+    Args:
+        pipe ([`DiffRetouchPipeline`]).
+        pairs: of [`Pair`], or (input path, target path).
+        samples (`int`): N, at least 2; also the number of c in each range.
+        seed (`int`): of the first noise and of the c.
+        steps (`int`, *optional*): denoising steps; the model's own by default.
+
+    Returns:
+        `dict`: `samples`, `seed`, `steps`, and means over the pairs. For "unknown" (c = None) and "usual" (c = 0):
+        `best`, expected PSNR of the best of 1..N samples (an oracle: the target chooses); `mean`, PSNR of the mean of
+        the first 1..N; `diversity`, dE76 between two samples; `spread`, SD of each attribute over the samples, units
+        of c. `ranges`: for random c by the size of its largest value, `change` (dE76 from c = 0), `structure` and
+        `clipping` as in the tables.
+    """
+    if isinstance(samples, bool) or samples < 2:
+        raise ValueError(f"`samples` must be at least 2, got {samples!r}.")
+    steps = steps or pipe.config.default_steps
+    pairs = [Pair(*pair) for pair in pairs]
+    records = for_each(lambda pair: _one_pair(pipe, pair, samples, seed, steps), pairs, description=description)
+    mean = lambda kind, key: np.mean([r[kind][key] for r in records], axis=0).tolist()  # noqa: E731
+    result = {"samples": samples, "seed": seed, "steps": steps, "pairs": len(records)}
+    for kind in ("unknown", "usual"):
+        result[kind] = {key: mean(kind, key) for key in ("best", "mean", "diversity")}
+        result[kind]["spread"] = dict(zip(ATTRIBUTES, mean(kind, "spread"), strict=True))
+    result["ranges"] = [
+        {"low": low, "high": high, **{key: mean(k, key) for key in ("change", "structure", "clipping")}}
+        for k, (low, high) in enumerate(RANGES)
+    ]
+    return result
+
+
+@torch.no_grad()
+def _one_pair(pipe, pair, samples, seed, steps):
+    source, target, pair = load_pair(pair)
+    noise = [torch.Generator().manual_seed(seed + n) for n in range(samples)]
+    start = [generator.get_state() for generator in noise]
+
+    def retouch(c, seeds):
+        own = [noise[n].set_state(start[n]) for n in seeds]
+        # One by one: a batch of large photos is a lot of memory
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about extrapolation: it is what is measured
+            images = [
+                pipe(source, one, num_inference_steps=steps, generator=g, output_type="pt").images.cpu()
+                for one, g in zip(c, own, strict=True)
+            ]
+        return (torch.cat(images) * 255).round() / 255
+
+    record = {}
+    for kind, c in (("unknown", None), ("usual", [0.0] * len(ATTRIBUTES))):
+        images = retouch([c] * samples, range(samples))
+        quality = psnr(images, target.expand_as(images)).double()
+        means = images.cumsum(0) / torch.arange(1, samples + 1)[:, None, None, None]
+        scores = measure_attributes(images)
+        labels = attribute_labels(scores, scales=pipe.config.attribute_scales, limit=100.0)
+        record[kind] = {
+            "best": best_of(quality.tolist()),
+            "mean": psnr(means, target.expand_as(means)).tolist(),
+            "diversity": sample_diversity(images).item(),
+            "spread": labels.std(0).tolist(),
+        }
+    usual = retouch([[0.0] * len(ATTRIBUTES)], [0])
+    for k, (low, high) in enumerate(RANGES):
+        asked = random_attributes(low, high, samples, seed)
+        images = retouch([c[None] for c in asked], [0] * samples)
+        record[k] = {
+            "change": delta_e76(images, usual.expand_as(images)).mean().item(),
+            "structure": gradient_correlation(images, source.expand_as(images)).mean().item(),
+            "clipping": (100 * (clipped_share(images) - clipped_share(source))).mean().item(),
+        }
+    return record
+
+
+def best_of(values) -> list[float]:
+    """The expected largest of n of N values drawn without repetition, for n = 1..N: no luck of the order in it."""
+    values, count = sorted(values), len(values)
+    return [
+        sum(value * math.comb(k, n - 1) for k, value in enumerate(values)) / math.comb(count, n)
+        for n in range(1, count + 1)
+    ]
+
+
+def diversity_rows(run) -> list[list[list[str]]]:
+    """Tables of cells, the head first: curves over the number of samples, spread, ranges of c."""
+    kinds = {"unknown": "c unknown", "usual": "c = 0"}
+    counts = [n for n in (1, 2, 4, 8, 16, 32, 64) if n < run["samples"]] + [run["samples"]]
+    curves = [["PSNR dB of", *map(str, counts), "dE76 of two"]]
+    for kind, title in kinds.items():
+        for key, name in (("best", "the best of"), ("mean", "the mean of")):
+            cells = [f"{run[kind][key][n - 1]:.2f}" for n in counts]
+            curves.append([f"{name}, {title}", *cells, f"{run[kind]['diversity']:.2f}"])
+    spread = [["SD over seeds, units of c", *ATTRIBUTES]]
+    spread += [[title, *(f"{run[kind]['spread'][a]:.3f}" for a in ATTRIBUTES)] for kind, title in kinds.items()]
+    ranges = [["largest |c|", "dE76 from c = 0", "structure", "clip %"]]
+    for row in run["ranges"]:
+        head = f"{'[' if row['low'] == 0 else '('}{row['low']}, {row['high']}]"
+        ranges.append([head, f"{row['change']:.2f}", f"{row['structure']:.3f}", f"{row['clipping']:+.2f}"])
+    return [curves, spread, ranges]
