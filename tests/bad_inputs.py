@@ -11,7 +11,8 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from diffretouch.photo import icc, metadata
+from diffretouch.photo import icc
+from diffretouch.photo.exif import MAKER_NOTE, ORIENTATION
 
 from .test_icc import cmyk_profile
 from .test_metadata import camera_exif
@@ -68,13 +69,13 @@ def _with_exif(block):
 
 def _orientation(kind, payload):
     exif = camera_exif()
-    exif.image[metadata.ORIENTATION] = (kind, payload)
+    exif.image[ORIENTATION] = (kind, payload)
     return _with_exif(exif.tobytes())
 
 
 def _long_exif():
     exif = camera_exif()
-    exif.photo[metadata.MAKER_NOTE] = (7, bytes(70_000))
+    exif.photo[MAKER_NOTE] = (7, bytes(70_000))
     png = imagecodecs.png_encode(RGB8)
     block = exif.tobytes()
     crc = struct.pack(">L", zlib.crc32(b"eXIf" + block))

@@ -5,6 +5,7 @@ import json
 import shutil
 import struct
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from diffretouch.photo import metadata
+from diffretouch.photo import photoshop, xmp
+from diffretouch.photo.exif import MAKER_NOTE, XMP_TAG, Exif, join_tiff, parse_exif, read_exif
+from diffretouch.photo.xmp_upkeep import upkept
 
 
 def maker_note(order, offset):
@@ -23,12 +26,12 @@ def maker_note(order, offset):
 
 
 def camera_exif(order="<", orientation=6):
-    exif = metadata.Exif(order, note_offset=900)
+    exif = Exif(order, note_offset=900)
     for tag, value in ((271, "Canon"), (272, "Canon EOS 5D"), (274, orientation), (306, "2020:01:02 03:04:05")):
         exif.put(exif.image, tag, value)
     exif.image[315] = (2, "Jörg".encode() + b"\0")
     exif.photo = {33434: (5, struct.pack(order + "LL", 10, 1250)), 36864: (7, b"0230"), 37121: (7, b"\1\2\3\0"),
-                  37510: (7, b"ASCII\0\0\0hello"), metadata.MAKER_NOTE: (7, maker_note(order, 900))}  # fmt: skip
+                  37510: (7, b"ASCII\0\0\0hello"), MAKER_NOTE: (7, maker_note(order, 900))}  # fmt: skip
     for tag, value in ((40961, 1), (40962, 60), (40963, 40)):
         exif.put(exif.photo, tag, value)
     exif.gps = {1: (2, b"N\0"), 2: (5, struct.pack(order + "6L", 48, 1, 8, 1, 0, 1)), 3: (2, b"E\0"),
@@ -50,7 +53,7 @@ def exiftool(path):
 def test_exif_block_survives_being_taken_apart(order):
     exif = camera_exif(order)
     block = exif.tobytes()
-    again = metadata.parse_exif(b"Exif\0\0" + block)
+    again = parse_exif(b"Exif\0\0" + block)
     assert (again.image, again.photo, again.gps, again.interop) == (exif.image, exif.photo, exif.gps, exif.interop)
     assert again.note_offset == 900 and again.damaged == 0 and again.orientation == 6
     assert again.tobytes() == block
@@ -87,22 +90,22 @@ def test_the_thumbnail_is_left_out():
     block += bytes(4) + thumbnail
     with Image.open(io.BytesIO(_jpeg(bytes(block)))) as image:
         assert image.getexif().get_ifd(ExifTags.IFD.IFD1)[514] == len(thumbnail)
-    assert metadata.parse_exif(bytes(block)).tobytes() == plain
+    assert parse_exif(bytes(block)).tobytes() == plain
 
 
 @pytest.mark.parametrize("value, expected", [(b"\3\0", 3), (b"\0\0", 0), (b"\11\0", 0), (b"\xff\xff", 0)])
 def test_orientation(value, expected):
-    assert metadata.Exif("<", {274: (3, value)}).orientation == expected
-    assert metadata.Exif("<", {274: (2, b"6\0")}).orientation == 0
-    assert metadata.Exif("<", {274: (4, b"\6\0\0\0")}).orientation == 6
-    assert metadata.Exif("<").orientation == 1
+    assert Exif("<", {274: (3, value)}).orientation == expected
+    assert Exif("<", {274: (2, b"6\0")}).orientation == 0
+    assert Exif("<", {274: (4, b"\6\0\0\0")}).orientation == 6
+    assert Exif("<").orientation == 1
 
 
 @pytest.mark.parametrize("block", [b"", b"II*\0", b"no TIFF at all", b"II*\0\xff\xff\0\0", b"MM\0*\0\0\0\x08\0",
                                    b"II+\0\x08\0\0\0" + b"\xff" * 24])  # fmt: skip
 def test_damaged_exif_raises(block):
     with pytest.raises(ValueError):
-        metadata.parse_exif(block)
+        parse_exif(block)
 
 
 @settings(max_examples=200)
@@ -115,17 +118,17 @@ def test_any_bytes_are_exif_or_raise_value_error(rubbish, order):
         sound[start : start + len(rubbish)] = rubbish
         block = bytes(sound)
     try:
-        exif = metadata.parse_exif(block)
+        exif = parse_exif(block)
     except ValueError:
         return
-    again = metadata.parse_exif(exif.tobytes())
+    again = parse_exif(exif.tobytes())
     assert again.image == exif.image and again.photo == exif.photo and again.damaged == 0
 
 
 def test_damaged_entries_are_counted_and_left_out():
     entries = struct.pack("<HHLL", 271, 2, 40, 9999) + struct.pack("<HHL4s", 274, 3, 1, b"\1\0")
     entries += struct.pack("<HHL4s", 272, 99, 1, b"")
-    exif = metadata.parse_exif(b"II*\0\x08\0\0\0" + struct.pack("<H", 3) + entries + bytes(4))
+    exif = parse_exif(b"II*\0\x08\0\0\0" + struct.pack("<H", 3) + entries + bytes(4))
     assert exif.damaged == 2 and list(exif.image) == [274]
 
 
@@ -133,7 +136,7 @@ def test_a_lost_inner_directory_costs_only_itself():
     exif = camera_exif()
     block = exif.tobytes()
     place = block.index(struct.pack("<HHL", 34853, 4, 1)) + 8
-    again = metadata.parse_exif(block[:place] + b"\xff\xff\xff\x7f" + block[place + 4 :])
+    again = parse_exif(block[:place] + b"\xff\xff\xff\x7f" + block[place + 4 :])
     assert again.gps == {} and again.photo == exif.photo and again.damaged == 1
 
 
@@ -147,14 +150,14 @@ def test_tiff_with_exif_is_one_tiff(order, big, tmp_path):
         base = file.tell()
         with tifffile.TiffWriter(file, bigtiff=big, byteorder=order) as tiff:
             tiff.write(pixels, photometric="rgb", rowsperstrip=7, compression="adobe_deflate", metadata=None)
-        metadata.join_tiff(file, base, exif, {metadata.XMP: (1, b"<x/>")}, fixed)
+        join_tiff(file, base, exif, {XMP_TAG: (1, b"<x/>")}, fixed)
     with tifffile.TiffFile(tmp_path / "photo.tif") as tiff:
         assert len(tiff.pages) == 1 and tiff.is_bigtiff == big and tiff.byteorder == order
         assert np.array_equal(tiff.asarray(), pixels)
         assert tiff.pages[0].tags[34665].value["ExposureTime"] == (10, 1250)
         assert tiff.pages[0].tags[700].value == b"<x/>" and tiff.pages[0].tags[271].value == "Canon"
     with open(tmp_path / "photo.tif", "rb") as file:
-        again = metadata.read_exif(file)
+        again = read_exif(file)
     assert (again.photo, again.gps, again.interop) == (exif.photo, exif.gps, exif.interop)
     tags = exiftool(tmp_path / "photo.tif")
     assert tags["Canon:OwnerName"] == "Owner of the camera" and "ExifTool:Warning" not in tags
@@ -167,19 +170,20 @@ XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmln
 
 
 def test_xmp_keeps_all_but_what_changed():
-    assert metadata.xmp_upright(XMP) == XMP.replace(b'tiff:Orientation="6"', b'tiff:Orientation="1"')
-    assert b"old" not in metadata.xmp_without_thumbnail(XMP)
-    described = metadata.xmp_describe(XMP, "first")
-    assert metadata.xmp_description(described) == "first" and metadata.xmp_description(XMP) is None
-    assert metadata.xmp_describe(metadata.xmp_describe(described, "second"), "first") == described
+    packet, lost = upkept(XMP, 6, (60, 40))
+    thumbnail = b"<xmp:Thumbnails>old</xmp:Thumbnails>"
+    assert packet == XMP.replace(b'tiff:Orientation="6"', b'tiff:Orientation="1"').replace(thumbnail, b"") and not lost
+    described = xmp.describe(XMP, "first")
+    assert xmp.description(described) == "first" and xmp.description(XMP) is None
+    assert xmp.describe(xmp.describe(described, "second"), "first") == described
 
 
 @pytest.mark.parametrize("text", ['{"c": [0.3]}', "<&>\"'", "日本語 ä", "two\nlines", ""])
 def test_description_survives_xml(text):
     from xml.etree import ElementTree
 
-    packet = metadata.xmp_describe(None, text)
-    assert metadata.xmp_description(packet) == text
+    packet = xmp.describe(None, text)
+    assert xmp.description(packet) == text
     root = ElementTree.fromstring(packet.decode().split("?>", 1)[1].rsplit("<?", 1)[0])
     assert [node.text or "" for node in root.iter("{http://ns.diffretouch/1.0/}Retouch")] == [text]
 
@@ -187,18 +191,64 @@ def test_description_survives_xml(text):
 @pytest.mark.parametrize("packet", [b"", b"<x/>", b"\xff\xfe<\0x\0"])
 def test_xmp_that_cannot_be_edited_raises(packet):
     with pytest.raises(ValueError):
-        metadata.xmp_without_thumbnail(packet)
+        upkept(packet, 1, (60, 40))
 
 
 @pytest.mark.parametrize("iptc", [b"\x1c\x02\x69\0\4Head", b"\x1c\x02\x69\0\5Title"])
 def test_iptc_in_jpeg_and_png(iptc):
     file = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(file, "JPEG", extra=metadata.iptc_segment(iptc))
+    Image.new("RGB", (8, 8)).save(file, "JPEG", extra=photoshop.segments(iptc, None)[0])
     with Image.open(file) as image:
         assert image.info["photoshop"][0x0404] == iptc
-    assert metadata.iptc_of_text(metadata.iptc_text(iptc)) == iptc
+    blob = photoshop.pack([(photoshop.IPTC, b"", iptc), (0x040A, b"", b"\1"), (0x040C, b"", b"thumbnail")])
+    read = photoshop.profile_bytes(photoshop.profile_text("8bim", blob))
+    assert photoshop.iptc_and_others(read) == (iptc, photoshop.pack([(0x040A, b"", b"\1")]), True)
 
 
 @pytest.mark.parametrize("text", ["", "iptc", "x", "\niptc\n 8\nzz", "\niptc\n 4\n3842494d0404", "\niptc\n 2\nffff"])
 def test_damaged_iptc_in_png_is_no_iptc(text):
-    assert not metadata.iptc_of_text(text).startswith(b"\x1c")
+    assert photoshop.iptc_and_others(photoshop.profile_bytes(text))[::2] == (None, False)
+
+
+NAMES = 'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:xmp="http://ns.adobe.com/xap/1.0/"'
+OWN = 'xmlns:d="http://ns.diffretouch/1.0/"'
+
+
+@pytest.mark.parametrize("content", [
+    f'<rdf:Description rdf:about="" {OWN} xmp:Rating="4" d:Retouch="old"/>',
+    f'<rdf:Description rdf:about="" {OWN} xmp:Rating="4" d:Retouch="old"><xmp:Label>red</xmp:Label></rdf:Description>',
+    f'<rdf:Description rdf:about="" {OWN}><xmp:Rating>4</xmp:Rating><d:Retouch>old</d:Retouch></rdf:Description>',
+    f"<rdf:Description rdf:about='' {OWN}>\n <d:Retouch>old</d:Retouch>\n</rdf:Description>",
+])  # fmt: skip
+def test_a_second_retouch_replaces_its_own_words_alone(content):
+    packet = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF {NAMES}>{content}</rdf:RDF></x:xmpmeta>'.encode()
+    assert xmp.describe(packet, "new") == packet.replace(b"old", b"new")
+    assert xmp.description(xmp.describe(packet, "new")) == "new"
+
+
+def test_entities_are_refused():
+    packet = b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">]>' + XMP.split(b"?>", 1)[1]
+    with pytest.raises(ValueError, match="document type"):
+        xmp.description(packet)
+
+
+@pytest.mark.parametrize("one", [b"<a/>", b"<rdf:Description d:Retouch='x'/>",
+                                 b"<rdf:Description><d:Retouch>x</d:Retouch></rdf:Description>"])  # fmt: skip
+def test_work_on_xmp_grows_linearly(one):
+    def calls(times):
+        head = f"<rdf:RDF {NAMES} xmlns:d='http://ns.diffretouch/1.0/'>".encode()
+        count = 0
+
+        def counted(*_):
+            nonlocal count
+            count += 1
+
+        sys.setprofile(counted)
+        try:
+            xmp.describe(head + one * times + b"</rdf:RDF>", "new")
+        finally:
+            sys.setprofile(None)
+        return count
+
+    few, many = calls(200), calls(2000)
+    assert many < 10.5 * few

@@ -21,7 +21,8 @@ import tifffile
 from PIL import Image, ImageOps
 
 from diffretouch import __version__
-from diffretouch.photo import Photo, PhotoError, icc, load_photo, metadata, read_photo, save_photo
+from diffretouch.photo import Photo, PhotoError, icc, load_photo, photoshop, read_photo, save_photo, xmp
+from diffretouch.photo import exif as exif_blocks
 
 from .bad_inputs import BAD_INPUTS, make
 from .test_icc import cmyk_profile
@@ -261,7 +262,7 @@ def test_orientation_is_applied_and_reset(orientation, suffix, tmp_path):
         expected = np.asarray(ImageOps.exif_transpose(image))
     photo = load_photo(path)
     assert np.array_equal(np.rint(photo.pixels * 255), expected)
-    assert metadata.parse_exif(photo.exif).orientation == 1
+    assert exif_blocks.parse_exif(photo.exif).orientation == 1
     save_photo(photo, tmp_path / f"out{suffix}")
     with Image.open(tmp_path / f"out{suffix}") as image:
         assert image.getexif().get(274, 1) == 1 and image.size == expected.shape[1::-1]
@@ -273,7 +274,7 @@ def test_exif_tags_stay_equal_except_those_that_must_change(suffix, order, tmp_p
     iptc = b"\x1c\x02\x69\0\4Head"
     with Image.open(CITY) as image:
         image.crop((0, 0, 60, 40)).save(tmp_path / "in.jpg", exif=b"Exif\0\0" + camera_exif(order).tobytes(), xmp=XMP,
-                                        extra=metadata.iptc_segment(iptc))  # fmt: skip
+                                        extra=photoshop.segments(iptc, None)[0])  # fmt: skip
     photo = load_photo(tmp_path / "in.jpg")
     assert photo.iptc == iptc and photo.pixels.shape == (60, 40, 3)
     with warnings.catch_warnings(record=True) as said:
@@ -284,13 +285,16 @@ def test_exif_tags_stay_equal_except_those_that_must_change(suffix, order, tmp_p
     again = load_photo(tmp_path / f"out{suffix}")
     assert again.description == "brighter" and b"<tiff:Make>Canon" in again.xmp
     assert again.iptc == (None if said else iptc)
-    before, after = metadata.parse_exif(photo.exif), metadata.parse_exif(again.exif)
-    assert after.image[metadata.SOFTWARE] == (2, f"diffretouch {__version__}\0".encode())
-    for tag in {metadata.SOFTWARE, metadata.ORIENTATION, 282, 283, 296}:
+    before, after = exif_blocks.parse_exif(photo.exif), exif_blocks.parse_exif(again.exif)
+    assert after.image[exif_blocks.SOFTWARE] == (2, f"diffretouch {__version__}\0".encode())
+    for tag in {exif_blocks.SOFTWARE, exif_blocks.ORIENTATION, 282, 283, 296}:
         before.image.pop(tag, None), after.image.pop(tag, None)
     assert after.image == before.image and after.gps == before.gps and after.interop == before.interop
     assert before.photo.keys() == after.photo.keys()
-    assert {tag for tag in after.photo if before.photo[tag] != after.photo[tag]} == {metadata.WIDTH, metadata.HEIGHT}
+    assert {tag for tag in after.photo if before.photo[tag] != after.photo[tag]} == {
+        exif_blocks.WIDTH,
+        exif_blocks.HEIGHT,
+    }
 
     tags, expected = exiftool(tmp_path / f"out{suffix}"), exiftool(tmp_path / "in.jpg")
     changed = {key for key in expected if tags.get(key) != expected[key] and not (said and key.startswith("IPTC"))}
@@ -317,14 +321,14 @@ def test_metadata_can_be_left_out(tmp_path):
 
 def test_metadata_too_large_for_jpeg_is_named(tmp_path):
     exif = camera_exif()
-    exif.photo[metadata.MAKER_NOTE] = (7, bytes(70000))
+    exif.photo[exif_blocks.MAKER_NOTE] = (7, bytes(70000))
     huge = XMP.replace(b"Canon", b"C" * 70000).replace(b"<rdf:RDF", b'<rdf:RDF xmlns:a="a"')
     photo = Photo(RGB8 / np.float32(255), exif=exif.tobytes(), xmp=huge, iptc=b"\x1c" * 70000,
                   text={"Comment": "c" * 70000})  # fmt: skip
     lost = "the maker note, XMP of .* bytes, IPTC of 70000 bytes, a comment of 70000 bytes"
     with pytest.warns(UserWarning, match=f"JPEG could not hold {lost}"):
         save_photo(photo, tmp_path / "out.jpg")
-    assert 271 in metadata.parse_exif(load_photo(tmp_path / "out.jpg").exif).image
+    assert 271 in exif_blocks.parse_exif(load_photo(tmp_path / "out.jpg").exif).image
     photo.text.clear()
     for suffix in (".png", ".tif"):
         save_photo(photo, tmp_path / f"out{suffix}")
@@ -358,7 +362,7 @@ def test_xmp_too_long_for_one_segment_of_a_jpeg_is_extended(tmp_path):
     assert load_photo(tmp_path / "bare.jpg").xmp_extension is None
 
     data = (tmp_path / "in.jpg").read_bytes()
-    place = data.rfind(metadata.XMP_EXTENSION)
+    place = data.rfind(xmp.EXTENSION)
     (tmp_path / "in.jpg").write_bytes(data[:place] + b"x" + data[place + 1 :])
     photo = load_photo(tmp_path / "in.jpg")
     assert photo.xmp_extension is None and "parts of the extended XMP are missing" in " ".join(photo.notes)
@@ -378,7 +382,7 @@ def test_old_thumbnails_in_extended_xmp_are_left_out(tmp_path):
 def test_damaged_metadata_is_left_out_and_named(tmp_path):
     with Image.open(CITY) as image:
         image.save(tmp_path / "in.jpg", exif=b"Exif\0\0no directory", xmp=b"<broken", icc_profile=b"x" * 300,
-                   extra=metadata.iptc_segment(b"rubbish"))  # fmt: skip
+                   extra=photoshop.segments(b"rubbish", None)[0])  # fmt: skip
     photo = load_photo(tmp_path / "in.jpg")
     assert (photo.exif, photo.xmp, photo.iptc, photo.icc_profile) == (None, None, None, None)
     png = imagecodecs.png_encode(RGB16)
@@ -471,14 +475,14 @@ with encoders.new_file({str(tmp_path / "out.png")!r}) as file:
 def test_cameras_adobe_rgb_without_profile(tmp_path):
     exif = camera_exif(orientation=1)
     exif.interop[1] = (2, b"R03\0")
-    exif.put(exif.photo, metadata.COLOR_SPACE, 65535)
+    exif.put(exif.photo, exif_blocks.COLOR_SPACE, 65535)
     Image.fromarray(RGB8).save(tmp_path / "in.png", exif=b"Exif\0\0" + exif.tobytes())
     photo = load_photo(tmp_path / "in.png")
     assert photo.icc_profile == icc.adobe_rgb_profile() and "Adobe RGB" in photo.notes[0]
     save_photo(photo, tmp_path / "srgb.png", keep_profile=False)
     again = load_photo(tmp_path / "srgb.png")
-    assert not metadata.parse_exif(again.exif).is_adobe_rgb and again.icc_profile == icc.srgb_profile()
-    assert metadata.parse_exif(again.exif).photo[metadata.COLOR_SPACE] == (3, b"\1\0")
+    assert not exif_blocks.parse_exif(again.exif).is_adobe_rgb and again.icc_profile == icc.srgb_profile()
+    assert exif_blocks.parse_exif(again.exif).photo[exif_blocks.COLOR_SPACE] == (3, b"\1\0")
 
 
 def test_profiles_of_grey(tmp_path):
@@ -721,7 +725,7 @@ def test_heic(tmp_path):
         file.save(tmp_path / "in.heic", quality=-1, chroma=444, exif=b"Exif\0\0" + exif, matrix_coefficients=0)
         photo = load_photo(tmp_path / "in.heic")
         assert photo.format == "HEIC" and photo.bit_depth == depth and photo.pixels.shape == (53, 37, 3)
-        assert metadata.parse_exif(photo.exif).orientation == 1
+        assert exif_blocks.parse_exif(photo.exif).orientation == 1
         assert np.abs(photo.pixels - np.rot90(array, -1) / np.iinfo(array.dtype).max).max() < 0.02
 
 
@@ -731,7 +735,7 @@ def test_raw(tmp_path):
     photo = load_photo(path)
     assert photo.format == "RAW" and photo.bit_depth == 16 and "LibRaw" in photo.notes[0]
     assert photo.pixels.shape[2] == 3 and 0 < photo.pixels.mean() < 1
-    assert metadata.parse_exif(photo.exif).image[271] == (2, b"Make\0")
+    assert exif_blocks.parse_exif(photo.exif).image[271] == (2, b"Make\0")
     shutil.copy(path, tmp_path / "in.tif")  # under another name
     assert np.array_equal(load_photo(tmp_path / "in.tif").pixels, photo.pixels)
     with pytest.raises(PhotoError, match="more than `max_pixels`"):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from diffretouch import __version__
 from diffretouch.attributes import ATTRIBUTES
-from diffretouch.photo import load_photo, metadata, save_photo
+from diffretouch.photo import load_photo, save_photo, xmp
 from diffretouch.settings import (
     Settings,
     model_revision,
@@ -160,7 +160,7 @@ def test_settings_survive_other_programs(tmp_path):
         quote = text[text.index("{") - 1]
         said = said.replace(quote, {'"': "&quot;", "'": "&apos;"}.get(quote, quote))
         packet = text.replace("x:", "diffretouch:").replace("{}", said) + "</rdf:RDF>"
-        assert Settings.from_json(metadata.xmp_description(packet.encode())) == FULL
+        assert Settings.from_json(xmp.description(packet.encode())) == FULL
     if not shutil.which("exiftool"):
         pytest.skip("exiftool is not installed")
     subprocess.run(["exiftool", "-q", "-overwrite_original", "-XMP-dc:Title=A title", str(path)], check=True)

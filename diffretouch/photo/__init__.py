@@ -1,16 +1,14 @@
 """Photo files in and out (JPEG, PNG, TIFF, WebP, AVIF; HEIC and RAW in): nothing is lost on the way in silence."""
 
 import os
-import re
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from diffretouch import __version__
-
-from . import decoders, encoders, icc, metadata
+from . import decoders, encoders, icc, metadata, xmp
+from .orientation import turn
 
 
 class PhotoError(ValueError):
@@ -34,10 +32,13 @@ class Photo:
             profile than sRGB): `save_photo` writes them where the pixels did not change. Or None.
         xmp, iptc: XMP packet and IPTC-IIM records, or None.
         xmp_extension: of a JPEG, the rest of XMP that is too long for one segment, or None.
-        text: text chunks of a PNG, comment of a JPEG.
+        photoshop: Photoshop's image resources (copyright mark, URL, paths, ...) except IPTC, or None.
+        text: text chunks of a PNG, comment of a JPEG; several of one name are joined by a line's end.
+        time: when a PNG was changed, as its chunk tIME says, or None.
         dpi: horizontal and vertical, or None.
         lossless: a WebP without loss: `save_photo` writes WebP so again.
         jpeg: quantisation tables, subsampling and progression of a JPEG as Pillow's `save` takes them, or None.
+        decoded_upright: how the file stored a picture that its decoder has turned (HEIC, RAW): 1 to 8; else None.
         notes: sentences on what was changed or not carried.
     """
 
@@ -53,16 +54,19 @@ class Photo:
     xmp: bytes | None = field(default=None, repr=False)
     xmp_extension: bytes | None = field(default=None, repr=False)
     iptc: bytes | None = field(default=None, repr=False)
+    photoshop: bytes | None = field(default=None, repr=False)
     text: dict[str, str] = field(default_factory=dict, repr=False)
+    time: bytes | None = field(default=None, repr=False)
     dpi: tuple[float, float] | None = None
     lossless: bool = False
     jpeg: dict | None = field(default=None, repr=False)
+    decoded_upright: int | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
 
     @property
     def description(self):
         """What `save_photo` wrote into the file as `description`, or None."""
-        return metadata.xmp_description(self.xmp)
+        return xmp.description(self.xmp)
 
     def note(self, sentence):
         self.notes += (sentence,)
@@ -97,7 +101,7 @@ def read_photo(path, max_pixels=300_000_000, *, keep_8_bits=False):
     try:
         samples, peak, colours = decoders.read(photo, max_pixels)
         photo.bit_depth, photo.grey = {1: 8, 2: 16, 4: 32}[samples.dtype.itemsize], colours == 1
-        samples = _turn(samples, _clean_metadata(photo))
+        samples = turn(samples, metadata.clean(photo, samples.shape[1::-1]))
         if photo.bit_depth == 32 and not np.isfinite(samples).all():
             raise ValueError("it holds values that are not finite (NaN or infinite)")
         if samples.shape[2] > colours:
@@ -112,51 +116,6 @@ def read_photo(path, max_pixels=300_000_000, *, keep_8_bits=False):
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise PhotoError(f"{str(path)!r} cannot be read{kind}: {reason.rstrip('.')}.") from error
     return photo
-
-
-_TURNS = {2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1], 5: lambda a: a.swapaxes(0, 1),
-          6: lambda a: np.rot90(a, -1), 7: lambda a: a[::-1, ::-1].swapaxes(0, 1), 8: np.rot90}  # fmt: skip
-
-
-def _turn(samples, orientation):
-    """The samples upright, from how the EXIF says that they lie."""
-    return np.ascontiguousarray(_TURNS[orientation](samples)) if orientation in _TURNS else samples
-
-
-def _clean_metadata(photo):
-    """Leaves out what is damaged or will no longer be true (orientation, thumbnails) -> the orientation, 1 to 8."""
-    orientation = 1
-    if photo.exif:
-        try:
-            exif = metadata.parse_exif(photo.exif)
-            orientation = exif.orientation
-            exif.reset_orientation()
-            photo.exif = exif.tobytes() if exif.image or exif.photo or exif.gps else None
-            if exif.damaged:
-                photo.note(f"{exif.damaged} damaged EXIF entries were not carried.")
-            if exif.is_adobe_rgb and not photo.icc_profile:
-                photo.icc_profile = icc.adobe_rgb_profile()
-                photo.note("It has no profile, but its EXIF says Adobe RGB: read and saved as that.")
-        except ValueError:
-            photo.exif = None
-            photo.note("Its EXIF is damaged and was not carried.")
-    if orientation == 0:
-        orientation = 1
-        photo.note("Its orientation is not one of 1 to 8: it was not turned.")
-    if photo.xmp:
-        try:
-            for name in ("xmp", "xmp_extension") if photo.xmp_extension else ("xmp",):
-                packet = metadata.xmp_without_thumbnail(getattr(photo, name))
-                setattr(photo, name, metadata.xmp_upright(packet) if orientation > 1 else packet)
-            if photo.xmp_extension:
-                photo.xmp = metadata.xmp_renamed(photo.xmp, photo.xmp_extension)
-        except ValueError:
-            photo.xmp = photo.xmp_extension = None
-            photo.note("Its XMP is damaged and was not carried.")
-    if photo.iptc and not photo.iptc.startswith(b"\x1c"):
-        photo.iptc = None
-        photo.note("Its IPTC is damaged and was not carried.")
-    return orientation
 
 
 def _to_srgb(photo, samples, peak, keep_8_bits):
@@ -281,7 +240,7 @@ def write_photo(photo, path, *, like=None, overwrite=False, bit_depth=None, qual
         _restore_unchanged(codes, pixels, source)
     if quality is None and kind == "WebP" and source.lossless:
         quality = 100
-    carried = _carried(source if keep_metadata else None, pixels.shape, profile, description)
+    carried = metadata.carried(source if keep_metadata else None, pixels.shape, profile, description)
     with encoders.new_file(path, overwrite) as file:
         return encoders.write(kind, file, codes, carried, quality=quality, jpeg=source.jpeg)
 
@@ -352,27 +311,3 @@ def _to_file_colours(pixels, source, kind, bit_depth, keep_profile):
     if profile is None or channels == 1:
         return pixels, icc.srgb_profile()
     return pixels if icc.is_srgb(profile) else icc.from_srgb(_as_float(pixels), profile), profile
-
-
-_NOT_XML = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-def _carried(source, shape, profile, description):
-    """What a writer puts beside the pixels; nothing of the source if that is None."""
-    carried = {"exif": None, "icc_profile": profile, "xmp": None, "xmp_extension": None, "iptc": None,
-               "text": {}, "dpi": None}  # fmt: skip
-    if source:
-        carried |= {name: getattr(source, name) for name in ("xmp", "xmp_extension", "iptc", "text", "dpi")}
-        exif = metadata.parse_exif(source.exif) if source.exif else metadata.Exif()
-        exif.put(exif.image, metadata.SOFTWARE, f"diffretouch {__version__}")
-        for tag, side in ((metadata.WIDTH, shape[1]), (metadata.HEIGHT, shape[0])):
-            if tag in exif.photo:
-                exif.put(exif.photo, tag, side)
-        if source.icc_profile not in (None, profile):
-            exif.say_srgb()
-        carried["exif"] = exif
-    if description is not None:
-        if not isinstance(description, str) or _NOT_XML.search(description):
-            raise ValueError(f"`description` must be text that XML can hold, got {description!r}.")
-        carried["xmp"] = metadata.xmp_describe(carried["xmp"], description)
-    return carried

@@ -7,13 +7,13 @@ whatever its library raises on broken files, and ValueError for what it refuses.
 
 import io
 import os
-import re
 import stat
 import struct
 
 import numpy as np
 
-from . import apart, icc, metadata, tiff_samples
+from . import apart, boxes, icc, jpeg_segments, photoshop, png_chunks, tiff_samples, xmp
+from .exif import ICC_TAG, IPTC_TAG, PHOTOSHOP_TAG, XMP_TAG, describing, read_exif
 
 RAW_SUFFIXES = {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos",
                 ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw",
@@ -94,31 +94,61 @@ def _jpeg(photo, max_pixels):
                       "progressive": "progressive" in image.info} or None  # fmt: skip
     if image.info.get("jfif_unit") not in (1, 2):  # Pillow fills in 72
         photo.dpi = None
-    photo.iptc = image.info.get("photoshop", {}).get(0x0404)
-    if comment := image.info.get("comment"):
-        photo.text["Comment"] = comment.decode("utf-8", "replace")
-    known = {"APP0": b"", "APP1": (b"Exif\0", b"http://ns.adobe.com/xap/", metadata.XMP_EXTENSION),
-             "APP2": (b"ICC_PROFILE\0", b"MPF\0"), "APP13": b"Photoshop", "APP14": b"Adobe", "COM": b""}  # fmt: skip
-    if others := sorted({name for name, data in image.applist if not data.startswith(known.get(name, ()))}):
-        photo.note(f"JPEG segments that were not carried: {', '.join(others)}.")
-    if extended := [data.removeprefix(metadata.XMP_EXTENSION) for _, data in image.applist
-                    if data.startswith(metadata.XMP_EXTENSION)]:  # fmt: skip
+    _jpeg_metadata(photo, data)
+    if photo.icc_profile is None and any(data.startswith(b"ICC_PROFILE\0") for _, data in image.applist):
+        photo.note("Its ICC profile is incomplete; its colours are taken as sRGB.")
+    return _jpeg_samples(image, data)
+
+
+def _jpeg_metadata(photo, data):
+    """What Pillow does not tell of a JPEG, or not all of it."""
+    found, end = jpeg_segments.segments(data)
+    held = {marker: [data[s:e] for m, s, e in found if m == marker] for marker in (0xE1, 0xED, 0xFE)}
+    _take_resources(photo, photoshop.of_segments(held[0xED]))
+    comments = []
+    for comment in held[0xFE]:
         try:
-            photo.xmp_extension = metadata.xmp_extension(photo.xmp or b"", extended)
-            metadata.xmp_joined(photo.xmp, photo.xmp_extension)
+            comments.append(comment.decode("utf-8"))
+        except UnicodeDecodeError:
+            comments.append(comment.decode("latin-1"))
+            photo.note("Its comment is not UTF-8: it was read as Latin-1 and is saved as UTF-8.")
+    _take_texts(photo, [("Comment", comment.rstrip("\0")) for comment in comments])
+    if extended := [part.removeprefix(xmp.EXTENSION) for part in held[0xE1] if part.startswith(xmp.EXTENSION)]:
+        try:
+            photo.xmp_extension = xmp.extension(photo.xmp or b"", extended)
+            xmp.joined(photo.xmp, photo.xmp_extension)
         except ValueError as error:
             photo.xmp_extension = None
             photo.note(f"Its extended XMP was not carried ({error}).")
-    if photo.icc_profile is None and any(data.startswith(b"ICC_PROFILE\0") for _, data in image.applist):
-        photo.note("Its ICC profile is incomplete; its colours are taken as sRGB.")
-    if "mp" in image.info:
+    if others := jpeg_segments.not_carried(data, found):
+        photo.note(f"JPEG segments that were not carried: {', '.join(others)}.")
+    pictures = jpeg_segments.pictures(data, found)[1:]
+    if pictures:
         photo.note("Further images in the file (a preview or a gain map) were not carried.")
-    return _jpeg_samples(image, data)
+    if end is not None:
+        end = max([end, *(start + size for _, start, size in pictures if end <= start + size <= len(data))])
+        if behind := jpeg_segments.behind(data, end):
+            photo.note(f"{behind} was not carried.")
+
+
+def _take_resources(photo, blob):
+    iptc, photo.photoshop, whole = photoshop.iptc_and_others(blob)
+    photo.iptc = photo.iptc or iptc
+    if not whole:
+        photo.note("Some of Photoshop's resources are damaged and were not carried.")
+
+
+def _take_texts(photo, texts):
+    for key, text in texts:
+        if key in photo.text:
+            photo.note(f"Its texts named {key!r} became one.")
+            text = f"{photo.text[key]}\n{text}"
+        photo.text[key] = text
 
 
 def _jpeg_samples(image, data):
     """`_pillow_samples` of a JPEG. The same decoder fills an array without the three copies that Pillow would make."""
-    if image.mode in ("RGB", "L") and _is_whole(data):
+    if image.mode in ("RGB", "L") and jpeg_segments.segments(data)[1] is not None:
         from imagecodecs import Jpeg8Error, jpeg8_decode
 
         samples = np.empty((image.height, image.width) + (3,) * (image.mode == "RGB"), np.uint8)
@@ -129,38 +159,16 @@ def _jpeg_samples(image, data):
     return _pillow_samples(image)
 
 
-_AFTER_SCAN = re.compile(rb"\xff[^\0\xd0-\xd7\xff]")
-
-
-def _is_whole(data):
-    """Whether a JPEG's segments and scans lead to its end marker: the decoder fills up with grey what is missing."""
-    place = 2
-    while data[place : place + 1] == b"\xff":
-        marker = data[place + 1 : place + 2]
-        if marker == b"\xd9":
-            return True
-        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-        if marker == b"\xda":
-            found = _AFTER_SCAN.search(data, place)
-            place = found.start() if found else len(data)
-    return False
-
-
 def _png(photo, max_pixels):
     from PIL.PngImagePlugin import PngImageFile
 
     image, data = _open_with_pillow(photo, PngImageFile, max_pixels)
-    photo.text = {key: str(text) for key, text in image.text.items() if key != "XML:com.adobe.xmp"}
-    if profile := photo.text.pop("Raw profile type iptc", None):
-        photo.iptc = metadata.iptc_of_text(profile)
-    if (profile := photo.text.pop("Raw profile type exif", None)) and not photo.exif:
-        photo.exif = metadata.raw_profile(profile)
-    header = data[: data.find(b"IDAT")]
-    if photo.icc_profile is None and b"iCCP" in header:
+    _png_metadata(photo, data)
+    if photo.icc_profile is None and png_chunks.first(data, b"iCCP"):
         photo.note("Its ICC profile is damaged; its colours are taken as sRGB.")
-    cicp = header.find(b"cICP", 33)
-    if cicp > 0:
-        photo.icc_profile = icc.cicp_profile(*header[cicp + 4 : cicp + 6])
+    cicp = png_chunks.first(data, b"cICP")
+    if cicp and len(cicp) == 4:
+        photo.icc_profile = icc.cicp_profile(*cicp[:2])
     elif photo.icc_profile is None and abs(image.info.get("gamma", 1 / 2.2) - 1 / 2.2) > 0.01:
         photo.note("Its gAMA chunk is not that of sRGB; as in most viewers, the colours are taken as sRGB.")
     if data[24] < 16:  # bits per channel
@@ -169,6 +177,39 @@ def _png(photo, max_pixels):
 
     samples = np.atleast_3d(png_decode(data))
     return samples, 65535, 1 if samples.shape[2] < 3 else 3
+
+
+def _png_metadata(photo, data):
+    texts, lost = png_chunks.texts(data)
+    profiles = {}
+    for key, text in texts:
+        if key.startswith("Raw profile type "):
+            profiles.setdefault(key.removeprefix("Raw profile type "), photoshop.profile_bytes(text))
+    _take_texts(photo, [(key, text) for key, text in texts
+                        if key != "XML:com.adobe.xmp" and not key.startswith("Raw profile type ")])  # fmt: skip
+    photo.xmp = next((text.encode() for key, text in texts if key == "XML:com.adobe.xmp"), None)
+    blob = b""
+    for kind, profile in profiles.items():
+        is_xmp = profile.startswith(b"http://ns.adobe.com/xap/1.0/\0")
+        if kind == "xmp" or kind == "APP1" and is_xmp:
+            photo.xmp = photo.xmp or profile.removeprefix(b"http://ns.adobe.com/xap/1.0/\0")
+        elif kind in ("exif", "APP1"):
+            photo.exif = photo.exif or profile
+        elif kind in ("icc", "icm"):
+            photo.icc_profile = photo.icc_profile or profile
+        elif kind == "iptc" and not profile.startswith(b"8BIM"):
+            photo.iptc = profile
+        elif kind in ("iptc", "8bim"):
+            blob += profile
+        else:
+            lost.append(f"the raw profile {kind!r}")
+    if blob:
+        _take_resources(photo, blob)
+    photo.time = next((data[start:end] for name, start, end in png_chunks.chunks(data) if name == b"tIME"), None)
+    if lost:
+        photo.note(f"Of its texts these were not carried: {', '.join(lost)}.")
+    if others := png_chunks.not_carried(data):
+        photo.note(f"PNG chunks that were not carried: {', '.join(others)}.")
 
 
 def _webp(photo, max_pixels):
@@ -194,10 +235,12 @@ def _avif(photo, max_pixels):
     from PIL.AvifImagePlugin import AvifImageFile
 
     image, data = _open_with_pillow(photo, AvifImageFile, max_pixels)
-    if photo.icc_profile is None and (box := data.find(b"colrnclx")) > 0:
-        photo.icc_profile = icc.cicp_profile(*struct.unpack_from(">HH", data, box + 8))
-    configuration = data.find(b"av1C")
-    depth = 8 if configuration < 0 else (8, 8, 10, 12)[data[configuration + 6] >> 5 & 3]
+    items = boxes.items(data)
+    if photo.icc_profile is None and (points := boxes.nclx(data, items)):
+        photo.icc_profile = icc.cicp_profile(*points)
+    configuration = boxes.of_main(data, items, b"av1C")
+    depth = 8 if not configuration else (8, 8, 10, 12)[configuration[2] >> 5 & 3]
+    _say_boxes(photo, data, items)
     if depth == 8:
         return _pillow_samples(image)
     if getattr(image, "n_frames", 1) > 1:  # imagecodecs' decoder writes beyond its memory
@@ -206,6 +249,11 @@ def _avif(photo, max_pixels):
     photo.note(f"It has {depth} bits per channel; AVIF is written with 8.")
     samples = np.atleast_3d(apart.decode("avif_decode", photo.path))
     return samples, 2**depth - 1, 1 if samples.shape[2] < 3 else 3
+
+
+def _say_boxes(photo, data, items):
+    if others := boxes.not_carried(data, items):
+        photo.note(f"Beside the picture the file holds what was not carried: {', '.join(others)}.")
 
 
 def _heic(photo, max_pixels):
@@ -219,7 +267,11 @@ def _heic(photo, max_pixels):
     if len(file) > 1:
         photo.note(f"The main one of {len(file)} images is used.")
     photo.icc_profile, photo.xmp = file.info.get("icc_profile"), file.info.get("xmp")
-    photo.exif = _upright(file.info.get("exif"))  # the decoder obeys the container's own turn
+    photo.exif = file.info.get("exif")
+    data = photo.path.read_bytes()
+    items = boxes.items(data)
+    photo.decoded_upright = boxes.orientation(data, items)  # the decoder obeys the container's own turn
+    _say_boxes(photo, data, items)
     nclx = file.info.get("nclx_profile")
     if photo.icc_profile is None and nclx:
         photo.icc_profile = icc.cicp_profile(nclx["color_primaries"], nclx["transfer_characteristics"])
@@ -228,16 +280,6 @@ def _heic(photo, max_pixels):
         photo.note("Its colours were multiplied by alpha; they no longer are.")
         samples = tiff_samples.divided_by_alpha(samples, peak)
     return samples, peak, 1 if samples.shape[2] < 3 else 3
-
-
-def _upright(block):
-    """An EXIF block with orientation 1, for photos that their decoder has turned."""
-    try:
-        exif = metadata.parse_exif(block or b"")
-    except ValueError:  # none or damaged, which is noticed where all EXIF is checked
-        return block
-    exif.reset_orientation()
-    return exif.tobytes()
 
 
 def _raw(photo, max_pixels):
@@ -250,6 +292,7 @@ def _raw(photo, max_pixels):
     try:
         with rawpy.imread(str(photo.path)) as raw:
             _check_size(raw.sizes.width, raw.sizes.height, max_pixels)
+            photo.decoded_upright = {3: 3, 5: 8, 6: 6}.get(raw.sizes.flip, 1)
             samples = raw.postprocess(output_bps=16, use_camera_wb=True, no_auto_bright=True, gamma=(2.4, 12.92),
                                       output_color=rawpy.ColorSpace.sRGB)  # fmt: skip
     except rawpy.LibRawError as error:
@@ -259,9 +302,10 @@ def _raw(photo, max_pixels):
     photo.note("Developed by LibRaw with the camera's white balance; other raw converters give another look.")
     try:
         with open(photo.path, "rb") as file:
-            exif = metadata.read_exif(file)
-        exif.image = metadata.describing(exif.image)
-        photo.exif = _upright(exif.tobytes())
+            exif = read_exif(file)
+        _take_tags(photo, exif)
+        exif.image = describing(exif.image)
+        photo.exif = exif.tobytes()
     except ValueError:
         photo.note("Its EXIF is not in a TIFF directory and was not carried.")
     return samples, 65535, 3
@@ -300,16 +344,33 @@ def _full_pages(tiff):
 
 def _tiff_metadata(photo, page):
     with open(photo.path, "rb") as file:
-        exif = metadata.read_exif(file, page.offset)
-    for tag, name in ((metadata.ICC, "icc_profile"), (metadata.XMP, "xmp"), (metadata.IPTC, "iptc")):
-        setattr(photo, name, exif.image.get(tag, (0, None))[1])
-    if {34377, 37724} & exif.image.keys():
-        photo.note("Photoshop's layers and resources were not carried.")
+        exif = read_exif(file, page.offset)
+    _take_tags(photo, exif)
+    photo.icc_profile = exif.image.get(ICC_TAG, (0, None))[1]
     if exif.damaged:
         photo.note(f"{exif.damaged} damaged TIFF entries were not carried.")
-    exif.image = metadata.describing(exif.image)
+    exif.image = describing(exif.image)
     photo.exif = exif.tobytes()
     unit = {2: 1.0, 3: 2.54}.get(int(page.resolutionunit or 0))  # inch, centimetre
     if unit and 282 in page.tags and 283 in page.tags:
         x, y = page.get_resolution()
         photo.dpi = (x * unit, y * unit) if x > 0 and y > 0 else None
+
+
+def _take_tags(photo, exif):
+    """The metadata that a TIFF's directory holds beside EXIF."""
+    photo.xmp, photo.iptc, blob = (exif.image.get(tag, (0, None))[1] for tag in (XMP_TAG, IPTC_TAG, PHOTOSHOP_TAG))
+    if blob:
+        _take_resources(photo, blob)
+    if photo.iptc and exif.image[IPTC_TAG][0] == 4:  # written as longs, whose last one is filled up with zeros
+        photo.iptc = _iptc_of_longs(photo.iptc, exif.order)
+    if 37724 in exif.image:
+        photo.note("Photoshop's layers were not carried.")
+    if 52545 in exif.image:
+        photo.note("Its content credentials (C2PA) no longer hold for a changed picture and were not carried.")
+
+
+def _iptc_of_longs(payload, order):
+    if not payload.startswith(b"\x1c") and order == "<":
+        payload = np.frombuffer(payload, "<u4").astype(">u4").tobytes()
+    return payload.rstrip(b"\0")

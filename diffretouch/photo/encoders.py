@@ -1,8 +1,8 @@
 """From code values to photo files: one writer per format, rounding, and the file that appears at once or not at all.
 
 A writer takes an open binary file, codes (H,W,C) of uint8, uint16 or float32, and a dict `carried` with `exif`
-(`metadata.Exif` or None), `icc_profile`, `xmp`, `xmp_extension`, `iptc`, `text` and `dpi`. It returns what the
-format could not hold.
+(`exif.Exif` or None), `icc_profile`, `xmp`, `xmp_extension`, `iptc`, `photoshop`, `text`, `time` and `dpi`. It returns
+what the format could not hold.
 """
 
 import io
@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from . import metadata
+from . import photoshop, png_chunks, xmp
+from .exif import IPTC_TAG, MAKER_NOTE, ORIENTATION, PHOTOSHOP_TAG, XMP_TAG, Exif, join_tiff
 
 SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF",
             ".webp": "WebP", ".avif": "AVIF"}  # fmt: skip
@@ -115,7 +116,7 @@ def write(kind, file, codes, carried, *, quality=None, jpeg=None):
     """Write a file of the format `kind`. `jpeg`: settings of a source JPEG. -> names of what could not be held."""
     lost = []
     if carried["xmp_extension"] and kind != "JPEG":
-        carried["xmp"] = metadata.xmp_joined(carried["xmp"], carried["xmp_extension"])
+        carried["xmp"] = xmp.joined(carried["xmp"], carried["xmp_extension"])
     if kind == "JPEG":
         _jpeg(file, codes, carried, quality, jpeg, lost)
     elif kind == "PNG":
@@ -124,32 +125,33 @@ def write(kind, file, codes, carried, *, quality=None, jpeg=None):
         _tiff(file, codes, carried, lost)
     else:
         _webp_or_avif(kind, file, codes, carried, quality, lost)
+    if carried["time"] and kind != "PNG":
+        lost.append("the time of change")
     return lost
 
 
 def _jpeg(file, codes, carried, quality, jpeg, lost):
     from PIL import Image
 
-    exif, xmp, extension, iptc = carried["exif"], carried["xmp"], carried["xmp_extension"], carried["iptc"]
+    exif, packet, extension = carried["exif"], carried["xmp"], carried["xmp_extension"]
     options = dict(jpeg) if jpeg and quality is None else {"quality": quality or 95, "subsampling": 0}
     if jpeg and quality is not None:
         options["subsampling"] = jpeg["subsampling"]
     block = b"Exif\0\0" + exif.tobytes() if exif else b""
-    if len(block) > _JPEG_SEGMENT and exif.photo.pop(metadata.MAKER_NOTE, None):
+    if len(block) > _JPEG_SEGMENT and exif.photo.pop(MAKER_NOTE, None):
         lost.append("the maker note")
         block = b"Exif\0\0" + exif.tobytes()
     if len(block) > _JPEG_SEGMENT:
         lost.append(f"EXIF of {len(block)} bytes")
         block = b""
-    if xmp and len(xmp) > _JPEG_SEGMENT - 29:
+    if packet and len(packet) > _JPEG_SEGMENT - 29:
         try:
-            xmp, extension = metadata.xmp_split(metadata.xmp_joined(xmp, extension) if extension else xmp)
+            packet, extension = xmp.split(xmp.joined(packet, extension) if extension else packet)
         except ValueError:
-            lost.append(f"XMP of {len(xmp)} bytes")
-            xmp = extension = None
-    segment = metadata.iptc_segment(iptc) if iptc and len(iptc) <= _JPEG_SEGMENT - 28 else b""
-    if iptc and not segment:
-        lost.append(f"IPTC of {len(iptc)} bytes")
+            lost.append(f"XMP of {len(packet)} bytes")
+            packet = extension = None
+    segment, too_long = photoshop.segments(carried["iptc"], carried["photoshop"])
+    lost += too_long
     text = dict(carried["text"])
     comment = text.pop("Comment", "").encode()
     if len(comment) > _JPEG_SEGMENT:
@@ -157,10 +159,10 @@ def _jpeg(file, codes, carried, quality, jpeg, lost):
         comment = b""
     _lose_text(text, lost)
     if extension:
-        segment, xmp = segment + metadata.xmp_segments(xmp, extension), None
+        segment, packet = segment + xmp.segments(packet, extension), None
     image = Image.fromarray(codes.squeeze(2) if codes.shape[2] == 1 else codes)
-    options |= {"exif": block, "xmp": xmp, "icc_profile": carried["icc_profile"], "extra": segment, "comment": comment,
-                "dpi": carried["dpi"] or (0, 0)}  # fmt: skip
+    options |= {"exif": block, "xmp": packet, "icc_profile": carried["icc_profile"], "extra": segment,
+                "comment": comment, "dpi": carried["dpi"] or (0, 0)}  # fmt: skip
     try:
         encoded = io.BytesIO()
         image.save(encoded, "JPEG", **options)
@@ -181,9 +183,8 @@ def _webp_or_avif(kind, file, codes, carried, quality, lost):
     if kind == "WebP":
         options |= {"lossless": quality == 100, "exact": True}
     elif exif:
-        exif.image.pop(metadata.ORIENTATION, None)  # AVIF says it in its container, and Pillow would write EXIF anew
-    if carried["iptc"]:
-        lost.append("IPTC")
+        exif.image.pop(ORIENTATION, None)  # AVIF says it in its container, and Pillow would write EXIF anew
+    lost += [name for key, name in (("iptc", "IPTC"), ("photoshop", "Photoshop's resources")) if carried[key]]
     _lose_text(carried["text"], lost)
     encoded = io.BytesIO()
     Image.fromarray(codes).save(
@@ -203,9 +204,13 @@ def _png(file, codes, carried):
         chunks.append((b"pHYs", struct.pack(">LLB", *(round(value / 0.0254) for value in carried["dpi"]), 1)))
     if carried["exif"]:
         chunks.append((b"eXIf", carried["exif"].tobytes()))
-    if carried["iptc"]:
-        profile = zlib.compress(metadata.iptc_text(carried["iptc"]).encode())
-        chunks.append((b"zTXt", b"Raw profile type iptc\0\0" + profile))
+    if carried["time"]:
+        chunks.append((b"tIME", carried["time"]))
+    for kind, found in (("iptc", carried["iptc"] and photoshop.pack([(photoshop.IPTC, b"", carried["iptc"])])),
+                        ("8bim", carried["photoshop"])):  # fmt: skip
+        if found:
+            content = zlib.compress(photoshop.profile_text(kind, found).encode())
+            chunks.append((b"zTXt", f"Raw profile type {kind}".encode() + b"\0\0" + content))
     texts = {key: text.encode("utf-8") for key, text in carried["text"].items()}
     if carried["xmp"]:
         texts["XML:com.adobe.xmp"] = carried["xmp"]
@@ -214,14 +219,14 @@ def _png(file, codes, carried):
     header = 33  # signature and IHDR
     file.write(encoded[:header])
     for name, data in chunks:
-        file.write(struct.pack(">L", len(data)) + name + data + struct.pack(">L", zlib.crc32(name + data)))
+        file.write(png_chunks.chunk(name, data))
     file.write(memoryview(encoded)[header:])
 
 
 def _tiff(file, codes, carried, lost):
     import tifffile
 
-    exif = carried["exif"] or metadata.Exif()
+    exif = carried["exif"] or Exif()
     big = codes.nbytes > 2**32 - 2**26
     channels = codes.shape[2]
     fixed = exif.start(file, big)
@@ -241,9 +246,9 @@ def _tiff(file, codes, carried, lost):
             metadata=None,
             software=False,
         )
-    tags = {tag: (kind, carried[name]) for tag, kind, name in ((metadata.XMP, 1, "xmp"), (metadata.IPTC, 7, "iptc"))
-            if carried[name]}  # fmt: skip
-    metadata.join_tiff(file, base, exif, tags, fixed)
+    tags = {tag: (kind, carried[name]) for tag, kind, name in ((XMP_TAG, 1, "xmp"), (IPTC_TAG, 7, "iptc"),
+            (PHOTOSHOP_TAG, 7, "photoshop")) if carried[name]}  # fmt: skip
+    join_tiff(file, base, exif, tags, fixed)
     _lose_text(carried["text"], lost)
 
 
