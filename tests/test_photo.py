@@ -325,10 +325,11 @@ def test_metadata_too_large_for_jpeg_is_named(tmp_path):
     huge = XMP.replace(b"Canon", b"C" * 70000).replace(b"<rdf:RDF", b'<rdf:RDF xmlns:a="a"')
     photo = Photo(RGB8 / np.float32(255), exif=exif.tobytes(), xmp=huge, iptc=b"\x1c" * 70000,
                   text={"Comment": "c" * 70000})  # fmt: skip
-    lost = "the maker note, XMP of .* bytes, IPTC of 70000 bytes, a comment of 70000 bytes"
+    lost = "the maker note, IPTC of 70000 bytes, a comment of 70000 bytes"
     with pytest.warns(UserWarning, match=f"JPEG could not hold {lost}"):
         save_photo(photo, tmp_path / "out.jpg")
-    assert 271 in exif_blocks.parse_exif(load_photo(tmp_path / "out.jpg").exif).image
+    again = load_photo(tmp_path / "out.jpg")
+    assert 271 in exif_blocks.parse_exif(again.exif).image and b"C" * 70000 in again.xmp_extension
     photo.text.clear()
     for suffix in (".png", ".tif"):
         save_photo(photo, tmp_path / f"out{suffix}")

@@ -159,7 +159,10 @@ def test_settings_survive_other_programs(tmp_path):
         said = FULL.to_json().replace("&", "&amp;").replace("<", "&lt;")
         quote = text[text.index("{") - 1]
         said = said.replace(quote, {'"': "&quot;", "'": "&apos;"}.get(quote, quote))
-        packet = text.replace("x:", "diffretouch:").replace("{}", said) + "</rdf:RDF>"
+        content = text.replace("x:D", "rdf:Description").replace("x:", "diffretouch:").replace("{}", said)
+        content = content if "Description" in content else f"<rdf:Description>{content}</rdf:Description>"
+        packet = ('<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" '
+                  f'xmlns:diffretouch="http://ns.diffretouch/1.0/">{content}</rdf:RDF>')  # fmt: skip
         assert Settings.from_json(xmp.description(packet.encode())) == FULL
     if not shutil.which("exiftool"):
         pytest.skip("exiftool is not installed")

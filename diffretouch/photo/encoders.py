@@ -13,7 +13,7 @@ import shutil
 import socket
 import struct
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +80,8 @@ def new_file(path, overwrite=False):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error  # not the temporary file's name
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # as on a file system that is read-only: the first error is the one to tell
+            temporary.unlink(missing_ok=True)
 
 
 def _mark():
