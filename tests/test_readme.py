@@ -1,0 +1,166 @@
+"""The commands and code blocks of README.md and training/README.md, on toy photos and with a tiny model."""
+
+import importlib
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from accelerate.commands.launch import launch_command_parser
+from PIL import Image
+from torch.distributed.run import parse_args as torchrun_arguments
+
+from diffretouch import CSRNet, CSRNetPipeline, cli
+from diffretouch.training.convert import csrnet_keymap
+
+from .tiny import tiny_pipeline
+
+ROOT = Path(__file__).parents[1]
+PHOTOS = sorted((Path(__file__).parent / "photos").glob("gb82_*.jpg"))
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+
+# Run by others; here at most the options are parsed
+ELSEWHERE = {
+    "python3 -m venv": "installs: .ci/run",
+    "pip install": "installs: .ci/run",
+    "curl": "asks a running page: tests/test_demo_server.py",
+    "diffretouch demo": "does not end by itself: tests/test_demo_browser.py",
+    "diffretouch convert adobe.ckpt": "a checkpoint of 10 GB: tests/test_convert.py",
+    "diffretouch evaluate": "minutes of measuring: tests/test_cli.py and test_evaluation.py",
+    "accelerate launch": "launchers, GPUs and trainings: tests/test_cli.py and test_train_*.py",
+    "torchrun": "several processes: tests/test_train_diffretouch.py",
+}
+
+
+def blocks(page, *languages):
+    return [text for language, text in FENCE.findall((ROOT / page).read_text()) if language in languages]
+
+
+def commands(page):
+    for block in blocks(page, "", "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            line = re.sub(r"(^|\s)#.*$", "", line).strip()
+            if line:
+                yield line
+
+
+COMMANDS = [*commands("README.md"), *commands("training/README.md")]
+
+
+def elsewhere(command):
+    return [start for start in ELSEWHERE if command.startswith(start)]
+
+
+@pytest.fixture
+def toys(tmp_path, monkeypatch):
+    """A folder that holds what the README names."""
+    small = [Image.open(path).convert("RGB").resize((96, 72)) for path in PHOTOS[:2]]
+    for name in ("photo.jpg", "other.jpg", "photo.tif", "finished.jpg", "as_i_like_it.jpg", "examples/photo.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        small[0].save(tmp_path / name)
+    small[1].convert("L").save(tmp_path / "sky.png")
+    for folder in ("shoot", "before", "after"):
+        (tmp_path / folder).mkdir()
+        for n, photo in enumerate(small):
+            photo.save(tmp_path / folder / f"{n}.png")
+    tiny_pipeline().save_pretrained(tmp_path / "runs" / "mine")
+    CSRNetPipeline.from_pretrained("small").save_pretrained(tmp_path / "mine")
+    network = CSRNet()
+    keymap = csrnet_keymap(network)
+    torch.save({keymap[name]: weight for name, weight in network.state_dict().items()}, tmp_path / "csrnet.pth")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(monkeypatch, command, *more):
+    monkeypatch.setattr(sys, "argv", [*shlex.split(command), *more])
+    try:
+        cli.main()
+    except SystemExit as end:
+        assert not end.code, command
+
+
+def test_commands_of_the_command_line(toys, monkeypatch):
+    mine = [command for command in COMMANDS if command.startswith("diffretouch ") and not elsewhere(command)]
+    first = COMMANDS[0].rpartition(".venv/bin/")[2]
+    assert first.startswith("diffretouch retouch") and len(mine) >= 15
+    run(monkeypatch, "diffretouch learn before/ after/ -o me.json --model runs/mine")
+    for command in [first, *mine]:
+        verb, more = command.split()[1], []
+        if verb not in ("measure", "convert") and " --model" not in command and " --apply" not in command:
+            more += ["--model", "runs/mine"]
+        if verb in ("retouch", "sweep", "lut", "learn", "convert"):
+            more.append("--overwrite")
+        run(monkeypatch, command, *more)
+    assert (toys / "retouched.jpg").is_file() and (toys / "look.cube").is_file() and (toys / "finished").is_dir()
+
+
+def test_code(toys, monkeypatch):
+    """Block after block in one namespace, with the bundled models."""
+    names = {"drawn": np.ones((72, 96), np.float32), "another_photo": Image.open("other.jpg")}
+    code = blocks("README.md", "python") + blocks("training/README.md", "python")
+    assert len(code) >= 4
+    for block in code:
+        exec(compile(block, "README.md", "exec"), names)
+
+
+def parse(words):
+    """Words of a command line through the parsers of all programs that read them."""
+    if words[0] == "diffretouch":
+        command = typer.main.get_command(cli.app)
+        with command.make_context("diffretouch", words[1:2]) as context:
+            own = command.commands[words[1]]
+            own.make_context(words[1], words[2:], parent=context).close()
+        return
+    if words[0] == "accelerate":
+        assert words[1] == "launch"
+        launched = launch_command_parser().parse_args(words[2:])
+    else:
+        launched = torchrun_arguments(words[1:])
+    name, rest = launched.training_script, launched.training_script_args
+    if name == "diffretouch.cli":
+        return parse(["diffretouch", *rest])
+    if not launched.module:
+        assert (ROOT / name).is_file(), name
+        name = "diffretouch." + name.removesuffix(".py").replace("/", ".")
+    assert name.startswith("diffretouch.training."), name
+    if rest == ["…"]:
+        rest = ["--train_data_dir", "PHOTOS", "--vae", "runs/autoencoder", "--output_dir", "runs/mine"]
+    assert importlib.import_module(name).parse_args(rest).train_data_dir
+
+
+PARSED = [command for command in COMMANDS if command.split()[0] in ("diffretouch", "accelerate", "torchrun")]
+
+
+def test_options_are_those_of_the_programs(toys):
+    for folder in ("input", "target", "experts", "PHOTOS"):
+        (toys / folder).mkdir()
+    (toys / "adobe.ckpt").touch()
+    for command in PARSED:
+        parse(shlex.split(command))
+
+
+def test_every_command_is_run_somewhere():
+    for command in COMMANDS:
+        assert command.startswith("diffretouch ") or elsewhere(command), f"no test runs: {command}"
+    for start in ELSEWHERE:
+        assert any(command.startswith(start) for command in COMMANDS), f"no longer there: {start}"
+
+
+def test_verify_as_the_readme_says(toys, capsys):
+    """`--verify` needs neither `--output_dir` nor `--vae`."""
+    (command,) = (command for command in COMMANDS if command.endswith("--verify"))
+    for folder in ("input", *(f"0{n}-Experts-{letter}" for n, letter in enumerate("ABCDE", 1))):
+        (toys / "FIVEK" / folder).mkdir(parents=True)
+        shutil.copy(PHOTOS[0], toys / "FIVEK" / folder / "a0001-test.jpg")
+    (toys / "upe_train_4500.txt").write_text("a0001\n")
+    script, *arguments = shlex.split(command)[2:]
+    module = importlib.import_module("diffretouch." + script.removesuffix(".py").replace("/", "."))
+    with pytest.raises(SystemExit) as stopped:
+        module.main(arguments)
+    assert stopped.value.code in (0, 1) and "0 errors" in capsys.readouterr().out
