@@ -491,7 +491,9 @@ def test_a_whole_batch_is_one_call_and_is_gone_on_with(pipe, folder, tmp_path):
     assert all("exposure" in row for row in told if "error" not in row)
     assert {"deep.tif", "sub/alpha.png"} <= {row["photo"] for row in told}
     (tmp_path / "out" / "deep.tif").unlink()
-    summary = again(skip_existing=True)
+    with pytest.raises(ValueError, match="mix two looks.*exposure"):
+        again(skip_existing=True)
+    summary = again(skip_existing=True, consistent=True)
     assert (summary.done, summary.failed, summary.skipped) == (1, 1, 5)
     rows = [json.loads(line) for line in report.read_text().splitlines()]
     assert [row["status"] for row in rows].count("done") == 7 and len(rows) == 9  # those of before are told already
@@ -608,3 +610,14 @@ def test_ctrl_c_leaves_no_half_file(tmp_path):
     assert 30 <= len(names) < 180 and not [name for name in names if name.endswith(".tmp")]
     for name in names:
         load_photo(target / name)
+
+
+def test_room_by_the_header(tmp_path):
+    import tifffile
+
+    from diffretouch.photo.decoders import pixels_decoded
+
+    tifffile.imwrite(tmp_path / "deep.tif", np.zeros((30, 40, 8), np.float64), photometric="rgb", compression="zlib")
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg")
+    assert pixels_decoded(tmp_path / "a.jpg") == 1200
+    assert pixels_decoded(tmp_path / "deep.tif") == 1200 * 64 // 12

@@ -437,11 +437,11 @@ def test_batch(run, shoot, model, tmp_path):
     assert code == 2 and "--report" in err
     (out / "sub" / "1_x.jpg").unlink()
     (shoot / "2.jpg").write_bytes(PHOTO.read_bytes())
-    code, _, err = run(*command, "--suffix", "_x", "--skip-existing")
+    code, _, err = run(*command, "--suffix", "_x", "--brightness", 0.3, "--skip-existing")
     assert code == 0 and "2 retouched" in err and "2 skipped, 0 failed" in err
     rows = [json.loads(line)["photo"] for line in report.read_text().splitlines()]
     assert sorted(rows) == ["0.jpg", "2.jpg", "2.jpg", "sub/1.jpg", "sub/1.jpg", "sub/3.jpg"]
-    code, _, err = run(*command, "--suffix", "_x", "--skip-existing")
+    code, _, err = run(*command, "--suffix", "_x", "--brightness", 0.3, "--skip-existing")
     assert code == 0 and "0 retouched; 4 skipped, 0 failed." in err
 
 
@@ -594,3 +594,63 @@ def test_lut(run, photo, model, tmp_path):
     (tmp_path / "bad.cube").write_text("LUT_3D_SIZE 2\n0 0 0\n")
     code, _, err = run("lut", photo, "--apply", tmp_path / "bad.cube", "-o", tmp_path / "w.png")
     assert code == 1 and "8 lines" in err
+
+
+def test_what_can_be_known_is_told_before_the_model_is_loaded(run, photo, tmp_path):
+    deep = tmp_path / "alpha.png"
+    Image.new("RGBA", (40, 30), (200, 100, 50, 128)).save(deep)
+    wide = tmp_path / "wide.png"
+    Image.new("RGB", (17000, 12)).save(wide)
+    for arguments, said in (
+        ((photo, "-o", tmp_path / "out.heic"), "must end in"),
+        ((photo, "-o", tmp_path), "is a folder"),
+        ((photo, "-o", tmp_path / "none" / "out.jpg"), "does not exist"),
+        ((photo, "-o", tmp_path / "o.jpg", "--save-preset", tmp_path / "none" / "x.json"), "does not exist"),
+        ((deep, "-o", tmp_path / "o.jpg"), "background"),
+        ((wide, "-o", tmp_path / "o.webp"), "16383"),
+        ((photo, "-o", tmp_path / "o.png", "--quality", 80), "lossless"),
+    ):
+        code, _, err = run("retouch", *arguments)
+        assert code and said in " ".join(re.sub("[│╭╮╰╯─]", " ", err).split()) and "Loading the model" not in err, err
+
+
+@pytest.mark.parametrize("name, result", [("photo.jfif", "photo_retouched.jpg"), ("photo.mpo", "photo_retouched.jpg")])
+def test_a_photo_of_another_suffix_gets_a_result_that_can_be_written(run, photo, model, name, result):
+    source = photo.rename(photo.with_name(name))
+    code, out, err = run("retouch", source, "--model", model)
+    assert code == 0 and out.strip() == str(photo.with_name(result)), err
+
+
+def test_names_that_are_no_utf8(photo, model):
+    name = photo.with_name(os.fsdecode(b"caf\xe9.jpg"))
+    photo.rename(name)
+    command = [sys.executable, "-m", "diffretouch.cli", "retouch", name, "--model", model, "--strength", "0"]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, capture_output=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0 and b"caf\xe9_retouched.jpg" in done.stdout, done.stderr
+
+
+def test_going_on_does_not_mix_looks(run, photo, model, tmp_path):
+    shoot, out = tmp_path / "shoot", tmp_path / "out"
+    shoot.mkdir()
+    for n in range(3):
+        (shoot / f"{n}.jpg").write_bytes(photo.read_bytes())
+    command = ["batch", shoot, out, "--model", model, "--strength", 0.5]
+    assert run(*command, "--brightness", 0.8)[0] == 0
+    (out / "1.jpg").unlink()
+    code, _, err = run(*command, "--brightness", -0.8, "--skip-existing")
+    assert code == 1 and "brightness +0.8, now brightness -0.8" in err and not (out / "1.jpg").exists()
+    code, _, err = run(*command, "--brightness", -0.8, "--skip-existing", "--overwrite")
+    assert code == 2 and "one of both" in " ".join(err.replace("│", " ").split())
+    assert run(*command, "--brightness", 0.8, "--skip-existing")[0] == 0 and (out / "1.jpg").exists()
+
+
+def test_out_of_memory_is_one_sentence(run, monkeypatch):
+    import torch
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(cli, "app", full)
+    code, _, err = run("retouch", "x.jpg")
+    assert code == 1 and "not enough memory" in err

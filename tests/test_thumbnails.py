@@ -93,3 +93,25 @@ def test_first_readable():
         first_readable([0, 1], read, "skip")
     with pytest.raises(ValueError, match="`on_bad_file`"):
         first_readable([2], read, "ignore")
+
+
+@pytest.mark.parametrize("kind", ["grey with a grey profile", "broken profile", "Adobe RGB by EXIF"])
+def test_what_load_photo_reads_is_read(tmp_path, kind):
+    from imagecodecs import cms_profile
+
+    from diffretouch.photo import load_photo
+
+    pixels, options = np.full((40, 60, 3), (60, 160, 60), np.uint8), {"quality": 95, "subsampling": 0}
+    if kind.startswith("grey"):
+        pixels, options["icc_profile"] = pixels[..., 0], cms_profile("gray", gamma=2.2)
+    elif kind.startswith("broken"):
+        options["icc_profile"] = b"no profile" * 20
+    else:
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0xA001] = 2
+        options["exif"] = exif
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", **options)
+    small, size = Thumbnails(30)(tmp_path / "a.jpg")
+    assert size == (60, 40)
+    want = load_photo(tmp_path / "a.jpg").pixels[20, 30].clip(0, 1) * 255
+    assert np.abs(np.asarray(small, float)[10, 15] - want).max() <= 2

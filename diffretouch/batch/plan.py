@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diffretouch.photo import decoders, encoders
 
-SUFFIXES = {*encoders.SUFFIXES, *decoders.RAW_SUFFIXES, ".heic", ".heif", ".hif"}
+SUFFIXES = {*encoders.READ_SUFFIXES, *decoders.RAW_SUFFIXES}
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,7 @@ def plan_batch(source, target, *, recursive=True, suffix="", format=None):
     tasks = []
     for name in names:
         path = Path(name)
-        kept = path.suffix if path.suffix.lower() in encoders.SUFFIXES else ".tif"
-        result = path.with_name(f"{path.stem}{suffix}{ending or kept}")
+        result = path.with_name(f"{path.stem}{suffix}{ending or encoders.result_suffix(path)}")
         tasks.append(Task(name, source / path, target / result))
     _check_results(tasks, target)
     return Plan(tuple(tasks), tuple(notes), tuple(unread), tuple(existing_results(tasks)))

@@ -6,9 +6,9 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diffretouch.photo import encoders, write_photo
+from diffretouch.photo import encoders, read_photo, write_photo
 from diffretouch.photo.write_options import AS_THE_PHOTO
-from diffretouch.settings import read_preset, seed_of, sidecar_path
+from diffretouch.settings import Settings, read_preset, seed_of, settings_of, sidecar_path
 
 from .plan import remove_unfinished
 from .report import Report, report_paths
@@ -135,6 +135,43 @@ def join_processes(device):
     return state
 
 
+_COMPARED = 8  # results that are read, evenly among those that are there
+
+
+def check_existing(tasks, settings, *, consistent=False) -> None:
+    """Compare what results say of their settings with those that others will now be made with; a few are read.
+
+    Args:
+        tasks: whose results are there.
+        settings ([`Settings`]): complete.
+        consistent (`bool`): a series: noise and exposure are not each photo's own.
+
+    Raises:
+        ValueError: a result was made otherwise; says how.
+    """
+    ignored = {"model", "photo", "version"} | ({"exposure"} if consistent else set())
+    for task in tasks[:: max(-(-len(tasks) // _COMPARED), 1)]:
+        try:
+            before = settings_of(read_photo(task.target, keep_8_bits=True))
+        except ValueError:  # without metadata, or no result of this library: left as it is
+            continue
+        own = seed_of(task.name, settings.seed) if settings.seed is not None and not consistent else settings.seed
+        now = Settings.from_json(replace(settings, seed=own).to_json())
+        named = {name: (getattr(before, name), getattr(now, name)) for name in vars(now) if name not in ignored}
+        differ = [f"{name} {_words(old)}, now {_words(new)}" for name, (old, new) in named.items() if old != new]
+        if differ:
+            raise ValueError(
+                f"`skip_existing` would mix two looks: {str(task.target)!r} was made with {'; '.join(differ)}. Take "
+                "the same settings, or `overwrite`."
+            )
+
+
+def _words(value):
+    if isinstance(value, dict):
+        return " ".join(f"{name} {number:+g}" for name, number in value.items() if number) or "0"
+    return "none" if value is None else str(value)
+
+
 def run_batch(pipe, plan, settings, options=AS_THE_PHOTO, report=None, *, skip_existing=False, consistent=False,
               sidecars=False, jobs=None, batch_size=8, max_pixels=300_000_000, progress=None, tell=None):  # fmt: skip
     """Do what a plan says, in all processes that were launched together, each with its share.
@@ -146,13 +183,17 @@ def run_batch(pipe, plan, settings, options=AS_THE_PHOTO, report=None, *, skip_e
         plan ([`Plan`]): see `plan_batch`.
         report (path, *optional*): a file with a line of JSON for each photo, see `report_paths`.
         skip_existing (`bool`): go on where a batch was stopped: leave the results that the plan found, add to the
-            report. Without it they are replaced, or count as failures, as `options.overwrite` says.
+            report. Without it they are replaced, or count as failures, as `options.overwrite` says. Settings that
+            stand in some of them are compared with those of this batch.
         consistent (`bool`): a series: one noise for all photos, exposures matched.
         progress (*optional*): shows how far it is, called as tqdm is: `progress(photos, description, total)`.
         tell (*optional*): called with every row of this process, as it is finished.
 
     Returns:
         [`Summary`]: the same in every process.
+
+    Raises:
+        ValueError: `skip_existing` with `overwrite`, or with results that were made with other settings.
     """
     from accelerate import PartialState
     from accelerate.utils import gather_object
@@ -161,6 +202,10 @@ def run_batch(pipe, plan, settings, options=AS_THE_PHOTO, report=None, *, skip_e
     several = state.num_processes > 1
     gather = gather_object if several else list
     left = {task.name for task in plan.existing} if skip_existing else set()
+    if skip_existing and options.overwrite:
+        raise ValueError("`skip_existing` leaves results that exist, and `overwrite` replaces them: one of both.")
+    if skip_existing and state.is_main_process:
+        check_existing(plan.existing, settings, consistent=consistent)
     process = {"process": state.process_index, "processes": state.num_processes} if several else {}
     if state.is_main_process:
         remove_unfinished(plan.tasks)

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from diffretouch.photo import read_photo
+from diffretouch.photo.decoders import pixels_decoded
 
 _PIXELS_INSIDE = 100_000_000  # of photos between reading and writing: 3 or 12 bytes each, as much again for moments
 
@@ -72,18 +73,19 @@ def stream(pipe, tasks, settings, finish, seeds, jobs, batch_size, keep_8_bits, 
                 task = next(pending, None)
             if task is None:
                 return
+            size = pixels_decoded(task.source)  # room is taken before a photo is decoded, not after
+            if not room.enter(size):
+                return
             started = time.perf_counter()
             try:
                 photo = read_photo(task.source, max_pixels, keep_8_bits=keep_8_bits)
             except Exception as error:
+                room.leave(size)
                 events.put((failed(task, error), None))
                 continue
-            seconds = round(time.perf_counter() - started, 3)
-            if room.enter(photo.pixels.size // 3):
-                events.put((task, (photo, seconds)))
+            events.put((task, (photo, round(time.perf_counter() - started, 3), size)))
 
-    def write(task, photo, seconds, retouch, own):
-        size = photo.pixels.size // 3
+    def write(task, photo, seconds, size, retouch, own):
         try:
             row = finish(task, photo, retouch, own)
             row["read_seconds"] = seconds
@@ -121,7 +123,7 @@ def stream(pipe, tasks, settings, finish, seeds, jobs, batch_size, keep_8_bits, 
             for item, retouch, one in zip(batch, retouches, own, strict=True):
                 # 3. Apply and write in threads
                 if isinstance(retouch, Exception):
-                    room.leave(item[1].pixels.size // 3)
+                    room.leave(item[3])
                     events.put((failed(item[0], retouch), None))
                 else:
                     writers.submit(write, *item, retouch, one)
@@ -136,7 +138,7 @@ def stream(pipe, tasks, settings, finish, seeds, jobs, batch_size, keep_8_bits, 
 def _sample_each(pipe, batch, own):
     """`_sample`, with the error in place of the result for photos that the model cannot take."""
     try:
-        return _sample(pipe, [photo for _, photo, _ in batch], own)
+        return _sample(pipe, [item[1] for item in batch], own)
     except Exception as error:
         if len(batch) == 1:
             return [error]

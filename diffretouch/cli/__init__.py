@@ -9,7 +9,6 @@ from .loading import say
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Controllable photo retouching: one photo in, a retouched photo out at full resolution.",
 )
@@ -25,6 +24,9 @@ def main():
     import warnings
 
     warnings.formatwarning = lambda message, *_: f"Note: {message}\n"
+    for stream in (sys.stdout, sys.stderr):  # names of files that are no UTF-8 are printed as they are
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="surrogateescape")
     try:
         app()
     except KeyboardInterrupt:
@@ -32,4 +34,9 @@ def main():
         sys.exit(130)
     except (ValueError, TypeError, OSError, MemoryError) as error:
         say(f"Error: {' '.join(str(error).split()) or type(error).__name__}")
+        sys.exit(1)
+    except RuntimeError as error:  # of torch, which has no name of its own for every device
+        if "out of memory" not in str(error):
+            raise
+        say("Error: the device has not enough memory for this; --device cpu needs none of it.")
         sys.exit(1)

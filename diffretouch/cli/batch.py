@@ -44,6 +44,8 @@ def batch(
     from diffretouch.settings import sidecar_path
 
     (settings, model), written, overwrite = look.read(), writing.read(), writing.overwrite
+    if skip_existing and overwrite:
+        raise typer.BadParameter("--skip-existing leaves results, --overwrite replaces them: one of both.")
     plan = plan_batch(source, target, recursive=recursive, suffix=suffix, format=format)
     if plan.existing and not skip_existing and not overwrite:
         raise typer.BadParameter(
@@ -70,7 +72,7 @@ def batch(
     settings = follow(settings, pipe, model)
     with _telling(quiet=not first) as shown:
         summary = run_batch(
-            pipe, plan, settings, written, report, skip_existing=skip_existing and not overwrite,
+            pipe, plan, settings, written, report, skip_existing=skip_existing,
             consistent=consistent, sidecars=writing.sidecar, jobs=jobs, batch_size=batch_size, max_pixels=max_pixels,
             **shown,
         )  # fmt: skip

@@ -59,8 +59,11 @@ def colour(name):
 
 def check_output(output, overwrite, *, photo=None, names=None, hint="--output"):
     """The output's folder must be there; the files `names` (the output alone, if None) must not, nor be the photo."""
-    if not output.parent.is_dir():
-        raise typer.BadParameter(f"the folder {output.parent} does not exist.", param_hint=hint)
+    for name in {output: None, **dict.fromkeys(names or ())}:
+        if not name.parent.is_dir():
+            raise typer.BadParameter(f"the folder {name.parent} does not exist.", param_hint=hint)
+        if name.is_dir():
+            raise typer.BadParameter(f"{name} is a folder, not the name of a file.", param_hint=hint)
     if overwrite:
         return
     for name in names or [output]:

@@ -31,7 +31,9 @@ def retouch(
     The result's file tells how it was made: --like repeats that. Options count more than --reference, this more than
     --like or --preset.
     """
-    output = output or photo.with_name(f"{photo.stem}_retouched{photo.suffix}")
+    from diffretouch.photo import check_write, encoders, save_photo
+
+    output = output or photo.with_name(f"{photo.stem}_retouched{encoders.result_suffix(photo)}")
     numbered = [output.with_name(f"{output.stem}-{n + 1}{output.suffix}") for n in range(samples)]
     outputs = numbered if samples > 1 else [output]
     written = [save_preset] if save_preset else []
@@ -39,13 +41,15 @@ def retouch(
     options.check_output(output, writing.overwrite, photo=photo, names=outputs + written)
 
     from diffretouch.batch import exposed
-    from diffretouch.photo import save_photo
     from diffretouch.settings import sidecar_path, write_preset
 
     (settings, model), written_as = look.read(), writing.read()
     source = open_photo(photo, max_pixels)
     wanted = open_photo(reference, max_pixels).pixels if reference else None
     bit_depth = depth_for(output, source)
+    asked = {"overwrite": writing.overwrite, "quality": written_as.quality, "background": written_as.background}
+    for path in outputs:
+        check_write(path, source.pixels.shape, source, bit_depth=bit_depth, **asked)
     pipe = load_pipeline(model, look.device)
     complete = follow(settings, pipe, model)
     if wanted is not None:

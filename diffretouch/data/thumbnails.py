@@ -57,21 +57,13 @@ class Thumbnails:
         return found
 
     def _decode(self, path):
-        side = self.side
-        with Image.open(path) as photo:
-            profile = photo.info.get("icc_profile")
-            quick = photo.format == "JPEG" and photo.mode in ("RGB", "L") and (not profile or is_srgb(profile))
-            if quick:  # the JPEG decoder shrinks while it decodes
-                size = photo.size
-                photo.draft("RGB", (side, side))
-                photo = ImageOps.exif_transpose(photo.convert("RGB"))
-                turned = (photo.width < photo.height) != (size[0] < size[1])
-                size = size[::-1] if turned else size
-        if not quick:
+        try:
+            photo, size = _from_small_jpeg(path, self.side)
+        except Exception:  # what is no plain JPEG, or a broken one
             pixels = load_photo(path).pixels
             size = pixels.shape[1], pixels.shape[0]
             photo = Image.fromarray(np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8))
-        photo.thumbnail((side, side), Image.Resampling.BOX)
+        photo.thumbnail((self.side, self.side), Image.Resampling.BOX)
         return photo, size
 
     def _from_folder(self, path):
@@ -94,6 +86,21 @@ class Thumbnails:
             aside.unlink(missing_ok=True)
             warnings.warn(f"{self.folder}: the copy of {path} cannot be kept: {error}", stacklevel=2)
         return photo, size
+
+
+def _from_small_jpeg(path, side):
+    """An sRGB JPEG, which its decoder shrinks while it decodes -> (PIL image, full size). It raises for all else."""
+    with Image.open(path, formats=["JPEG"]) as photo:
+        profile, exif = photo.info.get("icc_profile"), photo.getexif()
+        if photo.mode not in ("RGB", "L") or profile and not is_srgb(profile):
+            raise ValueError("not sRGB")
+        if not profile and (exif.get_ifd(0x8769).get(0xA001, 1) != 1 or exif.get_ifd(0xA005)):
+            raise ValueError("its EXIF tells of other colours")
+        size = photo.size
+        photo.draft("RGB", (side, side))
+        photo = ImageOps.exif_transpose(photo.convert("RGB"))
+        turned = (photo.width < photo.height) != (size[0] < size[1])
+        return photo, size[::-1] if turned else size
 
 
 def describe_file(thumbnails, path):

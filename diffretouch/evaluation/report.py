@@ -218,6 +218,7 @@ def _row(methods, pair, measures, features, shown, cache, made_with):
             *(method.name, method.identity(), made_with, shown),
             *(file_digest(pair.source), file_digest(pair.target), pair.expert, pair.label, pair.simulated),
             pair.mask and file_digest(pair.mask),
+            pair.simulated is not None and pair.source.name,  # it seeds the simulated camera
         ]
         result = cache.get(key) if cache else None
         if result is None:

@@ -201,25 +201,10 @@ def write_photo(photo, path, *, like=None, overwrite=False, bit_depth=None, qual
                 background=None, keep_profile=True, keep_metadata=True, description=None):  # fmt: skip
     """`save_photo` that returns the names of what the format could not hold instead of warning: for threads."""
     path = Path(path)
-    kind = encoders.SUFFIXES.get(path.suffix.lower())
-    if kind is None:
-        raise ValueError(f"`path` must end in {', '.join(encoders.SUFFIXES)}, got {str(path)!r}.")
-    if not overwrite and os.path.lexists(path):
-        raise ValueError(f"`overwrite` is False and {str(path)!r} exists.")
     pixels, source = _pixels_and_source(photo, like)
     bit_depth = source.bit_depth if bit_depth is None else bit_depth
-    if bit_depth not in encoders.DEPTHS[kind]:
-        depths = " or ".join(map(str, encoders.DEPTHS[kind]))
-        raise ValueError(f"`bit_depth` must be {depths} for {kind}, got {bit_depth!r}: name it, or save as PNG (8, "
-                         "16) or TIFF (8, 16, 32).")  # fmt: skip
-    longest = encoders.LONGEST_SIDE.get(kind)
-    if longest and max(pixels.shape[:2]) > longest:
-        raise ValueError(f"`path`: {kind} holds at most {longest} pixels a side, got {pixels.shape[:2]}.")
-    if quality is not None and kind in ("PNG", "TIFF"):
-        raise ValueError(f"`quality` is for JPEG, WebP and AVIF, got {quality!r} for {kind}, which is lossless.")
-    if quality is not None and (isinstance(quality, bool) or quality not in range(1, 101)):
-        raise ValueError(f"`quality` must be a whole number from 1 to 100, got {quality!r}.")
-
+    kind = check_write(path, pixels.shape, source, overwrite=overwrite, bit_depth=bit_depth, quality=quality,
+                       background=background)  # fmt: skip
     alpha = source.alpha
     if alpha is not None and alpha.shape != pixels.shape[:2]:
         raise ValueError(f"`photo` must be as large as the alpha of its source {alpha.shape}, got {pixels.shape[:2]}.")
@@ -227,10 +212,7 @@ def write_photo(photo, path, *, like=None, overwrite=False, bit_depth=None, qual
         pixels = _as_float(pixels)  # else integers are the codes already, if no profile changes them
     if background is not None:
         pixels, alpha = _on_background(pixels, alpha, background), None
-    if alpha is not None and kind == "JPEG":
-        if alpha.min() < 1:
-            raise ValueError("`background` must name a colour, such as (1, 1, 1), because JPEG cannot hold the "
-                             "photo's alpha. PNG, TIFF, WebP and AVIF can.")  # fmt: skip
+    if kind == "JPEG":
         alpha = None
     values, profile = _to_file_colours(pixels, source, kind, bit_depth, keep_profile)
     if alpha is not None:
@@ -243,6 +225,42 @@ def write_photo(photo, path, *, like=None, overwrite=False, bit_depth=None, qual
     carried = metadata.carried(source if keep_metadata else None, pixels.shape, profile, description)
     with encoders.new_file(path, overwrite) as file:
         return encoders.write(kind, file, codes, carried, quality=quality, jpeg=source.jpeg)
+
+
+def check_write(path, shape, source, *, overwrite=False, bit_depth=8, quality=None, background=None) -> str:
+    """What `write_photo` asks of a file to be, before there are pixels for it -> its format.
+
+    Args:
+        path (`str` or `os.PathLike`), overwrite, bit_depth, quality, background: see `save_photo`.
+        shape: height and width of what will be written.
+        source ([`Photo`]): whose alpha is carried.
+
+    Raises:
+        ValueError: the file cannot be written so.
+    """
+    path = Path(path)
+    kind = encoders.SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        raise ValueError(f"`path` must end in {', '.join(encoders.SUFFIXES)}, got {str(path)!r}.")
+    if not overwrite and os.path.lexists(path):
+        raise ValueError(f"`overwrite` is False and {str(path)!r} exists.")
+    if path.is_dir():
+        raise ValueError(f"`path` must be a file, and {str(path)!r} is a folder.")
+    if bit_depth not in encoders.DEPTHS[kind]:
+        depths = " or ".join(map(str, encoders.DEPTHS[kind]))
+        raise ValueError(f"`bit_depth` must be {depths} for {kind}, got {bit_depth!r}: name it, or save as PNG (8, "
+                         "16) or TIFF (8, 16, 32).")  # fmt: skip
+    longest = encoders.LONGEST_SIDE.get(kind)
+    if longest and max(shape[:2]) > longest:
+        raise ValueError(f"`path`: {kind} holds at most {longest} pixels a side, got {tuple(shape[:2])}.")
+    if quality is not None and kind in ("PNG", "TIFF"):
+        raise ValueError(f"`quality` is for JPEG, WebP and AVIF, got {quality!r} for {kind}, which is lossless.")
+    if quality is not None and (isinstance(quality, bool) or quality not in range(1, 101)):
+        raise ValueError(f"`quality` must be a whole number from 1 to 100, got {quality!r}.")
+    if kind == "JPEG" and background is None and source.alpha is not None and source.alpha.min() < 1:
+        raise ValueError("`background` must name a colour, such as (1, 1, 1), because JPEG cannot hold the photo's "
+                         "alpha. PNG, TIFF, WebP and AVIF can.")  # fmt: skip
+    return kind
 
 
 def _is_srgb(profile):

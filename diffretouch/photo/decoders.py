@@ -9,6 +9,7 @@ import io
 import os
 import stat
 import struct
+import warnings
 
 import numpy as np
 
@@ -26,6 +27,29 @@ def read(photo, max_pixels):
     photo.format = _sniff(photo.path)
     readers = {"JPEG": _jpeg, "PNG": _png, "TIFF": _tiff, "WebP": _webp, "AVIF": _avif, "HEIC": _heic, "RAW": _raw}
     return readers[photo.format](photo, max_pixels)
+
+
+_UNKNOWN = 50_000_000  # pixels of a file whose header is not read here: RAW, HEIC
+
+
+def pixels_decoded(path) -> int:
+    """How many pixels, of 12 bytes each, a file takes while it is decoded: by its header, of the first page."""
+    try:
+        if _sniff(path) == "TIFF":
+            import tifffile
+
+            with tifffile.TiffFile(path) as tiff:
+                page = tiff.pages[0]
+                stored = page.samplesperpixel * (page.dtype.itemsize if page.dtype else 1)
+                return page.imagewidth * page.imagelength * max(stored, 12) // 12
+        from PIL import Image
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                return image.width * image.height
+    except Exception:  # RAW and HEIC; a broken file is told when it is read
+        return _UNKNOWN
 
 
 def _sniff(path):

@@ -23,11 +23,20 @@ from .exif import IPTC_TAG, MAKER_NOTE, ORIENTATION, PHOTOSHOP_TAG, XMP_TAG, Exi
 
 SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF",
             ".webp": "WebP", ".avif": "AVIF"}  # fmt: skip
+_RESULTS = {".jfif": ".jpg", ".jif": ".jpg", ".jfi": ".jpg", ".mpo": ".jpg", ".jps": ".jpg", ".thm": ".jpg",
+            ".apng": ".png", ".avifs": ".avif"}  # of what is read, and written under the usual suffix  # fmt: skip
+READ_SUFFIXES = {*SUFFIXES, *_RESULTS, ".heic", ".heif", ".hif"}
 DEPTHS = {"JPEG": (8,), "PNG": (8, 16), "TIFF": (8, 16, 32), "WebP": (8,), "AVIF": (8,)}
 LONGEST_SIDE = {"JPEG": 65500, "WebP": 16383, "AVIF": 65536}
 
 _JPEG_SEGMENT = 65533  # bytes that one segment of a JPEG holds
 _STRIP = 1 << 20  # values that are rounded at a time
+
+
+def result_suffix(path) -> str:
+    """The suffix of a photo's result: its own if that is written, else that of its format, or .tif."""
+    suffix = Path(path).suffix
+    return suffix if suffix.lower() in SUFFIXES else _RESULTS.get(suffix.lower(), ".tif")
 
 
 def quantise(values, bit_depth, dither=False):
