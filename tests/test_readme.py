@@ -164,3 +164,11 @@ def test_verify_as_the_readme_says(toys, capsys):
     with pytest.raises(SystemExit) as stopped:
         module.main(arguments)
     assert stopped.value.code in (0, 1) and "0 errors" in capsys.readouterr().out
+
+
+def test_files_that_are_named_are_there():
+    folders = ("diffretouch", "pipelines", "training", "tests", "benchmarks", "examples", "recipes", ".ci")
+    for page in ("README.md", "training/README.md", "CONTRIBUTING.md"):
+        for name in re.findall(r"[`(]([\w.*]+/[\w./*]*)[`)]", (ROOT / page).read_text()):
+            if name.split("/")[0] in folders:
+                assert any(list(folder.glob(name)) for folder in (ROOT, (ROOT / page).parent)), f"{page}: {name}"

@@ -5,12 +5,16 @@ accelerate launch training/train_baselines.py --train_data_dir PHOTOS --network 
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers.training_utils import EMAModel
+
+if not __package__:  # run as a file: the checkout that it stands in need not be installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffretouch.models.adaptive_lut import AdaptiveLut3D, look_up
 from diffretouch.models.hdrnet import HDRNet
