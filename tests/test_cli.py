@@ -67,6 +67,12 @@ def test_help_answers_at_once():
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "set()\n"
 
 
+def test_version(run):
+    from diffretouch import __version__
+
+    assert run("--version") == (0, f"diffretouch {__version__}\n", "")
+
+
 def test_retouch(run, photo, model, tmp_path):
     out = tmp_path / "out.png"
     code, printed, _ = run("retouch", photo, "-o", out, "--model", model, "--brightness", 0.5, "--seed", 3)

@@ -177,12 +177,14 @@ def test_one_batched_sampling_with_the_same_noise(pipe, monkeypatch):
 def test_stochastic_schedulers_draw_the_same_for_every_region(generator):
     pipe = tiny_pipeline(scheduler=DDPMScheduler(clip_sample=False))
     out = pipe(photo(), num_inference_steps=4, regions=[(HALF, BRIGHT), (SOFT, None)], generator=generator)
-    assert torch.equal(out.grids[0, 0], out.grids[0, 2])  # the same c, so the same grid
+    # the same c, so the same grid, but for where its row stands in the batch
+    torch.testing.assert_close(out.grids[0, 0], out.grids[0, 2], atol=1e-5, rtol=0)
     if generator is not None:
         plain = pipe.predict_grid(photo(), num_inference_steps=4, generator=seeded(3))
         torch.testing.assert_close(out.grids[:, 0], plain, atol=1e-5, rtol=0)
     two = pipe(photo(), num_samples=2, num_inference_steps=4, regions=[(HALF, None)], generator=seeded()).grids
-    assert torch.equal(two[:, 0], two[:, 1]) and not torch.equal(two[0], two[1])
+    torch.testing.assert_close(two[:, 0], two[:, 1], atol=1e-5, rtol=0)
+    assert (two[0] - two[1]).abs().max() > 1e-3
 
 
 def test_grids_can_be_kept_and_applied_later(pipe, tmp_path):

@@ -127,7 +127,7 @@ def test_looks_come_from_a_folder(tmp_path):
 @pytest.mark.skipif(not (SHARED / "luts").is_dir(), reason="needs the film looks")
 def test_film_looks():
     looks = load_looks(SHARED / "luts")
-    assert len(looks) == 296 and all(look.shape == (13, 13, 13, 3) for look in looks)
+    assert len(looks) == 295 and all(look.shape == (13, 13, 13, 3) for look in looks)
 
 
 def test_the_data_set_labels_one_among_all():

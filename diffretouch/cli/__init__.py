@@ -1,6 +1,7 @@
 """The command line: `diffretouch retouch | batch | sweep | lut | ...`. It only calls the library."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -17,6 +18,21 @@ for command in (
     *(evaluate.evaluate, convert.convert, demo.demo),
 ):
     app.command()(command)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        from diffretouch import __version__
+
+        print(f"diffretouch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Say it.")] = False,
+):
+    pass
 
 
 def main():
