@@ -119,7 +119,7 @@ def test_every_method_in_one_run(experts):
         label = next(p.label for p in found if (p.source.name, p.expert) == (row["photo"], row["expert"]))
         np.testing.assert_allclose(row["labels y 2 steps"]["c"], label, atol=6e-4)
     table = ev.report_table(report)
-    assert table.count("expertC  ") == 1 and "all experts" in table and "[1, 2] steps" in table
+    assert table.count("expertC  ") == 2 and "all experts" in table and "[1, 2] steps" in table
 
 
 def test_differences_and_formats(experts):
