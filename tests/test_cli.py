@@ -252,13 +252,33 @@ def test_evaluate(run, model, tmp_path):
     assert "automatic" in out and json.loads(report.read_text())["mean"]["input"]["psnr"] == pytest.approx(120)
 
 
+def test_evaluate_formats(run, model, tmp_path):
+    """--format writes to -o what it says, the terminal shows the table; every measure can be asked for."""
+    for side in ("input", "target", "masks"):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "a.jpg").write_bytes(PHOTO.read_bytes())
+    folders, file = [tmp_path / "input", tmp_path / "target"], tmp_path / "rows.csv"
+    measures = ["--masks", tmp_path / "masks", "--groups", ".*", "--cost", "--diversity", 2, "--against", "input"]
+    told = ["--format", "csv", "-o", file, "--interval", "bootstrap"]
+    code, out, err = run("evaluate", *folders, "--model", model, *measures, *told)
+    assert code == 0, err
+    assert "from input" in out and "cost at 512 px" in out and "PSNR-HC" in out and "the best of, c unknown" in out
+    rows = file.read_text().splitlines()
+    assert rows[0].startswith("photo,expert,method,oracle") and len(rows) == 1 + 3
+    code, out, err = run("evaluate", *folders, "--model", model, "--format", "latex")
+    assert code == 0 and out.count("\\begin{tabular}") == 2, err
+    for bad in (["--format", "doc"], ["--interval", "z"]):
+        code, _, err = run("evaluate", *folders, *bad)
+        assert code == 2 and "must be" in err
+
+
 def test_evaluate_writes_tables_page_and_card(run, model, tmp_path):
     for side in ("input", "target"):
         (tmp_path / side).mkdir()
         (tmp_path / side / "a.jpg").write_bytes(PHOTO.read_bytes())
     page, report = tmp_path / "page.html", tmp_path / "report.json"
     both = ["evaluate", tmp_path / "input", tmp_path / "target", "--controllability", tmp_path / "input"]
-    named = ["--model", f"x={model}", "--peer", "autocontrast", "--peer", "y=csrnet", "--steps", "1,2"]
+    named = ["--model", f"x={model}", "--peer", "autocontrast", "--peer", "y=csrnet", "--steps", "2,3"]
     kept = ["--card", "--page", page, "-o", report, "--cache", tmp_path / "cache"]
     code, out, err = run(*both, *named, *kept)
     assert code == 0, err

@@ -15,7 +15,7 @@ measure() { # CARD ARGUMENTS…
 }
 # 1. small, csrnet_small and csrnet_l_small: the pairs, by number of steps
 measure small "$inputs" "$targets" --rendering "camera originals and Expert C, about 512 px" --steps 1,2,4,8,20 \
-  --peer csrnet --peer csrnet-l
+  --peer csrnet --peer csrnet-l --against "automatic 1 steps" --cost
 # The same with inputs 0.4 stops darker: about as dark as originals of MIT-Adobe FiveK usually are
 python - "$inputs" "$output/darker" <<'DARKER'
 import sys
