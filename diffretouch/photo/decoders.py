@@ -85,9 +85,9 @@ def _check_size(width, height, max_pixels):
         raise ValueError(f"{width} x {height} pixels are more than `max_pixels` = {max_pixels}")
 
 
-def _open_with_pillow(photo, plugin, max_pixels, load=True):
+def _open_with_pillow(photo, plugin, max_pixels, load=True, data=None):
     """-> (image, bytes of the file). `Image.open` would judge the size by a limit that is global to the process."""
-    data = photo.path.read_bytes()
+    data = photo.path.read_bytes() if data is None else data
     image = plugin(io.BytesIO(data))
     _check_size(*image.size, max_pixels)
     if getattr(image, "n_frames", 1) > 1:
@@ -186,21 +186,48 @@ def _jpeg_samples(image, data):
 def _png(photo, max_pixels):
     from PIL.PngImagePlugin import PngImageFile
 
-    image, data = _open_with_pillow(photo, PngImageFile, max_pixels)
+    data = photo.path.read_bytes()
+    plain = png_chunks.without(data, _PNG_ASIDE)
+    image, _ = _open_with_pillow(photo, PngImageFile, max_pixels, data=plain)
     _png_metadata(photo, data)
-    if photo.icc_profile is None and png_chunks.first(data, b"iCCP"):
-        photo.note("Its ICC profile is damaged; its colours are taken as sRGB.")
-    cicp = png_chunks.first(data, b"cICP")
-    if cicp and len(cicp) == 4:
-        photo.icc_profile = icc.cicp_profile(*cicp[:2])
-    elif photo.icc_profile is None and abs(image.info.get("gamma", 1 / 2.2) - 1 / 2.2) > 0.01:
-        photo.note("Its gAMA chunk is not that of sRGB; as in most viewers, the colours are taken as sRGB.")
-    if data[24] < 16:  # bits per channel
-        return _pillow_samples(image)
-    from imagecodecs import png_decode
+    _png_colours(photo, data)
+    if data[24] == 16:  # bits per channel
+        from imagecodecs import png_decode
 
-    samples = np.atleast_3d(png_decode(data))
-    return samples, 65535, 1 if samples.shape[2] < 3 else 3
+        samples = np.atleast_3d(png_decode(plain))
+        return samples, 65535, 1 if samples.shape[2] < 3 else 3
+    samples, peak, colours = _pillow_samples(image)
+    clear = png_chunks.first(data, b"tRNS")
+    if data[25] == 0 and data[24] in (2, 4) and clear and len(clear) == 2:  # Pillow compares it with 8 bits
+        step = 255 // (2 ** data[24] - 1)
+        alpha = np.where(samples[..., :1] == int.from_bytes(clear, "big") * step, 0, 255).astype(np.uint8)
+        samples = np.concatenate([samples[..., :1], alpha], 2)
+    return samples, peak, colours
+
+
+# What is read here from the chunks themselves: Pillow refuses files with profiles and texts of more than a megabyte
+_PNG_ASIDE = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")
+
+
+def _png_colours(photo, data):
+    """The profile by the first of cICP, iCCP, sRGB, and gAMA with cHRM that is there (PNG, third edition)."""
+    chunks = {name: png_chunks.first(data, name) for name in (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")}
+    cicp, gama, chrm = chunks[b"cICP"], chunks[b"gAMA"], chunks[b"cHRM"]
+    if cicp and len(cicp) == 4:
+        if not cicp[3]:
+            photo.note("Its values are said to be of a narrow range; they are taken as they are.")
+        photo.icc_profile = icc.cicp_profile(*cicp[:2])
+    elif chunks[b"iCCP"]:
+        photo.icc_profile = png_chunks.profile(chunks[b"iCCP"])
+        if photo.icc_profile is None:
+            photo.note("Its ICC profile is damaged; its colours are taken as sRGB.")
+    elif not (photo.icc_profile or chunks[b"sRGB"]) and (gama or chrm):
+        try:
+            photo.icc_profile = icc.png_profile(gama, chrm)
+        except ValueError as error:
+            photo.note(f"Its gAMA and cHRM were not used ({error}); its colours are taken as sRGB.")
+        if photo.icc_profile:
+            photo.note("Its colours are those of its gAMA and cHRM; it is saved with a profile of them.")
 
 
 def _png_metadata(photo, data):

@@ -57,8 +57,9 @@ class Exif:
 
     @property
     def is_adobe_rgb(self):
-        """True for cameras' untagged Adobe RGB files (DCF optional colour space)."""
-        return self.interop.get(INTEROP_INDEX, (0, b""))[1][:3] == b"R03"
+        """True for cameras' untagged Adobe RGB files: DCF's optional colour space, or a ColorSpace of 2."""
+        said = self.photo.get(COLOR_SPACE, (0, b""))[1][:2] == struct.pack(self.order + "H", 2)
+        return said or self.interop.get(INTEROP_INDEX, (0, b""))[1][:3] == b"R03"
 
     def put(self, directory, tag, value):
         """Write text or a small whole number into `directory`."""

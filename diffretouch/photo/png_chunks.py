@@ -43,6 +43,24 @@ def first(data: bytes, name: bytes) -> bytes | None:
     return None
 
 
+def without(data: bytes, names: tuple[bytes, ...]) -> bytes:
+    """The file without the chunks of these names."""
+    parts, place = [], 0
+    for name, start, end in chunks(data):
+        if name in names:
+            parts.append(data[place : start - 8])
+            place = end + 4
+    return b"".join([*parts, data[place:]]) if parts else data
+
+
+def profile(iccp: bytes) -> bytes | None:
+    """The ICC profile in a chunk iCCP, None for a damaged one."""
+    try:
+        return _inflated(iccp[iccp.index(b"\0") + 2 :]) or None
+    except (ValueError, zlib.error):
+        return None
+
+
 def texts(data: bytes) -> tuple[list[tuple[str, str]], list[str]]:
     """-> (keyword, text) of each text chunk, and what could not be read or kept of them."""
     found, lost = [], []
