@@ -244,8 +244,6 @@ def check_write(path, shape, source, *, overwrite=False, bit_depth=8, quality=No
         raise ValueError(f"`path` must end in {', '.join(encoders.SUFFIXES)}, got {str(path)!r}.")
     if not overwrite and os.path.lexists(path):
         raise ValueError(f"`overwrite` is False and {str(path)!r} exists.")
-    if path.is_dir():
-        raise ValueError(f"`path` must be a file, and {str(path)!r} is a folder.")
     if bit_depth not in encoders.DEPTHS[kind]:
         depths = " or ".join(map(str, encoders.DEPTHS[kind]))
         raise ValueError(f"`bit_depth` must be {depths} for {kind}, got {bit_depth!r}: name it, or save as PNG (8, "
