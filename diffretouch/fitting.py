@@ -74,7 +74,7 @@ def fit_preset(pipe, pairs, *, seed=0, steps=None, size=256, iterations=8):
     Raises:
         ValueError: no pairs, a pair of different shapes, a pipeline without sliders.
     """
-    if not pipe.has_sliders:
+    if not getattr(pipe, "has_sliders", False):
         raise ValueError(
             f"`pipe` must be a pipeline with sliders, got {type(pipe).__name__}: it has nothing to learn."
         )

@@ -49,7 +49,7 @@ def test_errors_are_colour_differences_of_small_copies(pipe, tmp_path):
                      for name in ("before.png", "after.png"))  # fmt: skip
     assert fit.untouched == pytest.approx(delta_e76(before, after).item(), rel=1e-4)
     noise = torch.Generator().manual_seed(seed_of("before.png"))
-    automatic = pipe(before, generator=noise, output_type="pt").images
+    automatic = pipe(before, [0] * 4, generator=noise, output_type="pt").images
     assert fit.automatic == pytest.approx(delta_e76(automatic, after).item(), rel=1e-3)
     assert fit.held_out is None
 

@@ -207,13 +207,22 @@ def test_resolved_says_everything(tmp_path):
     assert resolved(Settings(photo="another.jpg"), pipe, "small").photo is None
 
     class Fixed:  # any pipeline without sliders
-        name_or_path = ""
+        name_or_path, has_sliders = "", False
 
     for settings in (Settings(c={"contrast": 1}), Settings(regions=("a.png:contrast=1",)), Settings(steps=2)):
         with pytest.raises(ValueError, match="'csrnet' has no sliders"):
             resolved(settings, Fixed(), "csrnet")
     said = resolved(Settings(c={"contrast": 0}, seed=3, strength=0.5), Fixed(), "csrnet")
     assert (said.c, said.seed, said.steps, said.strength) == (None, None, None, 0.5)
+
+
+def test_results_name_no_folders():
+    tones = "luminosity=0-0.3:contrast=1"
+    told = Settings(
+        regions=("/home/me/sky.png:brightness=-0.4", "C:\\me\\a b.png:contrast=1", tones)
+    ).without_folders()
+    assert told.regions == ("sky.png:brightness=-0.4", "a b.png:contrast=1", tones)
+    assert Settings().without_folders() == Settings()
 
 
 def test_scheduler_by_name():

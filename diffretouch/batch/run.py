@@ -60,9 +60,8 @@ def retouch_batch(pipe, tasks, settings, options=AS_THE_PHOTO, *, jobs=None, bat
         task.target.parent.mkdir(parents=True, exist_ok=True)
         written = replace(options, quality=None) if kind in ("PNG", "TIFF") else options
         with _sidecar(task, own, options.overwrite) if sidecars else nullcontext():
-            lost = write_photo(
-                result, task.target, like=photo, bit_depth=depth, description=own.to_json(), **vars(written)
-            )
+            told = own.without_folders().to_json()
+            lost = write_photo(result, task.target, like=photo, bit_depth=depth, description=told, **vars(written))
         if lost:
             notes.append(f"{kind} could not hold {', '.join(lost)}.")
         row = {"photo": task.name, "status": "done", "result": str(task.target), "seed": own.seed}
@@ -156,7 +155,7 @@ def check_existing(tasks, settings, *, consistent=False) -> None:
         except ValueError:  # without metadata, or no result of this library: left as it is
             continue
         own = seed_of(task.name, settings.seed) if settings.seed is not None and not consistent else settings.seed
-        now = Settings.from_json(replace(settings, seed=own).to_json())
+        now = Settings.from_json(replace(settings, seed=own).without_folders().to_json())
         named = {name: (getattr(before, name), getattr(now, name)) for name in vars(now) if name not in ignored}
         differ = [f"{name} {_words(old)}, now {_words(new)}" for name, (old, new) in named.items() if old != new]
         if differ:

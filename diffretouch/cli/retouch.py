@@ -58,9 +58,10 @@ def retouch(
     for n, (result, path) in enumerate(zip(results, outputs, strict=True)):
         own = complete if complete.seed is None else replace(complete, seed=complete.seed + n)
         pixels = exposed(result, own.exposure)
-        save_photo(pixels, path, like=source, bit_depth=bit_depth, description=own.to_json(), **vars(written_as))
+        told = own.without_folders()
+        save_photo(pixels, path, like=source, bit_depth=bit_depth, description=told.to_json(), **vars(written_as))
         if writing.sidecar:
-            write_preset(replace(own, photo=photo.name), sidecar_path(path), overwrite=writing.overwrite)
+            write_preset(replace(told, photo=photo.name), sidecar_path(path), overwrite=writing.overwrite)
         print(path)
     if save_preset:
         write_preset(complete, save_preset, overwrite=writing.overwrite)

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from diffretouch import __version__
 from diffretouch.attributes import ATTRIBUTES
@@ -106,6 +106,13 @@ class Settings:
         """As text; what is None is left out."""
         said = {key: value for key, value in asdict(self).items() if value is not None}
         return json.dumps({"format": FORMAT, **said}, indent=indent, allow_nan=False)
+
+    def without_folders(self):
+        """These settings as they stand in a result's file: of masks the file's name, not where it lies."""
+        if self.regions is None:
+            return self
+        parts = (text.rpartition(":") for text in self.regions)
+        return replace(self, regions=tuple(f"{PureWindowsPath(mask).name}:{c}" for mask, _, c in parts))
 
     def over(self, base):
         """These settings where they say something, those of `base` elsewhere; of c every attribute by itself."""
