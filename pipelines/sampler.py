@@ -38,12 +38,12 @@ SCHEDULERS = (
 
 
 def check_scheduler(scheduler) -> None:
-    """Raise unless runs with a scheduler of this class were tried.
+    """Raise unless runs with a scheduler of this class, or of one it is made from, were tried.
 
     Raises:
         ValueError: another one, such as those of flow matching, which know no noise schedule of this kind.
     """
-    if type(scheduler).__name__ not in SCHEDULERS:
+    if not {kind.__name__ for kind in type(scheduler).__mro__} & set(SCHEDULERS):
         raise ValueError(f"`scheduler` must be one of {', '.join(SCHEDULERS)}, got {type(scheduler).__name__}.")
 
 

@@ -140,7 +140,7 @@ def test_the_file_is_the_librarys(address, models):
     pixels = np.asarray(Image.open(PHOTO))
     regions, pipe = [(colour_mask(pixels, 70, 170), [0, 0, 0, 1])], models["tiny"]
     grid = pipe.predict_grid(pixels, C, regions=regions, generator=torch.Generator().manual_seed(3))
-    expected = pipe.apply_grid(pixels, grid, 0.8, regions=regions)
+    expected = pipe.apply_grid(pixels, grid, strength=0.8, regions=regions)
     assert np.abs(np.asarray(Image.open(io.BytesIO(answer.body))).astype(int) - expected).max() <= 1
 
 

@@ -155,8 +155,8 @@ def attributes(pixels):
 
 def expected(c, seed=0, strength=1.0, path=PHOTO, regions=None):
     pipe, pixels = DiffRetouchPipeline.from_pretrained("small"), np.asarray(Image.open(path).convert("RGB"))
-    grid = pipe.predict_grid(pixels, c, generator=torch.Generator().manual_seed(seed), regions=regions)
-    return pipe.apply_grid(pixels, grid, strength, regions=regions)
+    grid = pipe.predict_grid(pixels, c or {}, generator=torch.Generator().manual_seed(seed), regions=regions)
+    return pipe.apply_grid(pixels, grid, strength=strength, regions=regions)
 
 
 def test_sliders_move_the_picture_their_way_and_come_back(visitor):
@@ -244,7 +244,7 @@ def test_zoom_pan_before_divider_and_clipping(visitor, tmp_path):
     page.click("#before")
     fitted = look(page)
     page.keyboard.press("1")
-    assert page.inner_text("#percent") == "100 %"
+    page.wait_for_function("() => document.querySelector('#percent').innerText === '100 %'")
     shown = look(page).astype(int)
     h, w = shown.shape[:2]
     top, left = round(600 - h / 2), round(800 - w / 2)
@@ -365,7 +365,10 @@ def test_painted_areas_and_their_strokes(visitor):
     page.select_option("#format", ".png")
     with page.expect_download() as download:
         page.click("#save")
-    assert np.abs(np.asarray(Image.open(download.value.path())).astype(int) - picture(page)).max() <= 1
+    saved = np.abs(np.asarray(Image.open(download.value.path())).astype(int) - picture(page))
+    assert (
+        saved.max() <= 2 and saved.mean() < 0.1
+    )  # two roundings: of the mask, and of the layers before they are mixed
     page.click("text=Whole photo")
     assert number(page, "brightness") == 0
 

@@ -413,7 +413,7 @@ def test_command_line(pipe, tmp_path, monkeypatch, capsys):
     assert np.abs(out - np.where(HALF[..., None], bright, plain)).max() <= 1
     more = ("--region", "luminosity=0.5-1:contrast=1", "--region", mask, "--refine-regions")
     assert retouch("two.png", *more)[0] == 0
-    assert settings_of(load_photo(tmp_path / "two.png")).regions == more[1:4:2]
+    assert settings_of(load_photo(tmp_path / "two.png")).regions == (more[1], "mask.png:brightness=0.9")  # no folder
     for wrong in ("no.png:brightness=1", "mask.png:exposure=1", "luminosity=0.9-0.1:contrast=1", "in.png"):
         code, err = retouch("none.png", "--region", wrong)
         assert code == 1 and "Error" in err and not (tmp_path / "none.png").exists(), err

@@ -28,7 +28,7 @@ def test_sheet():
         torch.from_numpy(photo).permute(2, 0, 1)[None], (30, 45), mode="bilinear", antialias=True
     )
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    expected = np.asarray(pipe(small, latents=latents).images[0]).astype(int)
+    expected = np.asarray(pipe(small, [0.0] * 4, latents=latents).images[0]).astype(int)
     assert np.abs(cells[0][1] - expected).max() <= 1
 
 

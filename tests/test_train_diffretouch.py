@@ -106,6 +106,7 @@ def test_from_stable_diffusion(autoencoder, tmp_path, monkeypatch):
     train(monkeypatch, autoencoder, tmp_path / "out", "--max_train_steps", "2", *more)
     pipe = DiffRetouchPipeline.from_pretrained(tmp_path / "out")
     assert pipe.scheduler.config.prediction_type == "epsilon" and pipe.unet.config.in_channels == 7
+    assert pipe.scheduler.config.timestep_spacing == "trailing" and pipe.config.default_steps == 20
     assert torch.equal(pipe.unet.conv_in.weight[:, :4], base.conv_in.weight)
     assert pipe(torch.rand(3, 40, 30), output_type="pt").images.shape == (1, 3, 40, 30)
 

@@ -199,7 +199,8 @@ def build_models(args):
             args.clipping_limit = pipe.config.clipping_limit  # the model keeps its own
     elif name:
         base = UNet2DConditionModel.from_pretrained(name, subfolder="unet", use_safetensors=True)
-        scheduler = DDIMScheduler.from_pretrained(name, subfolder="scheduler")  # what its UNet was trained to predict
+        # What its UNet was trained to predict; from pure noise, which "leading" spacing does not begin with
+        scheduler = DDIMScheduler.from_pretrained(name, subfolder="scheduler", timestep_spacing="trailing")
         unet = build_retouch_unet(base, cross_attention_dim=token_width)
     else:
         scheduler = DDIMScheduler(**SCHEDULER)
@@ -497,7 +498,7 @@ def build_pipeline(model, vae, scheduler, args, statistics):
         model.unet,
         model.grid_head,
         scheduler,
-        default_steps=1,
+        default_steps=20 if args.pretrained_model_name_or_path else 1,
         sampling_steps=args.sampling_steps,
         label_statistics=statistics,
         **extra,

@@ -249,8 +249,8 @@ class AffineGridHead(ModelMixin, ConfigMixin):
     def apply(self, grid, photo, *, out=None, backend=None):
         """Slice a grid against a photo at its full resolution and apply the affine transforms.
 
-        Equal to `apply_reference`, which does the work where `grid` or `photo` needs a gradient or `grid` is float64;
-        else one fused pass in bounded memory does (`slice_apply`). The guide is trained through `apply_reference`.
+        Equal to `apply_reference`, which does the work where `grid` or `photo`, or the guide of a head in training mode,
+        needs a gradient, or `grid` is float64; else one fused pass in bounded memory does (`slice_apply`).
 
         Args:
             grid (`torch.Tensor`): (B,12,D,gh,gw).
@@ -263,7 +263,8 @@ class AffineGridHead(ModelMixin, ConfigMixin):
             (B,3,H,W) float32, not clamped; or an array like `photo`: integers clamped and rounded, floats neither.
         """
         if torch.is_tensor(photo) and out is None and torch.is_tensor(grid):
-            differentiable = torch.is_grad_enabled() and (grid.requires_grad or photo.requires_grad)
+            trained = self.guide_curve.parameters() if self.training else ()
+            differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in (grid, photo, *trained))
             if differentiable or grid.dtype == torch.float64:
                 return self.apply_reference(grid, photo)
         return slice_apply(grid, photo, self.guide_curve, self.config.pixel_range, out=out, backend=backend)
