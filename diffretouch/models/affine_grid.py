@@ -249,8 +249,8 @@ class AffineGridHead(ModelMixin, ConfigMixin):
     def apply(self, grid, photo, *, out=None, backend=None):
         """Slice a grid against a photo at its full resolution and apply the affine transforms.
 
-        Equal to `apply_reference`, which does the work where `grid` or `photo`, or the guide of a head in training mode,
-        needs a gradient, or `grid` is float64; else one fused pass in bounded memory does (`slice_apply`).
+        Equal to `apply_reference`, which does the work where `grid` or `photo`, or the guide of a head in training
+        mode, needs a gradient, or `grid` is float64; else one fused pass in bounded memory does (`slice_apply`).
 
         Args:
             grid (`torch.Tensor`): (B,12,D,gh,gw).
