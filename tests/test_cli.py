@@ -615,7 +615,7 @@ def test_lut(run, photo, model, tmp_path):
 
     code, _, err = run("lut", photo, "-o", tmp_path / "grid.cube", "--model", model, "--brightness", 0.5, "--size", 9)
     assert code == 0 and "no table can hold" in err
-    for wrong in (("-o", tmp_path / "h.png"), ("--model", "csrnet", "--brightness", 1), ("--size", 300)):
+    for wrong in (("-o", tmp_path / "h.png", "--size", 33), ("--model", "csrnet", "--brightness", 1), ("--size", 300)):
         assert run("lut", photo, "-o", tmp_path / "w.cube", *wrong)[0] == 2, wrong
     (tmp_path / "bad.cube").write_text("LUT_3D_SIZE 2\n0 0 0\n")
     code, _, err = run("lut", photo, "--apply", tmp_path / "bad.cube", "-o", tmp_path / "w.png")

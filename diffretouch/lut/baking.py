@@ -7,23 +7,25 @@ import torch
 from diffretouch.colour.lab import srgb_to_lab
 from diffretouch.models.affine_grid import between_identity
 from diffretouch.models.kernels import strips
-from diffretouch.pixels import as_tensor, check_strength, shrink
+from diffretouch.pixels import as_photos, as_tensor, check_strength, shrink
 
-from .table import LARGEST, SMALLEST, Lut3D, LutError, lut_nodes, one_photo
+from .cube import LARGEST, SMALLEST
+from .lookup import lut_nodes
+from .table import Lut3D, LutError, one_photo
 
 DOMAINS = ("full", "photo")
 
 
 def bake_lut(pipeline, image, *, size=33, c=None, strength=1.0, domain="full", **call):
-    """Turn a pipeline's retouch of one photo into a lookup table, for other software, for speed, for other photos.
+    """Turn a pipeline's retouch of a photo into a lookup table, for other software, for speed, for other photos.
 
     Of a CSRNet this is its colour function. A bilateral grid (or CSRNet-L) also differs between places, which a table
     cannot: then it is the table that comes closest on this photo (least squares, smooth where the photo has no
-    colours). `Lut3D.error` says how close.
+    colours). `Lut3D.error` says how close. Of a series it is one table for all photos, with the least error over all.
 
     Args:
         pipeline: a `DiffRetouchPipeline` or a `CSRNetPipeline`.
-        image: one photo in any form that the pipeline takes.
+        image: one photo in any form that the pipeline takes, or a list of them: a series, with one noise for all.
         size (`int`): nodes on an edge, 2 to 256. 33 and 65 are common; 33 is up to 8 levels off, see `error`.
         c: attributes for a `DiffRetouchPipeline`, one row.
         strength (`float`): as in the pipelines.
@@ -32,18 +34,76 @@ def bake_lut(pipeline, image, *, size=33, c=None, strength=1.0, domain="full", *
         call: for the pipeline: `num_inference_steps` and `generator`, or `other` and `mix`.
 
     Returns:
-        [`Lut3D`]: with nodes that are not clamped, and its `error` on this photo under tetrahedral interpolation.
+        [`Lut3D`]: with nodes that are not clamped, and its `error` on the photos under tetrahedral interpolation.
     """
     if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or not SMALLEST <= size <= LARGEST:
         raise ValueError(f"`size` must be an integer in {SMALLEST}..{LARGEST}, got {size!r}.")
     if domain not in DOMAINS:
         raise ValueError(f"`domain` must be one of {', '.join(DOMAINS)}, got {domain!r}.")
     check_strength(strength)
-    photo = one_photo(image)
-    low, high = _colour_range(photo) if domain == "photo" else ((0.0,) * 3, (1.0,) * 3)
+    photos = as_photos(image)
+    low, high = (0.0,) * 3, (1.0,) * 3
+    if domain == "photo":
+        ranges = [_colour_range(photo) for photo in photos]
+        low = tuple(map(min, zip(*(low for low, _ in ranges), strict=True)))
+        high = tuple(map(max, zip(*(high for _, high in ranges), strict=True)))
     nodes = torch.from_numpy(lut_nodes(int(size), low, high))
+    state = call["generator"].get_state() if call.get("generator") is not None else None
 
-    # 1. The retouch of this photo: for colours alone, and for any photo in its stead
+    table, exact, retouches = 0.0, len(photos) == 1, []
+    for photo in photos:
+        # 1. Its retouch: for colours alone, and for any photo in its stead
+        if state is not None:
+            call["generator"].set_state(state)
+        colours, retouch, alone, device = _retouch(pipeline, photo, c, strength, call)
+        # 2. The nodes: the mean of the photos' colour functions
+        with torch.no_grad():
+            own = torch.cat([colours(chunk.to(device)).float().cpu() for chunk in nodes.split(1 << 15)])
+        table, exact = table + own / len(photos), exact and alone
+        retouches.append(retouch)
+    if not exact:
+        side = max(round(512 / len(photos) ** 0.5), 64)
+        small = [shrink(as_tensor(photo), side)[0].cpu() for photo in photos]
+        wanted = [retouch(one).cpu() for one, retouch in zip(small, retouches, strict=True)]
+        table = fit_table(table, *(torch.cat([one.reshape(3, -1).T for one in many]) for many in (small, wanted)),
+                          low, high)  # fmt: skip
+    lut = Lut3D(table.numpy().reshape(size, size, size, 3), low, high, title="diffretouch")
+
+    # 3. What it costs
+    errors = []
+    for photo, retouch in zip(photos, retouches, strict=True):
+        local = not exact and photo.shape[-2 if torch.is_tensor(photo) else 0] * photo.shape[1] > 2**22
+        shown = shrink(as_tensor(photo), 2048)[0] if local else photo
+        errors.append(_difference(lut.apply(shown), retouch(shown), exact))
+    lut.error = LutError(
+        float(np.mean([error.mean for error in errors])),
+        max(error.max for error in errors),
+        float(np.mean([error.delta_e for error in errors])),
+        exact,
+    )
+    return lut
+
+
+def error_picture(lut, pipeline, image, *, c=None, strength=1.0, **call):
+    """Where a table differs from the retouch it was made from: the local part that no table can hold.
+
+    Args:
+        lut ([`Lut3D`]): see `bake_lut`, which takes the other arguments alike; a `generator` in the same state.
+        image: one photo; it is shrunk to 1024 px.
+
+    Returns:
+        `numpy.ndarray`: (H,W,3) float32, the CIE 1976 colour difference of each pixel, from black (0) to pale yellow.
+    """
+    from diffretouch.evaluation.pictures import error_map
+
+    small = shrink(as_tensor(one_photo(image)), 1024)[0].cpu()
+    retouch = _retouch(pipeline, small, c, strength, call)[1]
+    found, wanted = (x[None].clamp(0, 1).cpu() for x in (lut.apply(small), retouch(small)))
+    return error_map(found, wanted)[0].permute(1, 2, 0).contiguous().numpy()
+
+
+def _retouch(pipeline, photo, c, strength, call):
+    """-> (its colour function, or that of the grid's mean; retouch of any picture; whether that is all; device)"""
     if getattr(pipeline, "has_colour_function", False):
         if c is not None:
             raise ValueError(f"`c` is for a pipeline with attributes, not for {type(pipeline).__name__}.")
@@ -63,20 +123,7 @@ def bake_lut(pipeline, image, *, size=33, c=None, strength=1.0, domain="full", *
             f"`pipeline` must be a DiffRetouchPipeline or a CSRNetPipeline, got {type(pipeline).__name__}."
         )
 
-    # 2. The nodes
-    with torch.no_grad():
-        table = torch.cat([colours(chunk.to(device)).float().cpu() for chunk in nodes.split(1 << 15)])
-    if not exact:
-        small = shrink(as_tensor(photo), 512)[0]
-        wanted = retouch(small).cpu()
-        table = fit_table(table, small.reshape(3, -1).T, wanted.reshape(3, -1).T, low, high)
-    lut = Lut3D(table.numpy().reshape(size, size, size, 3), low, high, title="diffretouch")
-
-    # 3. What it costs
-    local = not exact and photo.shape[-2 if torch.is_tensor(photo) else 0] * photo.shape[1] > 2**22
-    shown = shrink(as_tensor(photo), 2048)[0] if local else photo
-    lut.error = _difference(lut.apply(shown), retouch(shown), exact)
-    return lut
+    return colours, retouch, exact, device
 
 
 def _mean_grid_colours(head, grid, strength):

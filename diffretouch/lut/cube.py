@@ -7,7 +7,7 @@ import numpy as np
 SMALLEST, LARGEST = 2, 256  # nodes on an edge, as the format has it
 
 
-def write(file, lut):
+def write(lut, path, file):
     """Write a [`Lut3D`] into a binary file."""
     header = []
     if lut.title:

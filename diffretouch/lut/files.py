@@ -1,23 +1,63 @@
 """Tables as files: the format by the suffix."""
 
 import os
+import warnings
+from contextlib import ExitStack
 from pathlib import Path
 
 from diffretouch.photo.encoders import new_file
 
-from . import cube
+from . import clf, cube, darktable, hald, lightroom, rawtherapee
 
-FORMATS = {".cube": cube}
+FORMATS = {
+    ".cube": cube,
+    ".xmp": lightroom,
+    ".pp3": rawtherapee,
+    ".dtstyle": darktable,
+    ".clf": clf,
+    ".png": hald,
+    ".tif": hald,
+    ".tiff": hald,
+}
+_WITH_DOMAIN = (cube, darktable)
 
 
-def write_lut(lut, path, *, overwrite=False):
+def lut_files(path):
+    """All files that `Lut3D.save(path)` writes: the one that is named, and the table that lies beside some."""
+    path = Path(path)
+    beside = getattr(_format(path), "BESIDE", None)
+    return [path, path.with_suffix(beside)] if beside else [path]
+
+
+def nodes_for(path, size):
+    """The nodes on an edge that a format has for a table of `size`: fewer where it holds no more, or more."""
+    kind = _format(Path(path))
+    if kind in (hald, rawtherapee):
+        return hald.hald_level(size) ** 2
+    most = {lightroom: lightroom.MOST_NODES, clf: clf.MOST_NODES}.get(kind, size)
+    return min(size, most)
+
+
+def write_lut(lut, path, *, strength=1.0, overwrite=False):
     """See `Lut3D.save`."""
     path = Path(path)
     kind = _format(path)
-    if os.path.lexists(path) and not overwrite:
-        raise FileExistsError(f"`path`: {path} exists; `overwrite=True` replaces it.")
-    with new_file(path, overwrite) as file:
-        kind.write(file, lut)
+    paths = lut_files(path)
+    for each in paths:
+        if os.path.lexists(each) and not overwrite:
+            raise FileExistsError(f"`path`: {each} exists; `overwrite=True` replaces it.")
+    said = {}
+    if kind is rawtherapee and strength <= 1:
+        said["strength"] = strength  # moved there by hand
+    elif strength != 1:
+        lut = lut.at_strength(strength)
+    size = nodes_for(path, lut.size)
+    if size != lut.size or (kind not in _WITH_DOMAIN and (lut.domain_min, lut.domain_max) != ((0.0,) * 3, (1.0,) * 3)):
+        warnings.warn(f"{path}: {lut.size} nodes on an edge became {size} over [0,1].", stacklevel=3)
+        lut = lut.resized(size)
+    with ExitStack() as stack:
+        files = [stack.enter_context(new_file(each, overwrite)) for each in paths]
+        kind.write(lut, path, *files, **said)
 
 
 def read_lut(path):
@@ -26,7 +66,8 @@ def read_lut(path):
     try:
         return _format(path).read(path)
     except ValueError as error:
-        raise ValueError(f"`path`: {path} {error}.") from error
+        reason = str(error)
+        raise ValueError(reason if reason.startswith("`path`") else f"`path`: {path} {reason.rstrip('.')}.") from error
 
 
 def _format(path):

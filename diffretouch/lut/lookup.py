@@ -1,6 +1,14 @@
-"""The compiled loop that looks colours up in a table."""
+"""The nodes of a table, and the compiled loop that looks colours up between them."""
 
 import numpy as np
+
+
+def lut_nodes(size, domain_min=(0, 0, 0), domain_max=(1, 1, 1)):
+    """The colours of a table's nodes, (size**3, 3) float32: red runs fastest, then green, then blue."""
+    axes = [np.linspace(low, high, size) for low, high in zip(domain_min, domain_max, strict=True)]
+    blue, green, red = np.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
+    return np.stack([red, green, blue], -1).reshape(-1, 3).astype(np.float32)
+
 
 _f32 = np.float32
 _u64 = np.uint64

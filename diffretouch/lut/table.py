@@ -11,7 +11,8 @@ from diffretouch.pixels import as_float, as_photos, check_strength
 
 from .cube import LARGEST, SMALLEST
 from .files import read_lut, write_lut
-from .lookup import look_up
+from .hald import as_levels, hald_identity, hald_table
+from .lookup import look_up, lut_nodes
 
 INTERPOLATIONS = ("tetrahedral", "trilinear")
 
@@ -155,30 +156,47 @@ class Lut3D:
 
         in_threads(work, strips(*photo.shape[:2]))
 
-    def save(self, path, *, overwrite=False):
-        """Write a `.cube` file (Adobe Cube LUT 1.0: red runs fastest), which grading software reads.
+    def resized(self, size):
+        """The look with another number of nodes on an edge, over [0,1]: looked up at these nodes."""
+        nodes = lut_nodes(size).reshape(size * size, size, 3)
+        return Lut3D(self.apply(nodes).reshape(size, size, size, 3), title=self.title, error=self.error)
+
+    def save(self, path, *, strength=1.0, overwrite=False):
+        """Write the look for other software, in the format that the name's suffix says (see docs/looks.md).
+
+        * `.cube` (Adobe Cube LUT 1.0): grading software, ffmpeg. `.clf` (Common LUT Format): through OpenColorIO.
+        * `.xmp`: a profile of Lightroom and Camera Raw, of at most 32 nodes.
+        * `.pp3` of RawTherapee, beside its Hald image `.png`; `.dtstyle` of darktable, beside its table `.cube`.
+        * `.png`, `.tif`: a Hald image of 16 bits, with 4, 9, 16, ... nodes on an edge.
+
+        Another number of nodes, or a domain that the format does not know, is told in a warning.
+
+        Args:
+            strength (`float`): in [0,2]; as the profile's own control where it has one (`.pp3`), else in the table.
 
         Raises:
-            ValueError: the name does not end in .cube.
-            FileExistsError: the file exists and `overwrite` is not given.
+            ValueError: the name ends in something else; what a format needs is not installed.
+            FileExistsError: a file exists and `overwrite` is not given.
             OSError: it cannot be written; then there is no half file.
         """
-        write_lut(self, path, overwrite=overwrite)
+        check_strength(strength)
+        write_lut(self, path, strength=strength, overwrite=overwrite)
 
     @classmethod
     def load(cls, path):
-        """Read a three-dimensional `.cube` file: comments, DOMAIN_MIN and _MAX, LUT_3D_INPUT_RANGE, any line ends.
+        """Read a look: `.cube`, `.clf` with one 3-D table, `.xmp` profiles in sRGB, `.pp3` with the Hald image beside,
+        Hald images.
 
         Raises:
-            ValueError: the file is no 3-D `.cube` file, or not a whole one: it names the line where it can.
+            ValueError: the file is none of these, or not a whole one: what is wrong, in `.cube` files in which line.
             OSError: it cannot be read.
         """
         return cls(*read_lut(path))
 
     def hald(self, level=8, dtype=np.uint16):
         """This look as a Hald image (level**3, level**3, 3) uint8, uint16 or float32, for software without `.cube`."""
-        _check_hald(level, dtype)
-        return _as_levels(self.apply(hald_identity(level, np.float32)), np.dtype(dtype))
+        hald_identity(level, dtype)  # raises
+        return as_levels(self.apply(hald_identity(level, np.float32)), np.dtype(dtype))
 
     @classmethod
     def from_hald(cls, image, title=""):
@@ -189,43 +207,10 @@ class Lut3D:
         """
         photo = one_photo(image)
         photo = photo.detach().float().cpu().permute(1, 2, 0).numpy() if torch.is_tensor(photo) else photo
-        level = round(photo.shape[0] ** (1 / 3))
-        if photo.shape[:2] != (level**3, level**3) or not 2 <= level <= 16:
-            raise ValueError(
-                f"`image` must be a Hald image, square with a side of level**3 (level 2 to 16), got {photo.shape[:2]}."
-            )
-        return cls(as_float(np.ascontiguousarray(photo)).reshape(level**2, level**2, level**2, 3), title=title)
-
-
-def lut_nodes(size, domain_min=(0, 0, 0), domain_max=(1, 1, 1)):
-    """The colours of a table's nodes, (size**3, 3) float32: red runs fastest, then green, then blue."""
-    axes = [np.linspace(low, high, size) for low, high in zip(domain_min, domain_max, strict=True)]
-    blue, green, red = np.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
-    return np.stack([red, green, blue], -1).reshape(-1, 3).astype(np.float32)
-
-
-def hald_identity(level=8, dtype=np.uint16):
-    """The Hald image that changes nothing, (level**3, level**3, 3): retouch it anywhere, then `Lut3D.from_hald`.
-
-    Args:
-        level (`int`): 2 to 16; the table has level**2 nodes on an edge.
-        dtype: uint8, uint16 or float32.
-    """
-    _check_hald(level, dtype)
-    return _as_levels(lut_nodes(level**2).reshape(level**3, level**3, 3), np.dtype(dtype))
-
-
-def _check_hald(level, dtype):
-    if isinstance(level, bool) or not isinstance(level, (int, np.integer)) or not 2 <= level <= 16:
-        raise ValueError(f"`level` must be an integer in 2..16, got {level!r}.")
-    if np.dtype(dtype) not in (np.uint8, np.uint16, np.float32):
-        raise TypeError(f"`dtype` must be uint8, uint16 or float32, got {np.dtype(dtype)}.")
-
-
-def _as_levels(colours, dtype):
-    if dtype == np.float32:
-        return colours
-    return np.rint(np.clip(colours, 0, 1) * np.iinfo(dtype).max).astype(dtype)
+        try:
+            return cls(hald_table(as_float(np.ascontiguousarray(photo))), title=title)
+        except ValueError as error:
+            raise ValueError(f"`image` {error}.") from error
 
 
 def one_photo(image):

@@ -1,0 +1,33 @@
+"""`.pp3` profiles of RawTherapee: film simulation by a Hald image that lies beside."""
+
+import configparser
+
+import numpy as np
+
+from . import hald
+
+BESIDE = ".png"
+
+
+def write(lut, path, file, beside, strength=1.0):
+    """Write the profile and its Hald image; `strength` in [0,1] stands in the profile, where it can be moved."""
+    hald.write(lut, path.with_suffix(BESIDE), beside)
+    file.write(f"[Film Simulation]\nEnabled=true\nClutFilename={path.with_suffix(BESIDE).name}\n"
+               f"Strength={round(100 * strength)}\n".encode())  # fmt: skip
+
+
+def read(path):
+    """-> table (N,N,N,3) at the profile's strength, domain_min, domain_max, title. The image must lie beside."""
+    profile = configparser.RawConfigParser(strict=False)
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            profile.read_string(file.read(1 << 20))
+        said = profile["Film Simulation"] if "Film Simulation" in profile else {}
+        name, strength = said.get("ClutFilename", ""), float(said.get("Strength", 100))
+    except (configparser.Error, ValueError) as error:
+        raise ValueError(f"is no profile of RawTherapee: {' '.join(str(error).split())}") from error
+    if said.get("Enabled", "").lower() != "true" or not name or not 0 <= strength <= 100:
+        raise ValueError("has no film simulation with a ClutFilename and a Strength from 0 to 100")
+    table, low, high, _ = hald.read(path.parent / name.replace("\\", "/").rsplit("/", 1)[-1])
+    nodes = hald.lut_nodes(len(table)).reshape(table.shape)
+    return nodes + np.float32(strength / 100) * (table - nodes), low, high, path.stem
