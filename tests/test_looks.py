@@ -1,4 +1,4 @@
-"""Looks in other software's files: opened by it, decoded by the formats' descriptions, refused if broken."""
+"""Looks in other software's files: opened by that software, decoded by their descriptions, refused if broken."""
 
 import hashlib
 import re

@@ -56,5 +56,5 @@ def _ocio():
     try:
         import PyOpenColorIO
     except ImportError as error:
-        raise ValueError("needs OpenColorIO: pip install opencolorio") from error
+        raise ValueError("needs OpenColorIO: pip install 'diffretouch[looks]'") from error
     return PyOpenColorIO
