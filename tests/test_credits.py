@@ -1,4 +1,4 @@
-"""The credits of the photos that the bundled models were trained on."""
+"""The credits of the photos that the bundled small model was trained on."""
 
 import csv
 from pathlib import Path
