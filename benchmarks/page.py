@@ -1,0 +1,120 @@
+"""Times the page in a real browser, beside an older checkout's page in the same run: a slider's event to its picture.
+
+    python benchmarks/page.py                             # needs playwright and a Chromium
+    git worktree add ../old ae3c8b5 && python benchmarks/page.py --old ../old     # and gradio, for that page
+
+Server, browser and models share one machine; WebGL is computed by the processor. Ours ends when the canvas is drawn,
+the old page's when the new picture is in place. On slow machines ours draws fewer pixels while a slider moves: the
+row "every pixel" forbids that. Ratios are of the medians.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+GL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+
+# Moves sliders as a hand does, and waits for the picture of each move
+MOVES = """async ([count, sliders, place]) => {
+  const stage = document.querySelector(place), times = [];
+  const set = Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set;
+  for (let i = 0; i < count; i++) {
+    const slider = document.querySelectorAll(sliders)[i % 4], shown = Number(stage.dataset.shown);
+    const start = performance.now();
+    set.call(slider, (((i * 37) % 180) - 90) / 100);
+    slider.dispatchEvent(new Event('input', { bubbles: true }));
+    await new Promise((done) => {
+      const watcher = new MutationObserver(() => {
+        if (Number(stage.dataset.shown) > shown) { watcher.disconnect(); requestAnimationFrame(done); }
+      });
+      watcher.observe(stage, { attributes: true, attributeFilter: ['data-shown'] });
+    });
+    times.push(performance.now() - start);
+    await new Promise((done) => setTimeout(done, 30));
+  }
+  return times;
+}"""
+
+
+def started(checkout):
+    """The page of a checkout, in a process of its own -> (process, address)."""
+    command = [sys.executable, "-m", "diffretouch.cli", "demo", "--no-browser"]
+    process = subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE, text=True)
+    return process, process.stdout.readline().strip()
+
+
+def measured(browser, address, photo, moves, ours, every_pixel=False):
+    """Times in ms: until the page is ready, until the photo is retouched, of the moves; and the picture's size."""
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page.set_default_timeout(120_000)
+    start = time.perf_counter()
+    page.goto(address)
+    page.wait_for_selector("body[data-ready]" if ours else ".viewer .open")
+    ready = 1000 * (time.perf_counter() - start)
+    start = time.perf_counter()
+    page.set_input_files("#files" if ours else "#head input[type=file]", photo)
+    page.wait_for_selector('#stage[data-final="1"]' if ours else ".viewer .after img")
+    opened = 1000 * (time.perf_counter() - start)
+    place, sliders = ("#stage", ".slider input[type=range]") if ours else (".viewer", ".middle input[type=range]")
+    page.wait_for_selector('#stage[data-points="25"]' if ours else '.viewer[data-final="1"]')
+    if every_pixel:
+        page.evaluate(
+            "async () => { const { app } = await import('./page.js');"
+            " Object.defineProperty(app.view, 'quality', { get: () => 1, set: () => {} }); }"
+        )
+    page.evaluate(MOVES, [12, sliders, place])  # warm up
+    times = page.evaluate(MOVES, [moves, sliders, place])
+    size = page.evaluate(
+        "() => { const e = document.querySelector('#canvas') ?? document.querySelector('.after img');"
+        " return [e.naturalWidth ?? e.width, e.naturalHeight ?? e.height]; }"
+    )
+    page.close()
+    return ready, opened, times, size
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photo", default=str(ROOT / "examples" / "photo.jpg"))
+    parser.add_argument("--old", help="a checkout with the page before")
+    parser.add_argument("--chromium", default=shutil.which("chromium"), help="by default the one of playwright")
+    parser.add_argument("--moves", type=int, default=40)
+    given = parser.parse_args()
+    from playwright.sync_api import sync_playwright
+
+    print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, {Path(given.photo).name}\n")
+    print("| ms | page ready | photo retouched | move, median | 95th percentile | drawn |")
+    print("|---|---:|---:|---:|---:|---|")
+    medians = {}
+    arguments = ["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=given.chromium, args=arguments + GL)
+        pages = [("this page", ROOT), ("this page, every pixel", ROOT)]
+        for name, checkout in pages + ([("the page before", given.old)] if given.old else []):
+            process, address = started(checkout)
+            try:
+                ready, opened, times, size = measured(
+                    browser, address, given.photo, given.moves, checkout == ROOT, name.endswith("pixel")
+                )
+            finally:
+                process.terminate()
+                process.wait()
+            medians[name] = statistics.median(times)
+            late = sorted(times)[int(0.95 * len(times))]
+            drawn = f"{size[0]} x {size[1]}"
+            print(f"| {name} | {ready:.0f} | {opened:.0f} | {medians[name]:.0f} | {late:.0f} | {drawn} |", flush=True)
+        browser.close()
+    if given.old:
+        before = medians.pop("the page before")
+        for name, median in medians.items():
+            print(f"\n{name}: a move is {before / median:.1f} times as fast as on the page before")
+    print(f"load {os.getloadavg()[0]:.1f} at the end")
+
+
+if __name__ == "__main__":
+    main()
