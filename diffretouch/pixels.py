@@ -197,7 +197,8 @@ def _check_range(values, brightest_channel):
 def is_monochrome(photo) -> bool:
     """Whether red, green and blue are one everywhere (to a level of 8 bits): (H,W,3) array or (3,H,W) tensor."""
     if torch.is_tensor(photo):
-        return bool((photo.amax(0) - photo.amin(0)).max() <= 1.5 / 255)
+        few = photo[:, :: max(photo.shape[1] // 64, 1), :: max(photo.shape[2] // 64, 1)]
+        return all(bool((part.amax(0) - part.amin(0)).max() <= 1.5 / 255) for part in (few, photo))
     most = 1.5 / 255 * (1 if photo.dtype.kind == "f" else np.iinfo(photo.dtype).max)
     few = photo[:: max(len(photo) // 64, 1), :: max(photo.shape[1] // 64, 1)]  # most photos are told by these
     pieces = (few, *np.array_split(photo, max(photo.size // 2**22, 1)))
@@ -295,9 +296,12 @@ def retouch_photos(retouch, image, strength, output_type: str):
     return images if output_type == "pil" else as_one_array(images)
 
 
-def retouch_one(retouch, image, strength, out=None):
-    """The same for one photo in the form it came, with `out` for array input; `retouch` as in `retouch_photos`."""
+def retouch_one(retouch, image, strength, out=None, *, in_place: bool = True):
+    """The same for one photo in the form it came, with `out` for array input; `retouch` as in `retouch_photos`.
+
+    `in_place` says whether `out` may be `image` itself.
+    """
     check_strength(strength)
     photo, origin = one_photo(image)
-    result = retouch(photo, strength, checked_out(out, photo, image))
+    result = retouch(photo, strength, checked_out(out, photo, image, in_place=in_place))
     return out if out is not None else in_the_form_of(image, result, origin)

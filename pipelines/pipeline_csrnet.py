@@ -15,14 +15,11 @@ from diffretouch.models.kernels import strips
 from diffretouch.pipelines.pretrained import load_pretrained
 from diffretouch.pixels import (
     as_float,
-    as_one_array,
-    as_output,
     check_output_type,
     check_strength,
-    checked_out,
-    in_the_form_of,
     one_photo,
-    photos_and_origins,
+    retouch_one,
+    retouch_photos,
     to_levels,
 )
 
@@ -125,19 +122,8 @@ class CSRNetPipeline(DiffusionPipeline):
             >>> pipe = CSRNetPipeline.from_pretrained("small")
             >>> pipe(image, strength=0.8).images[0]
         """
-        # 1. Check everything before any work is done
         self.check_inputs(strength, other, mix, output_type)
-        pairs = photos_and_origins(image)
-
-        # 2. Photo by photo: nothing is rounded on the way to "np" and "pt"
-        images = []
-        for photo, origin in pairs:
-            if output_type != "pil" and isinstance(photo, np.ndarray):
-                photo = as_float(photo)
-            images.append(as_output(self._retouch(photo, strength, other, mix), output_type, origin))
-
-        # 3. One array where the sizes allow it
-        images = images if output_type == "pil" else as_one_array(images)
+        images = retouch_photos(self._mixed_with(other, mix), image, strength, output_type)
         self.maybe_free_model_hooks()
         return CSRNetOutput(images) if return_dict else (images,)
 
@@ -158,11 +144,9 @@ class CSRNetPipeline(DiffusionPipeline):
             range; floats are not limited.
         """
         self.check_inputs(strength, other, mix, "pt")
-        photo, origin = one_photo(image)
-        given = checked_out(out, photo, image, in_place=not self.is_local)
-        result = self._retouch(photo, strength, other, mix, given)
+        result = retouch_one(self._mixed_with(other, mix), image, strength, out, in_place=not self.is_local)
         self.maybe_free_model_hooks()
-        return out if out is not None else in_the_form_of(image, result, origin)
+        return result
 
     @torch.no_grad()
     def colour_function(self, image, *, strength=1.0, other=None, mix=0.0):
@@ -178,6 +162,9 @@ class CSRNetPipeline(DiffusionPipeline):
         """
         self.check_inputs(strength, other, mix, "pt")
         return self._colours(one_photo(image)[0], strength, self._experts(other, mix))
+
+    def _mixed_with(self, other, mix):
+        return lambda photo, strength, out: self._retouch(photo, strength, other, mix, out)
 
     def _experts(self, other, mix):
         """(weight, network) of all that takes part."""

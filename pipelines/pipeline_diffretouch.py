@@ -1,6 +1,5 @@
 """DiffRetouch: controllable retouching with diffusion and affine bilateral grids (AAAI 2025, arXiv 2407.03757)."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -392,12 +391,11 @@ class DiffRetouchPipeline(DiffusionPipeline):
             raise TypeError("`generator` must be a torch.Generator or None, got list.")
         run = checked_run(self, 1, torch.zeros(4), None, steps, 1, generator)
         kept, seen = copies(generator or drawn_generator(), 1)[0], thumbnails(self, [photo])
-        scheduler = copy.deepcopy(self.scheduler)  # whatever the pipeline is given meanwhile
 
         @torch.no_grad()
         def sample_at(c):
             own = replace(run, c=c, generator=copies(kept, len(c)))
-            return predict_grids(self, [photo], own, scheduler=scheduler, quiet=True, thumbnail=seen)[0]
+            return predict_grids(self, [photo], own, quiet=True, thumbnail=seen)[0]
 
         return sample_at
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
 
-from diffretouch.models.affine_grid import identity_grid
+from diffretouch.models.affine_grid import between_identity
 from diffretouch.models.hdrnet import HDRNet
 from diffretouch.models.slice_apply import slice_apply
 from diffretouch.pipelines.pretrained import load_pretrained
@@ -76,7 +76,7 @@ class HDRNetPipeline(DiffusionPipeline):
     def _retouch(self, photo, strength, out):
         """(H,W,3) array -> array of its dtype, (3,H,W) tensor -> float32 tensor."""
         grid = self.network.grid(as_tensor(photo).to(self._execution_device, self.network.dtype))
-        grid = torch.lerp(identity_grid(1, *grid.shape[2:], device=grid.device), grid, float(strength))
+        grid = between_identity(grid, strength)
         if isinstance(photo, np.ndarray):
             return slice_apply(grid, photo, self.network.guide_curve, out=out)
         return slice_apply(grid, photo[None].to(grid), self.network.guide_curve)[0]

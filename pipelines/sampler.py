@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from diffusers import SchedulerMixin
 from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
 
@@ -122,12 +123,13 @@ class Run:
     Args:
         c: (N,4) in the public order, NaN where unknown.
         regions: visible ones (mask, c (1,4)), or `None`.
-        steps, generator, latents, batch_size: as of the pipeline.
+        scheduler: of `own_scheduler`; `predict_grids` works on a copy, so that a run can be made again.
+        generator, latents, batch_size: as of the pipeline.
     """
 
     c: torch.Tensor
     regions: list | None
-    steps: int
+    scheduler: SchedulerMixin
     generator: torch.Generator | list | None
     latents: torch.Tensor | None
     batch_size: int | None
@@ -178,8 +180,8 @@ def checked_run(
     check_generator(generator, len(c))
     side = pipe.unet.config.sample_size
     check_latents(latents, (len(c), LATENT_CHANNELS, side, side))
-    own_scheduler(pipe.scheduler, steps, config.timestep_range)
-    return Run(c, regions, steps, generator, latents, batch_size)
+    scheduler = own_scheduler(pipe.scheduler, steps, config.timestep_range, pipe._execution_device)
+    return Run(c, regions, scheduler, generator, latents, batch_size)
 
 
 def thumbnails(pipe, photos: list) -> torch.Tensor:
@@ -196,14 +198,13 @@ def _thumbnail(pipe, photo):
     return unet_thumbnail(as_tensor(photo), pipe.unet.config, pipe.config.thumbnail)
 
 
-def predict_grids(pipe, photos: list, run: Run, *, scheduler=None, callback=None, quiet=False, thumbnail=None):
+def predict_grids(pipe, photos: list, run: Run, *, callback=None, quiet=False, thumbnail=None):
     """Photos -> the grids of a run, and its c.
 
     Args:
         pipe (`DiffRetouchPipeline`): whose weights, config and device are used; nothing of it is changed.
         photos: B of them; the run's c has N rows, a multiple of B.
         run: of `checked_run`.
-        scheduler (*optional*): instead of the pipeline's.
         callback (*optional*): see `callback_on_step_end`.
         quiet: without a progress bar.
         thumbnail ((B,C,h,w), *optional*): of `thumbnails`, for photos of which several runs are made.
@@ -228,7 +229,7 @@ def predict_grids(pipe, photos: list, run: Run, *, scheduler=None, callback=None
     thumbnail = thumbnail.to(device).repeat_interleave(len(c) // len(thumbnail), 0)  # (N(1+R),C,h,w)
 
     # 3. Denoise
-    scheduler = own_scheduler(scheduler or pipe.scheduler, run.steps, config.timestep_range, device)
+    scheduler = copy.deepcopy(run.scheduler)
     bar = None if quiet else pipe.progress_bar(total=len(scheduler.timesteps))
 
     def on_step(step, t, latents):

@@ -7,11 +7,11 @@ import torch
 from diffretouch.colour.lab import srgb_to_lab
 from diffretouch.models.affine_grid import between_identity
 from diffretouch.models.kernels import strips
-from diffretouch.pixels import as_photos, as_tensor, check_strength, shrink
+from diffretouch.pixels import as_photos, as_tensor, check_strength, one_photo, shrink
 
 from .cube import LARGEST, SMALLEST
 from .lookup import lut_nodes
-from .table import Lut3D, LutError, one_photo
+from .table import Lut3D, LutError
 
 DOMAINS = ("full", "photo")
 
@@ -96,7 +96,7 @@ def error_picture(lut, pipeline, image, *, c=None, strength=1.0, **call):
     """
     from diffretouch.evaluation.pictures import error_map
 
-    small = shrink(as_tensor(one_photo(image)), 1024)[0].cpu()
+    small = shrink(as_tensor(one_photo(image)[0]), 1024)[0].cpu()
     retouch = _retouch(pipeline, small, c, strength, call)[1]
     found, wanted = (x[None].clamp(0, 1).cpu() for x in (lut.apply(small), retouch(small)))
     return error_map(found, wanted)[0].permute(1, 2, 0).contiguous().numpy()

@@ -7,7 +7,7 @@ import PIL.Image
 import torch
 
 from diffretouch.models.kernels import flat, in_threads, kernel, strips, write_strip
-from diffretouch.pixels import as_float, as_photos, check_strength
+from diffretouch.pixels import as_float, check_strength, one_photo
 
 from .cube import LARGEST, SMALLEST
 from .files import read_lut, write_lut
@@ -109,7 +109,7 @@ class Lut3D:
         """
         if interpolation not in INTERPOLATIONS:
             raise ValueError(f"`interpolation` must be one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}.")
-        photo = one_photo(image)
+        photo, _ = one_photo(image)
         batched = getattr(image, "ndim", 3) == 4
         if torch.is_tensor(photo):
             source = photo.detach().float().cpu()
@@ -205,16 +205,9 @@ class Lut3D:
         Args:
             image: one photo in any form that `apply` takes, square with a side of level**3, level 2 to 16.
         """
-        photo = one_photo(image)
+        photo, _ = one_photo(image)
         photo = photo.detach().float().cpu().permute(1, 2, 0).numpy() if torch.is_tensor(photo) else photo
         try:
             return cls(hald_table(as_float(np.ascontiguousarray(photo))), title=title)
         except ValueError as error:
             raise ValueError(f"`image` {error}.") from error
-
-
-def one_photo(image):
-    photos = as_photos(image)
-    if len(photos) != 1:
-        raise ValueError(f"`image` must be one photo, got {len(photos)}.")
-    return photos[0]
