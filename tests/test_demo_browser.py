@@ -642,6 +642,17 @@ def test_a_finger_that_scrolls_leaves_sliders_alone(visitor):
             at = {"x": x + dx * step / 8, "y": y + dy * step / 8}
             touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [at]})
         touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        page.evaluate(
+            """() => new Promise((done) => {  // the page scrolls on a little, under the next finger
+                let still = 0, before = scrollY;
+                const look = () => {
+                    still = scrollY === before ? still + 1 : 0;
+                    before = scrollY;
+                    if (still < 20) requestAnimationFrame(look); else done();
+                };
+                look();
+            })"""
+        )
 
     drag(0, -60)
     assert number(page, "contrast") == 0
