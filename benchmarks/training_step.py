@@ -15,9 +15,11 @@ import torch
 from diffusers import AutoencoderKL
 
 from diffretouch.losses import contrastive_loss
-from diffretouch.training import train_diffretouch
 from diffretouch.training.pairs import training_pairs
+from diffretouch.training.retouch_losses import training_losses
+from diffretouch.training.retouch_model import build_models
 from diffretouch.training.train_autoencoder import SMALL_AUTOENCODER
+from diffretouch.training.train_diffretouch import parse_args
 
 torch.set_num_threads(1)
 photos, resolution = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "128"
@@ -37,8 +39,8 @@ VARIANTS = {
         "output",
     ],
 }
-args = {name: train_diffretouch.parse_args(common + more) for name, more in VARIANTS.items()}
-model, vae, scheduler = train_diffretouch.build_models(args["without L_cl"])
+args = {name: parse_args(common + more) for name, more in VARIANTS.items()}
+model, vae, scheduler = build_models(args["without L_cl"])
 
 start = time.process_time()
 pairs = training_pairs(args["without L_cl"], int(resolution))
@@ -51,14 +53,14 @@ batch["c"] = torch.rand(16, 4) * 2 - 1
 
 
 def step(variant):
-    losses = train_diffretouch.training_losses(model, vae, scheduler, batch, args[variant])
+    losses = training_losses(model, vae, scheduler, batch, args[variant])
     sum(losses.values()).backward()
     model.zero_grad()
 
 
 def three_passes():
     plain, outputs = args["without L_cl"], [batch["target"][..., ::2, ::2]]
-    losses = train_diffretouch.training_losses(model, vae, scheduler, batch, plain)
+    losses = training_losses(model, vae, scheduler, batch, plain)
     for sign, seed in ((1, 1), (-1, 0)):
         noise = torch.randn(16, 4, *[int(resolution) // 4] * 2, generator=torch.Generator().manual_seed(seed))
         outputs.append(model(noise, batch["input"], torch.full((16,), 999), sign * batch["c"], 2)[1])

@@ -299,7 +299,7 @@ def test_evaluate_opens_released_weights_as_peers(tmp_path):
 
     from diffretouch.cli.evaluate import open_peers
     from diffretouch.models.csrnet import CSRNet
-    from diffretouch.training.convert import csrnet_keymap
+    from diffretouch.training.released_names import csrnet_keymap
 
     network = CSRNet()
     keymap = csrnet_keymap(network)

@@ -26,7 +26,8 @@ from diffretouch import (
 )
 from diffretouch.cli import main
 from diffretouch.models.unet import FULL_UNET, denoise, unet_thumbnail
-from diffretouch.training.convert import RELEASED_UNET, csrnet_keymap, head_keymap, holds_csrnet, unet_keymap
+from diffretouch.training.convert import RELEASED_UNET, holds_csrnet
+from diffretouch.training.released_names import csrnet_keymap, head_keymap, unet_keymap
 
 GOLDEN = Path(__file__).parent / "golden/diffretouch"
 SET_A = Path(__file__).parents[2] / "shared/golden/diffretouch/set_a"  # 8 MB, see golden/README.md

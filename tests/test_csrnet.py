@@ -7,7 +7,7 @@ from PIL import Image
 
 from diffretouch import CSRNet, CSRNetL
 from diffretouch.models.csrnet import enlarge
-from diffretouch.training.convert import csrnet_keymap
+from diffretouch.training.released_names import csrnet_keymap
 
 GOLDEN = Path(__file__).parent / "golden/csrnet"
 

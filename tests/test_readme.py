@@ -16,7 +16,7 @@ from PIL import Image
 from torch.distributed.run import parse_args as torchrun_arguments
 
 from diffretouch import CSRNet, CSRNetPipeline, cli
-from diffretouch.training.convert import csrnet_keymap
+from diffretouch.training.released_names import csrnet_keymap
 
 from .tiny import tiny_pipeline
 

@@ -23,7 +23,7 @@ from diffretouch import AffineGridHead, CSRNet, CSRNetPipeline, DiffRetouchPipel
 from diffretouch.attributes import attribute_labels, quantile_labels
 from diffretouch.data.unpaired import UnpairedPhotos
 from diffretouch.metrics import psnr
-from diffretouch.training import pairs, train_diffretouch
+from diffretouch.training import pairs, retouch_losses, retouch_model, train_diffretouch
 from diffretouch.training.checkpoints import checkpoints
 from diffretouch.training.train_autoencoder import SMALL_AUTOENCODER
 
@@ -51,7 +51,7 @@ def arguments(autoencoder, output_dir, *more):
 
 
 def train(monkeypatch, *args):
-    monkeypatch.setattr(train_diffretouch, "SMALL_UNET", TINY_UNET)
+    monkeypatch.setattr(retouch_model, "SMALL_UNET", TINY_UNET)
     AcceleratorState._reset_state(reset_partial_state=True)  # or the precision of the training before stays
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -164,8 +164,8 @@ def test_resume_at_the_end_of_an_epoch(autoencoder, tmp_path, monkeypatch):
 PROGRAM = """
 import json, os, sys
 from accelerate import PartialState
-from diffretouch.training import train_diffretouch as t
-t.SMALL_UNET = json.loads(sys.argv[1])
+from diffretouch.training import retouch_model, train_diffretouch as t
+retouch_model.SMALL_UNET = json.loads(sys.argv[1])
 t.main(sys.argv[2:])
 os.write(1, f"processes: {PartialState().num_processes}\\n".encode())  # whole, whatever another process writes
 """
@@ -269,7 +269,7 @@ def test_two_processes_make_the_weights_of_one(autoencoder, tmp_path, monkeypatc
     weights, other = (load_file(tmp_path / n / "checkpoint-3" / "model.safetensors") for n in ("one", "two"))
     for name, value in weights.items():
         torch.testing.assert_close(other[name], value, atol=1e-5, rtol=0, msg=name)
-    start = train_diffretouch.RetouchModel(*fresh()).state_dict()
+    start = retouch_model.RetouchModel(*fresh()).state_dict()
     assert any((weights[name] - value).abs().max() > 1e-4 for name, value in start.items())  # something was learned
     for a, b in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
         assert a == pytest.approx(b, abs=1e-4)
@@ -328,7 +328,7 @@ def test_nothing_to_resume_from(autoencoder, tmp_path, monkeypatch):
 
 def test_overfits_one_pair():
     """The pixel branch alone must be able to learn a retouch: above 40 dB on one pair."""
-    model = train_diffretouch.RetouchModel(*fresh())
+    model = retouch_model.RetouchModel(*fresh())
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 150)
     photo = UnpairedPhotos(PHOTOS, 32)[0]["input"][None]
@@ -432,10 +432,10 @@ def test_quantile_labels_stay_with_the_model(autoencoder, tmp_path, monkeypatch)
 
 def test_the_unet_sees_tones_a_little_off():
     photo = torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(train_diffretouch.seen(photo, range(40), 0, 0.0), photo)
-    view = train_diffretouch.seen(photo, range(40), 0, 0.1)
-    assert torch.equal(view[7:], train_diffretouch.seen(photo[7:], range(7, 40), 0, 0.1))  # by (seed, k) alone
-    assert not torch.equal(view, train_diffretouch.seen(photo, range(40), 1, 0.1))
+    assert torch.equal(retouch_losses.seen(photo, range(40), 0, 0.0), photo)
+    view = retouch_losses.seen(photo, range(40), 0, 0.1)
+    assert torch.equal(view[7:], retouch_losses.seen(photo[7:], range(7, 40), 0, 0.1))  # by (seed, k) alone
+    assert not torch.equal(view, retouch_losses.seen(photo, range(40), 1, 0.1))
     off = (view - photo).mean((2, 3))
     assert 0 <= view.min() and view.max() <= 1 and abs(off.mean()) < 0.02 and 0.02 < off.std() < 0.08
 
@@ -444,10 +444,10 @@ def test_automatic_labels_start_from_what_the_model_makes(autoencoder, tmp_path,
     photos = UnpairedPhotos(PHOTOS, 40)
     batch = torch.utils.data.default_collate([photos[k] for k in range(10)])
     args = train_diffretouch.parse_args(arguments(autoencoder, tmp_path, "--labels", "automatic"))
-    model = train_diffretouch.RetouchModel(tiny_unet(cross_attention_dim=8), AffineGridHead(residual=True))
+    model = retouch_model.RetouchModel(tiny_unet(cross_attention_dim=8), AffineGridHead(residual=True))
     torch.nn.init.zeros_(model.grid_head.prediction2.weight)  # such a head leaves the photo as it is
     scheduler = DDPMScheduler()
-    c = train_diffretouch.automatic_labels(
+    c = retouch_losses.automatic_labels(
         model,
         None,
         scheduler,
@@ -476,12 +476,12 @@ def test_a_teacher_moves_targets_of_c_0():
     target[1] = photo[1]  # needs nothing
     c = torch.zeros(4, 4)
     c[2, 3] = 0.5
-    moved = train_diffretouch.taught(target, photo, c, teacher, 0.25)
+    moved = retouch_losses.taught(target, photo, c, teacher, 0.25)
     torch.testing.assert_close(moved[1:3], target[1:3], rtol=0, atol=0)
     thumbnail = torch.nn.functional.interpolate(photo, (20, 20), mode="bilinear", antialias=True)
     wanted = 0.75 * target + 0.25 * teacher(photo, thumbnail).clamp(0, 1)
     torch.testing.assert_close(moved[::3], wanted[::3].detach())
-    assert not moved.requires_grad and train_diffretouch.taught(target, photo, c + 1, teacher, 1.0) is target
+    assert not moved.requires_grad and retouch_losses.taught(target, photo, c + 1, teacher, 1.0) is target
 
 
 def test_teacher_and_clipping_limit(autoencoder, tmp_path, monkeypatch):

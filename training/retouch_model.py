@@ -1,0 +1,129 @@
+"""What a training of DiffRetouch trains: how the models are made or loaded, and the pipeline that is saved of them."""
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+
+from diffretouch.attributes import ATTRIBUTES
+from diffretouch.models.affine_grid import AffineGridHead
+from diffretouch.models.unet import (
+    LATENT_CHANNELS,
+    SMALL_UNET,
+    build_retouch_unet,
+    denoise,
+    freeze_dead_attention,
+    knows_the_unknown,
+    unet_thumbnail,
+)
+from diffretouch.pipelines.pipeline_csrnet import CSRNetPipeline
+from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
+
+# Zero terminal SNR (Lin et al., WACV 2024): the first step of a sampler then sees pure noise, as in training, and the
+# brightness of the result does not lean towards that of the noise.
+SCHEDULER = dict(
+    beta_start=0.00085,
+    beta_end=0.012,
+    beta_schedule="scaled_linear",
+    prediction_type="v_prediction",
+    rescale_betas_zero_snr=True,
+    timestep_spacing="trailing",
+    clip_sample=False,
+)
+
+
+class RetouchModel(torch.nn.Module):
+    """UNet and grid head as one module, so that data-parallel training sees all gradients in one forward."""
+
+    def __init__(self, unet, grid_head=None):
+        super().__init__()
+        self.unet, self.grid_head = unet, grid_head
+        freeze_dead_attention(unet)
+
+    def forward(self, latents, view, photo, timesteps, c, stride=1):
+        """-> model output for the scheduler (B,4,h,w), every n-th pixel of the retouched photo, not clamped, the grid.
+
+        `view` is the photo as the UNet's thumbnail shows it, see `seen`. Without a grid head the last two are `None`.
+        """
+        thumbnail = unet_thumbnail(view, self.unet.config)
+        output, affine_latent = denoise(self.unet, latents, thumbnail, timesteps, c)
+        if self.grid_head is None:
+            return output, None, None
+        grid = self.grid_head(affine_latent)
+        return output, self.grid_head.apply_reference(grid, photo[..., ::stride, ::stride]), grid
+
+
+def build_models(args):
+    """-> model to train, frozen autoencoder, noise schedule."""
+    name = args.pretrained_model_name_or_path
+    vae = AutoencoderKL.from_pretrained(args.vae or name, subfolder=None if args.vae else "vae", use_safetensors=True)
+    side = latent_side(args, vae)
+    strides, token_width = (2, 2) if side >= 64 else (2, 1), 5 if args.unknown_share else 4  # 4 is the paper's
+    if args.attribute_tokens == 4:
+        token_width = 8
+    if args.init:
+        pipe = load_start(args.init, args.no_grid)
+        unet, scheduler = pipe.unet, pipe.scheduler
+        if args.clipping_limit is None:
+            args.clipping_limit = pipe.config.clipping_limit  # the model keeps its own
+    elif name:
+        base = UNet2DConditionModel.from_pretrained(name, subfolder="unet", use_safetensors=True)
+        # What its UNet was trained to predict; from pure noise, which "leading" spacing does not begin with
+        scheduler = DDIMScheduler.from_pretrained(name, subfolder="scheduler", timestep_spacing="trailing")
+        unet = build_retouch_unet(base, cross_attention_dim=token_width)
+    else:
+        scheduler = DDIMScheduler(**SCHEDULER)
+        unet = UNet2DConditionModel(**SMALL_UNET | {"cross_attention_dim": token_width, "sample_size": side})
+    if unet.config.sample_size != side:
+        raise SystemExit(
+            f"`--resolution` {args.resolution} makes latents of {side} px by this autoencoder, the UNet takes "
+            f"{unet.config.sample_size} px."
+        )
+    if args.unknown_share and not knows_the_unknown(unet.config):
+        raise SystemExit(f"`--init` {args.init} has no token for unknown attributes: use `--unknown_share 0`.")
+    if args.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    if args.no_grid:
+        head = None
+    elif args.init:
+        head = pipe.grid_head
+    else:
+        affine_channels = unet.config.out_channels - LATENT_CHANNELS
+        head = AffineGridHead(latent_channels=affine_channels, splat_strides=strides, residual=True)
+    return RetouchModel(unet, head), vae.requires_grad_(False), scheduler
+
+
+def latent_side(args, vae):
+    """Pixels along the side of the latents of a training crop."""
+    return args.resolution // 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+def load_start(name, no_grid):
+    """A pipeline to go on from: c must mean there what it means in training."""
+    pipe = DiffRetouchPipeline.from_pretrained(name)
+    config = pipe.config
+    if list(config.attribute_order) != list(ATTRIBUTES) or set(config.attribute_signs) != {1}:
+        raise SystemExit(f"`--init` {name} has attributes of another order or sign than training.")
+    if (pipe.grid_head is None) != no_grid:
+        raise SystemExit(f"`--init` {name} has {'no' if pipe.grid_head is None else 'a'} grid head: see `--no_grid`.")
+    return pipe
+
+
+def load_teacher(name):
+    """A frozen CSRNet that reads sRGB, as training does."""
+    network = CSRNetPipeline.from_pretrained(name).network.requires_grad_(False)
+    if network.config.input_space != "srgb":
+        raise SystemExit(f"`--teacher` must read sRGB, {name} reads {network.config.input_space}.")
+    return network
+
+
+def build_pipeline(model, vae, scheduler, args, statistics):
+    """The model as a pipeline; without a grid the autoencoder belongs to it."""
+    extra = {"vae": vae} if args.no_grid else {"clipping_limit": args.clipping_limit}
+    return DiffRetouchPipeline(
+        model.unet,
+        model.grid_head,
+        scheduler,
+        default_steps=20 if args.pretrained_model_name_or_path else 1,
+        sampling_steps=args.sampling_steps,
+        label_statistics=statistics,
+        **extra,
+    )
