@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from . import decoders, encoders, icc, metadata, xmp
+from .gain_map import GainMap
 from .orientation import turn
 
 
@@ -38,6 +39,8 @@ class Photo:
         dpi: horizontal and vertical, or None.
         lossless: a WebP without loss: `save_photo` writes WebP so again.
         jpeg: quantisation tables, subsampling and progression of a JPEG as Pillow's `save` takes them, or None.
+        gain_map: the `gain_map.GainMap` that makes the photo brighter on displays of high range, or None. `save_photo`
+            writes it into a JPEG as it is, so that the HDR rendition follows the retouch.
         decoded_upright: how the file stored a picture that its decoder has turned (HEIC, RAW): 1 to 8; else None.
         notes: sentences on what was changed or not carried.
     """
@@ -60,6 +63,7 @@ class Photo:
     dpi: tuple[float, float] | None = None
     lossless: bool = False
     jpeg: dict | None = field(default=None, repr=False)
+    gain_map: GainMap | None = field(default=None, repr=False)
     decoded_upright: int | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
 
@@ -101,7 +105,9 @@ def read_photo(path, max_pixels=300_000_000, *, keep_8_bits=False):
     try:
         samples, peak, colours = decoders.read(photo, max_pixels)
         photo.bit_depth, photo.grey = {1: 8, 2: 16, 4: 32}[samples.dtype.itemsize], colours == 1
-        samples = turn(samples, metadata.clean(photo, samples.shape[1::-1]))
+        stored = metadata.clean(photo, samples.shape[1::-1])
+        samples = turn(samples, stored)
+        photo.gain_map = photo.gain_map and photo.gain_map.turned(stored)
         if photo.bit_depth == 32 and not np.isfinite(samples).all():
             raise ValueError("it holds values that are not finite (NaN or infinite)")
         if samples.shape[2] > colours:
@@ -224,7 +230,8 @@ def write_photo(photo, path, *, like=None, overwrite=False, bit_depth=None, qual
         quality = 100
     carried = metadata.carried(source if keep_metadata else None, pixels.shape, profile, description)
     with encoders.new_file(path, overwrite) as file:
-        return encoders.write(kind, file, codes, carried, quality=quality, jpeg=source.jpeg)
+        return encoders.write(kind, file, codes, carried, quality=quality, jpeg=source.jpeg,
+                              gain_map=source.gain_map)  # fmt: skip
 
 
 def check_write(path, shape, source, *, overwrite=False, bit_depth=8, quality=None, background=None) -> str:

@@ -185,10 +185,10 @@ _ORIENTATIONS = {(0, None): 1, (0, 1): 2, (2, None): 3, (0, 0): 4, (1, 0): 5, (3
                  (2, 1): 4, (2, 0): 2, (1, 1): 7, (3, 1): 5}  # fmt: skip
 
 
-def orientation(data: bytes, found: Items) -> int:
-    """How the main picture is stored, by the container's own turn and mirror: 1 to 8 as in TIFF."""
+def orientation(data: bytes, found: Items, number: int | None = None) -> int:
+    """How a picture (None: the main one) is stored, by the container's own turn and mirror: 1 to 8 as in TIFF."""
     turn, axis = 0, None
-    for name, start, _ in found.properties.get(found.primary, ()):
+    for name, start, _ in found.properties.get(found.primary if number is None else number, ()):
         if name == b"irot":
             turn = data[start] & 3
         elif name == b"imir":
@@ -196,6 +196,17 @@ def orientation(data: bytes, found: Items) -> int:
     return _ORIENTATIONS[turn, axis]
 
 
+def description(data: bytes, found: Items, number: int) -> bytes | None:
+    """The XMP that describes a picture, or None."""
+    for kind, origin, to in found.references:
+        if kind == b"cdsc" and to == number and found.contents.get(origin) == b"application/rdf+xml":
+            method, extents = found.places.get(origin, (None, []))
+            if method == 0:
+                return b"".join(data[place : place + size] for place, size in extents)
+    return None
+
+
+GAIN_MAP = "a gain map"
 _CREDENTIALS = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 
 
@@ -209,7 +220,7 @@ def not_carried(data: bytes, found: Items) -> list[str]:
             if not said.endswith((b"alpha", b"2015:auxid:1")):
                 names.add(_auxiliary_name(said.decode("latin-1")))
     if b"tmap" in found.kinds.values():
-        names.add("a gain map")
+        names.add(GAIN_MAP)
     for number, kind in found.kinds.items():
         content = found.contents.get(number, b"").decode("latin-1")
         if kind == b"uri " or kind == b"mime" and content != "application/rdf+xml":
@@ -224,7 +235,7 @@ def not_carried(data: bytes, found: Items) -> list[str]:
 
 def _auxiliary_name(urn):
     word = urn.rpartition(":")[2]
-    known = {"hdrgainmap": "a gain map", "disparity": "a depth map", "depth": "a depth map", "auxid:2": "a depth map"}
+    known = {"hdrgainmap": GAIN_MAP, "disparity": "a depth map", "depth": "a depth map", "auxid:2": "a depth map"}
     return known.get(word) or (
         "a depth map" if urn.endswith("auxid:2") else f"an auxiliary picture ({word or 'unnamed'})"
     )

@@ -13,7 +13,7 @@ import warnings
 
 import numpy as np
 
-from . import apart, boxes, icc, jpeg_segments, photoshop, png_chunks, tiff_samples, xmp
+from . import apart, boxes, gain_map, icc, jpeg_segments, photoshop, png_chunks, tiff_samples, xmp
 from .exif import ICC_TAG, IPTC_TAG, PHOTOSHOP_TAG, XMP_TAG, describing, read_exif
 
 RAW_SUFFIXES = {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos",
@@ -118,13 +118,13 @@ def _jpeg(photo, max_pixels):
                       "progressive": "progressive" in image.info} or None  # fmt: skip
     if image.info.get("jfif_unit") not in (1, 2):  # Pillow fills in 72
         photo.dpi = None
-    _jpeg_metadata(photo, data)
+    _jpeg_metadata(photo, data, image.size)
     if photo.icc_profile is None and any(data.startswith(b"ICC_PROFILE\0") for _, data in image.applist):
         photo.note("Its ICC profile is incomplete; its colours are taken as sRGB.")
     return _jpeg_samples(image, data)
 
 
-def _jpeg_metadata(photo, data):
+def _jpeg_metadata(photo, data, size):
     """What Pillow does not tell of a JPEG, or not all of it."""
     found, end = jpeg_segments.segments(data)
     held = {marker: [data[s:e] for m, s, e in found if m == marker] for marker in (0xE1, 0xED, 0xFE)}
@@ -146,11 +146,15 @@ def _jpeg_metadata(photo, data):
             photo.note(f"Its extended XMP was not carried ({error}).")
     if others := jpeg_segments.not_carried(data, found):
         photo.note(f"JPEG segments that were not carried: {', '.join(others)}.")
-    pictures = jpeg_segments.pictures(data, found)[1:]
-    if pictures:
+    pictures, map_end = jpeg_segments.pictures(data, found)[1:], 0
+    try:
+        photo.gain_map, map_end = gain_map.of_jpeg(data, photo, size)
+    except (ValueError, OSError, SyntaxError) as error:  # Pillow's for damaged files are these
+        photo.note(f"Its HDR gain map was not carried ({error}).")
+    if len(pictures) > (photo.gain_map is not None):
         photo.note("Further images in the file (a preview or a gain map) were not carried.")
     if end is not None:
-        end = max([end, *(start + size for _, start, size in pictures if end <= start + size <= len(data))])
+        end = max([end, map_end, *(start + size for _, start, size in pictures if end <= start + size <= len(data))])
         if behind := jpeg_segments.behind(data, end):
             photo.note(f"{behind} was not carried.")
 
@@ -303,7 +307,10 @@ def _avif(photo, max_pixels):
 
 
 def _say_boxes(photo, data, items):
-    if others := boxes.not_carried(data, items):
+    others = boxes.not_carried(data, items)
+    if photo.gain_map and boxes.GAIN_MAP in others:
+        others.remove(boxes.GAIN_MAP)
+    if others:
         photo.note(f"Beside the picture the file holds what was not carried: {', '.join(others)}.")
 
 
@@ -322,6 +329,10 @@ def _heic(photo, max_pixels):
     data = photo.path.read_bytes()
     items = boxes.items(data)
     photo.decoded_upright = boxes.orientation(data, items)  # the decoder obeys the container's own turn
+    try:
+        photo.gain_map = gain_map.of_heic(data, items, photo, file)
+    except Exception as error:  # decoders raise whatever they like
+        photo.note(f"Its HDR gain map was not carried ({error}).")
     _say_boxes(photo, data, items)
     nclx = file.info.get("nclx_profile")
     if photo.icc_profile is None and nclx:

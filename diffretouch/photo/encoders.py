@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from . import photoshop, png_chunks, xmp
+from . import gain_map as gain_maps
+from . import icc, photoshop, png_chunks, xmp
 from .exif import IPTC_TAG, MAKER_NOTE, ORIENTATION, PHOTOSHOP_TAG, XMP_TAG, Exif, join_tiff
 
 SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF",
@@ -122,13 +123,14 @@ def _name_if_free(temporary, path):
         os.replace(temporary, path)
 
 
-def write(kind, file, codes, carried, *, quality=None, jpeg=None):
+def write(kind, file, codes, carried, *, quality=None, jpeg=None, gain_map=None):
     """Write a file of the format `kind`. `jpeg`: settings of a source JPEG. -> names of what could not be held."""
     lost = []
+    gain_map = gain_map and _fitting(gain_map, kind, codes, carried, lost)
     if carried["xmp_extension"] and kind != "JPEG":
         carried["xmp"] = xmp.joined(carried["xmp"], carried["xmp_extension"])
     if kind == "JPEG":
-        _jpeg(file, codes, carried, quality, jpeg, lost)
+        _jpeg(file, codes, carried, quality, jpeg, gain_map, lost)
     elif kind == "PNG":
         _png(file, codes, carried)
     elif kind == "TIFF":
@@ -140,7 +142,24 @@ def write(kind, file, codes, carried, *, quality=None, jpeg=None):
     return lost
 
 
-def _jpeg(file, codes, carried, quality, jpeg, lost):
+def _fitting(gain_map, kind, codes, carried, lost):
+    """The gain map, or None where the file to be cannot hold it or it does not belong to that file's pixels."""
+    if kind != "JPEG":
+        lost.append("the HDR gain map (JPEG can)")
+    elif codes.shape[:2] != gain_map.photo_size:
+        lost.append("the HDR gain map of a photo of another size")
+    elif (
+        gain_map.has_colours
+        and gain_map.in_base_colours
+        and not icc.same_colours(gain_map.photo_profile, carried["icc_profile"])
+    ):
+        lost.append("the HDR gain map in another profile than the photo's")
+    else:
+        return gain_map
+    return None
+
+
+def _jpeg(file, codes, carried, quality, jpeg, gain_map, lost):
     from PIL import Image
 
     exif, packet, extension = carried["exif"], carried["xmp"], carried["xmp_extension"]
@@ -154,7 +173,7 @@ def _jpeg(file, codes, carried, quality, jpeg, lost):
     if len(block) > _JPEG_SEGMENT:
         lost.append(f"EXIF of {len(block)} bytes")
         block = b""
-    if packet and len(packet) > _JPEG_SEGMENT - 29:
+    if packet and len(packet) > _JPEG_SEGMENT - 29 - (1024 if gain_map else 0):
         try:
             packet, extension = xmp.split(xmp.joined(packet, extension) if extension else packet)
         except ValueError:
@@ -168,6 +187,9 @@ def _jpeg(file, codes, carried, quality, jpeg, lost):
         lost.append(f"a comment of {len(comment)} bytes")
         comment = b""
     _lose_text(text, lost)
+    behind = gain_map.tobytes() if gain_map else b""
+    if gain_map:
+        packet = gain_maps.announced(packet, len(behind))
     if extension:
         segment, packet = segment + xmp.segments(packet, extension), None
     image = Image.fromarray(codes.squeeze(2) if codes.shape[2] == 1 else codes)
@@ -182,7 +204,10 @@ def _jpeg(file, codes, carried, quality, jpeg, lost):
         lost.append("the progressive order of this photo")
         encoded = io.BytesIO()
         image.save(encoded, "JPEG", **options)
-    file.write(encoded.getbuffer())
+    if gain_map:
+        file.writelines(gain_maps.joined(encoded.getvalue(), behind))
+    else:
+        file.write(encoded.getbuffer())
 
 
 def _webp_or_avif(kind, file, codes, carried, quality, lost):

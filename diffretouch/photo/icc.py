@@ -201,6 +201,16 @@ def is_srgb(profile):
     return bool(np.abs(srgb_to_linear(to_srgb(lattice, profile)) - srgb_to_linear(lattice)).max() < 1e-3)
 
 
+def same_colours(one: bytes | None, other: bytes | None) -> bool:
+    """Whether two RGB profiles (None: sRGB) mean the same colours (to 0.001 of sRGB's values)."""
+    lattice = _lattice()
+    try:
+        seen = [to_srgb(lattice, profile) if profile else lattice for profile in (one, other)]
+    except ValueError:
+        return False
+    return one == other or bool(np.abs(seen[0] - seen[1]).max() < 1e-3)
+
+
 def is_bounded(profile):
     """Whether the profile clips values outside [0,1], as tables do."""
     high = np.full((1, 1, profile_channels(profile)), 1.25, np.float32)

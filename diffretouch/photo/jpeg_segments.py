@@ -63,11 +63,13 @@ def pictures(data: bytes, found: list[Segment]) -> list[Picture]:
     return []
 
 
-_CARRIED = {0xE0: (b"JFIF\0",), 0xE1: (b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"),
-            0xE2: (b"ICC_PROFILE\0", b"MPF\0"), 0xED: (b"Photoshop 3.0\0",)}  # fmt: skip
+_CARRIED = {0xE0: (b"JFIF\0",),
+            0xE1: (b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"),
+            0xE2: (b"ICC_PROFILE\0", b"MPF\0", b"urn:iso:std:iso:ts:21496:-1\0"),
+            0xED: (b"Photoshop 3.0\0",)}  # fmt: skip
 # How a program stored the picture: it says nothing about the photo
 _NOTHING = {0xEC: (b"Ducky",), 0xED: (b"Adobe_CM",), 0xEE: (b"Adobe",), 0xEF: (b"Q ",)}
-_NAMES = ((0xE0, b"JFXX\0", "a preview (JFXX)"), (0xE2, b"urn:iso:std:iso:ts:21496", "an HDR gain map's data"),
+_NAMES = ((0xE0, b"JFXX\0", "a preview (JFXX)"),
           (0xE2, b"FPXR\0", "FlashPix"), (0xEC, b"[picture info]", "the camera's picture info"))  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def clean(photo, size: tuple[int, int]) -> int:
     if photo.xmp:
         try:
             for name in ("xmp", "xmp_extension") if photo.xmp_extension else ("xmp",):
-                packet, gone = upkept(getattr(photo, name), stored, size, decoded)
+                packet, gone = upkept(getattr(photo, name), stored, size, decoded, photo.gain_map is not None)
                 setattr(photo, name, packet)
                 lost += gone
             if photo.xmp_extension:

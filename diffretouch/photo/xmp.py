@@ -238,6 +238,41 @@ def describe(xmp: bytes | None, description: str | None) -> bytes:
     return packet.edited(edits)
 
 
+def with_description(xmp: bytes | None, content: str) -> bytes:
+    """The packet (a new one for None) with one more rdf:Description: its attributes, `>`, its elements and its end."""
+    packet = Packet(xmp or _EMPTY, frozenset())
+    return packet.edited([packet.at_end(_description(content, packet.about))])
+
+
+def without_empty(xmp: bytes) -> bytes:
+    """The packet without those rdf:Description that say nothing, as others' edits and one's own leave them behind."""
+    edits, depth, within, start, full = [], 0, 0, 0, False
+    parser = expat.ParserCreate("utf-8", "}")
+
+    def begin(tag, attributes):
+        nonlocal depth, within, start, full
+        depth += 1
+        if within and depth == within + 1:
+            start, full = parser.CurrentByteIndex, tag != _RDF + "}Description" or set(attributes) - {_RDF + "}about"}
+        elif within:
+            full = True
+        elif tag == _RDF + "}RDF":
+            within = depth
+
+    def end(_):
+        nonlocal depth, within
+        place = parser.CurrentByteIndex
+        if within and depth == within + 1 and not full:
+            stop = xmp.index(b">", place if place > start else _TAG.match(xmp, start).end() - 1) + 1
+            edits.append((start, stop + (xmp[stop : stop + 1] == b"\n"), b""))
+        within = 0 if depth == within else within
+        depth -= 1
+
+    parser.StartElementHandler, parser.EndElementHandler = begin, end
+    parser.Parse(xmp, True)
+    return Packet(xmp, frozenset()).edited(edits)
+
+
 def description(xmp: bytes | None) -> str | None:
     """What `describe` wrote, or None."""
     if not xmp:

@@ -32,7 +32,7 @@ _WANTED = frozenset({_TIFF, _EXIF, _XMP, _CRS, _MWG, _ACDSEE, _MICROSOFT, _IPTC,
 
 
 def upkept(
-    data: bytes, orientation: int, size: tuple[int, int], decoded_upright: bool = False
+    data: bytes, orientation: int, size: tuple[int, int], decoded_upright: bool = False, gain_map: bool = False
 ) -> tuple[bytes, list[str]]:
     """The packet of a photo that becomes upright, without its thumbnails and what it says of data behind the picture.
 
@@ -41,6 +41,7 @@ def upkept(
         orientation: how the picture was stored, 1 to 8; 1 is upright.
         size: width and height as stored.
         decoded_upright: the decoder knew better than the metadata how the picture lies.
+        gain_map: one is kept; the packet will speak of it again when it is written.
 
     Returns:
         the packet and the names of what it no longer says (thumbnails are not named).
@@ -54,7 +55,8 @@ def upkept(
     for node in packet.nodes:
         if node.top is None and node.name[0] in (_CAMERA, _CONTAINER, _GAIN_MAP) and _speaks_of_more(node):
             edits.append(xmp.removal(node))
-            lost.add("a video, gain map or depth behind the picture")
+            if not (gain_map and _speaks_of_it_alone(packet, node)):
+                lost.add("a video, gain map or depth behind the picture")
         if node.top is None and orientation > 1 and node.name[0] in _STORED:
             edits.append(xmp.removal(node))
             lost.add(_STORED[node.name[0]])
@@ -71,12 +73,21 @@ def upkept(
     if orientation >= 5:
         for names in _PAIRS:
             edits += _swapped(packet, *(packet.tops(name) for name in names))
-    return packet.edited(edits), sorted(lost)
+    return xmp.without_empty(packet.edited(edits)) if edits else packet.data, sorted(lost)
 
 
 def _speaks_of_more(node):
     namespace, local = node.name
     return namespace != _CAMERA or local.startswith(("MicroVideo", "MotionPhoto"))
+
+
+def _speaks_of_it_alone(packet, node):
+    """Whether of the pictures in the file this names the main one and its gain map only."""
+    namespace, local = node.name
+    items = {packet.text(part) for part in packet.nodes if part.top is node and part.name[1] == "Semantic"}
+    if (namespace, local) == (_CONTAINER, "Directory"):
+        return items <= {"Primary", "GainMap"}
+    return namespace == _GAIN_MAP
 
 
 def _swapped(packet, ones, others):
