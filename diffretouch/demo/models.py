@@ -114,6 +114,7 @@ class Models:
             said["settings"] = vars(self.settings(Look(label))) | {"c": None}
             if said["steered"]:
                 said["guide"] = self.guide(label)
+                said["clipping_limit"] = self[label].config.clipping_limit
         return said
 
     def retouch(self, look, pixels, areas=()):
@@ -148,10 +149,15 @@ class Models:
     def grids_at(self, label, seen, c, seeds):
         """The grids (n,12,D,gh,gw) at rows of c (n,4), one seed each, for pixels in [0,1]: numpy, float32.
 
+        They are not yet held in range: the page does that, each where its area is.
+
         Args:
             seen (`torch.Tensor`): see `seen`.
         """
         pipe = self[label]
+        config = {name: value for name, value in pipe.config.items() if name not in pipe.components and name[0] != "_"}
+        pipe = type(pipe)(**pipe.components, **{**config, "clipping_limit": None})
+        pipe.set_progress_bar_config(disable=True)
         with self._working:
             grids = pipe.predict_grid(seen, c, generator=[noise(seed) for seed in seeds]).cpu().double()
         low, high = pipe.grid_head.config.pixel_range

@@ -127,9 +127,13 @@ class Routes:
         return JSONResponse(said)
 
     async def pixels(self, request):
-        """`?photo=`: its pixels, upright sRGB, 8 bits, rows of RGB; with `&model=&strength=` retouched so."""
+        """`?photo=`: its pixels, upright sRGB, 8 bits, rows of RGB; `&model=&strength=`: retouched; `&seen=MODEL`:
+        what that model sees of it, planes of float32."""
         asked = request.query_params
         photo = self._photo(request, asked.get("photo"))
+        if "seen" in asked:
+            seen = (await run_in_threadpool(photo.seen_by, self.models, asked["seen"]))[0].float().cpu().numpy()
+            return floats(seen)
         retouched = None
         if "model" in asked:
             look = look_of(asked)
@@ -139,7 +143,8 @@ class Routes:
         return StreamingResponse(photo.rows(retouched), media_type="application/octet-stream", headers=size)
 
     async def grids(self, request):
-        """JSON: `photo`, `model`, `c` (rows of four), `seed` (or one a row). -> float32 grids, shape in `X-Shape`."""
+        """JSON: `photo`, `model`, `c` (rows of four), `seed` (or one a row). -> float32 grids, shape in `X-Shape`,
+        before they are held in range."""
         asked = await json_of(request)
         photo, label = self._photo(request, asked.get("photo")), str(asked.get("model"))
         rows = asked.get("c")
@@ -155,9 +160,7 @@ class Routes:
             self.models.check_steered(label, "a grid")
             return self.models.grids_at(label, photo.seen_by(self.models, label), rows, seeds)
 
-        grids = await run_in_threadpool(work)
-        shape = ",".join(map(str, grids.shape))
-        return Response(grids.tobytes(), media_type="application/octet-stream", headers={"X-Shape": shape})
+        return floats(await run_in_threadpool(work))
 
     async def export(self, request):
         """JSON: `photo`, `model`, `c`, `strength`, `seed`, `areas`, `suffix`, `quality`. -> the whole photo's file."""
@@ -313,6 +316,12 @@ async def json_of(request):
     if not isinstance(asked, dict):
         raise ValueError("The body must be a JSON object.")
     return asked
+
+
+def floats(array):
+    """A float32 array as its bytes, the shape in `X-Shape`."""
+    headers = {"X-Shape": ",".join(map(str, array.shape))}
+    return Response(array.tobytes(), media_type="application/octet-stream", headers=headers)
 
 
 def file_answer(path, notes=()):

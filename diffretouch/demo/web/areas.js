@@ -83,7 +83,7 @@ export function layAreas(app) {
       app.view.changed();
       return;
     }
-    const mask = stroke.mask, painted = mask.data.some((v) => v);
+    const mask = { ...stroke.mask }, painted = mask.data.some((v) => v);
     stroke = null;
     const fine = area.follow && painted ? refine(mask, app.picture.small(512, true)) : mask;
     commit(state.active, withArea(edit(), area.id, { mask: fine, raw: fine === mask ? null : mask }));

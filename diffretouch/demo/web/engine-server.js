@@ -1,5 +1,5 @@
 // The Python side as an engine. An engine gives grids and, where it can, pictures and files; `engine-*.js` have the
-// same functions: about, open, grids, picture, pixels, file, table, sheet, close. `away` tells that it cannot be reached.
+// same functions: begin, model, open, grids, seen, pixels, file, table, sheet, close. `away` tells that it cannot be reached.
 
 export class EngineError extends Error {
   constructor(message, { away = false, status = 0 } = {}) {
@@ -49,6 +49,18 @@ export class ServerEngine {
     const [n, ...shape] = answer.headers.get('X-Shape').split(',').map(Number);
     const all = new Float32Array(await answer.arrayBuffer()), size = all.length / n;
     return { grids: rows.map((_, i) => all.subarray(i * size, (i + 1) * size)), shape };
+  }
+
+  /** What a model sees of the photo: {data: three planes of floats, width, height}. */
+  async seen(photo, model) {
+    photo.seen ??= new Map();
+    if (!photo.seen.has(model)) {
+      const query = new URLSearchParams({ photo: (await this.open(photo)).photo, seen: model });
+      const answer = await this._again(photo, () => this._fetch(`pixels?${query}`), query);
+      const [, height, width] = answer.headers.get('X-Shape').split(',').map(Number);
+      photo.seen.set(model, { data: new Float32Array(await answer.arrayBuffer()), width, height });
+    }
+    return photo.seen.get(model);
   }
 
   /** The photo's own pixels, or retouched as a whole by a model without sliders: {width, height, rgb}. */

@@ -6,10 +6,10 @@ export function bitmapSource(bitmap, space = 'srgb') {
   return {
     width, height, space,
     image: () => bitmap,
-    read(x, y, w, h) {
-      const context = new OffscreenCanvas(w, h).getContext('2d', { colorSpace: space, willReadFrequently: true });
+    read(x, y, w, h, colorSpace = space) {
+      const context = new OffscreenCanvas(w, h).getContext('2d', { colorSpace, willReadFrequently: true });
       context.drawImage(bitmap, -x, -y);
-      return context.getImageData(0, 0, w, h, { colorSpace: space }).data;
+      return context.getImageData(0, 0, w, h, { colorSpace }).data;
     },
   };
 }

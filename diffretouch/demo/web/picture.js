@@ -3,6 +3,7 @@
 import { count, drawHistogram, measure } from './histogram.js';
 import { blend, GridField, sliderPoints } from './interpolate.js';
 import { rgbSource } from './photo.js';
+import { insideOf, measureArea, Range } from './range.js';
 import { ATTRIBUTES, edit, SLIDERS, state } from './state.js';
 
 const REST = 90, FADE = 140, MOST_FIELDS = 6; // ms until a hand counts as resting; ms of the fade to the true sample
@@ -10,7 +11,7 @@ const REST = 90, FADE = 140, MOST_FIELDS = 6; // ms until a hand counts as resti
 export class Picture {
   /** `hooks`: failed(error), busy(text or null). */
   constructor(view, stage, hooks) {
-    Object.assign(this, { view, stage, hooks, fields: new Map(), move: 0, shown: null, before: null });
+    Object.assign(this, { view, stage, hooks, fields: new Map(), counts: new Map(), move: 0, shown: null, before: null });
     this.look = { mode: 'photo' };
   }
 
@@ -60,18 +61,42 @@ export class Picture {
     if (!model.steered) return this._byPicture(photo, own);
     this.view.slicer.setGuide(model.guide);
     const field = this.field(photo, own), rows = [own.c, ...own.areas.map((area) => area.c)];
-    const grids = rows.map((c) => field.at(c)), known = rows.every((c) => field.known(c));
+    const grids = this._kept(field, rows.map((c) => field.at(c)), own.areas, photo), judged = this._judge(field, own.areas, photo);
+    const sampled = rows.every((c) => field.known(c)), known = sampled && judged;
     if (grids[0]) this._fadeTo(grids, field, own, known);
     else this.set({ mode: 'photo' }, false);
-    if (!known) {
+    if (!sampled) {
       if (!grids[0]) this.hooks.busy('Looking at the photo');
       const beyond = rows.some((c) => c.some((v) => Math.abs(v) > 1));
       if (!grids[0] || (beyond && !this.asking)) this._ask(photo, own, field, rows);
       else this.resting = setTimeout(() => this._rest(photo, own, field, rows), REST);
-    } else {
+    } else if (known) {
       this.hooks.busy(null);
       this._fill(photo, field);
     }
+  }
+
+  /** Grids held in range, see `range.js`. */
+  _kept(field, grids, areas, photo) {
+    if (!field.range || !grids[0]) return grids;
+    const counts = areas.map((area) => {
+      const own = insideOf(area, photo, field.range);
+      if (own) this.counts.set(area.id, own);
+      return own ?? this.counts.get(area.id); // of a range that moves: where it was
+    });
+    return grids.map((grid, i) => field.range.keep(grid, i ? counts[i - 1] : null));
+  }
+
+  /** Whether it is known where all areas are; if not it is found out when the hand rests. */
+  _judge(field, areas, photo) {
+    const missing = field.range ? areas.filter((area) => !insideOf(area, photo, field.range)) : [];
+    if (missing.length && !state.moving && !this.judging) {
+      this.judging = Promise.all(missing.map((area) => measureArea(area, photo, field.range))).then(() => {
+        this.judging = null;
+        if (state.active === photo) this.update({ same: true });
+      });
+    }
+    return !missing.length;
   }
 
   _rest(photo, own, field, rows) {
@@ -89,7 +114,7 @@ export class Picture {
     this.asking = true;
     try {
       const { grids, shape } = await state.engine.grids(photo, own.model, own.seed, asked, this.abort.signal);
-      field.shape = shape;
+      await this._begin(photo, field, shape);
       if (first && !field.points.length) field.add(centre, grids.slice(0, 1));
       asked.forEach((c, i) => field.keep(c, grids[i]));
     } catch (error) {
@@ -100,6 +125,12 @@ export class Picture {
     }
     this.hooks.answered();
     if (state.active === photo) this.update({ same: true });
+  }
+
+  async _begin(photo, field, shape) {
+    const { guide, clipping_limit: share } = state.about.models[field.model];
+    if (share !== null && !field.range) field.range = new Range(await state.engine.seen(photo, field.model), guide, shape, share);
+    field.shape = shape;
   }
 
   /** The points between which sliders are interpolated, batch by batch, while nothing else is asked for. */
@@ -241,21 +272,22 @@ export class Picture {
     const { grids, shape } = await state.engine.grids(photo, own.model, all, seeds.flatMap(() => rows));
     const sets = seeds.map((_, i) => grids.slice(i * rows.length, (i + 1) * rows.length));
     const far = (a, b) => a[0].reduce((sum, v, i) => sum + (v - b[0][i]) ** 2, 0);
-    const chosen = [];
+    const chosen = [], now = this.field(photo, own).at(own.c);
     while (chosen.length < Math.min(4, many)) { // each as far as can be from those before it
       let best = -1, reach = -1;
       for (let i = 0; i < many; i++) {
         if (chosen.includes(i)) continue;
-        const near = Math.min(...chosen.map((k) => far(sets[i], sets[k])), ...(this.shown ? [far(sets[i], this.shown.grids)] : []));
+        const near = Math.min(...chosen.map((k) => far(sets[i], sets[k])), ...(now ? [far(sets[i], [now])] : []));
         if (near > reach) [best, reach] = [i, near];
       }
       chosen.push(best);
     }
-    const look = this.look, pictures = chosen.sort((a, b) => a - b).map((i) => {
-      this.view.slicer.setLook({ mode: 'grids', grids: sets[i], shape, strength: own.strength, areas: own.areas });
-      const field = this.field(photo, { ...own, seed: seeds[i] });
-      field.shape = shape;
-      rows.forEach((c, k) => field.keep(c, sets[i][k]));
+    const fields = chosen.sort((a, b) => a - b).map((i) => this.field(photo, { ...own, seed: seeds[i] }));
+    for (const field of fields) await this._begin(photo, field, shape);
+    const look = this.look, pictures = chosen.map((i, k) => {
+      const kept = this._kept(fields[k], sets[i], own.areas, photo);
+      this.view.slicer.setLook({ mode: 'grids', grids: kept, shape, strength: own.strength, areas: own.areas });
+      rows.forEach((c, row) => fields[k].keep(c, sets[i][row]));
       return { seed: seeds[i], ...this.small(360) };
     });
     this.view.slicer.setLook(look);

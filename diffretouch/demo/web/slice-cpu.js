@@ -65,7 +65,7 @@ export class CpuSlicer {
         if (column < split) continue;
         for (let k = 0; k < 3; k++) shown[k] = p[k] = photo[i + k] / 255;
         if (mode === 'grids' && lay.length) {
-          const guide = this._guide(p), u = W > 1 ? (x - 0.5) / (W - 1) : 0.5, v = H > 1 ? (y - 0.5) / (H - 1) : 0.5;
+          const guide = guideAt(this.guide, p), u = W > 1 ? (x - 0.5) / (W - 1) : 0.5, v = H > 1 ? (y - 0.5) / (H - 1) : 0.5;
           lay[0](p, u, v, guide, strength, shown);
           if (whole && areas.length) limit(shown);
           for (let a = 0; a < areas.length; a++) {
@@ -93,30 +93,11 @@ export class CpuSlicer {
     return out;
   }
 
-  _guide(p) {
-    const { matrix, matrix_bias, thresholds, slopes, bias } = this.guide;
-    let sum = 0;
-    for (let j = 0; j < 3; j++) {
-      const y = p[0] * matrix[0][j] + p[1] * matrix[1][j] + p[2] * matrix[2][j] + matrix_bias[j];
-      const t = thresholds[j], s = slopes[j];
-      for (let k = 0; k < t.length; k++) if (y > t[k]) sum += s[k] * (y - t[k]);
-    }
-    return Math.min(Math.max(sum / 3 + bias, 0), 1);
-  }
-
   _layers() {
-    const [, depth, height, width] = this.look.shape, cell = (at, cells) => {
-      const position = Math.min(Math.max(at * cells - 0.5, 0), cells - 1), first = Math.min(Math.floor(position), Math.max(cells - 2, 0));
-      return [first, position - first];
-    };
-    const volume = depth * height * width, weights = new Float32Array(8), places = new Int32Array(8);
-    return this.look.grids.map((grid) => (p, u, v, guide, strength, out) => {
-      const [x, fx] = cell(u, width), [y, fy] = cell(v, height), [z, fz] = cell(guide, depth);
-      for (let n = 0; n < 8; n++) {
-        const dx = n & 1, dy = (n >> 1) & 1, dz = n >> 2;
-        weights[n] = (dx ? fx : 1 - fx) * (dy ? fy : 1 - fy) * (dz ? fz : 1 - fz);
-        places[n] = (Math.min(z + dz, depth - 1) * height + Math.min(y + dy, height - 1)) * width + Math.min(x + dx, width - 1);
-      }
+    const { grids, shape } = this.look, volume = shape[1] * shape[2] * shape[3];
+    const weights = new Float32Array(8), places = new Int32Array(8);
+    return grids.map((grid) => (p, u, v, guide, strength, out) => {
+      placeIn(shape, u, v, guide, places, weights);
       for (let k = 0; k < 3; k++) {
         let value = 0;
         for (let input = 0; input < 4; input++) {
@@ -128,6 +109,31 @@ export class CpuSlicer {
         out[k] = p[k] + strength * (value - p[k]);
       }
     });
+  }
+}
+
+/** A pixel's guide by the curve of `/api/about`. */
+export function guideAt({ matrix, matrix_bias, thresholds, slopes, bias }, p) {
+  let sum = 0;
+  for (let j = 0; j < 3; j++) {
+    const y = p[0] * matrix[0][j] + p[1] * matrix[1][j] + p[2] * matrix[2][j] + matrix_bias[j];
+    const t = thresholds[j], s = slopes[j];
+    for (let k = 0; k < t.length; k++) if (y > t[k]) sum += s[k] * (y - t[k]);
+  }
+  return Math.min(Math.max(sum / 3 + bias, 0), 1);
+}
+
+/** The eight cells of a grid around a place, and their weights, from the position `at` of two arrays on. */
+export function placeIn([, depth, height, width], u, v, guide, places, weights, at = 0) {
+  const cell = (place, cells) => {
+    const position = Math.min(Math.max(place * cells - 0.5, 0), cells - 1), first = Math.min(Math.floor(position), Math.max(cells - 2, 0));
+    return [first, position - first];
+  };
+  const [x, fx] = cell(u, width), [y, fy] = cell(v, height), [z, fz] = cell(guide, depth);
+  for (let n = 0; n < 8; n++) {
+    const dx = n & 1, dy = (n >> 1) & 1, dz = n >> 2;
+    weights[at + n] = (dx ? fx : 1 - fx) * (dy ? fy : 1 - fy) * (dz ? fz : 1 - fz);
+    places[at + n] = (Math.min(z + dz, depth - 1) * height + Math.min(y + dy, height - 1)) * width + Math.min(x + dx, width - 1);
   }
 }
 
@@ -148,7 +154,7 @@ export function inside(area, p, u, v) {
     const luma = 0.299 * p[0] + 0.587 * p[1] + 0.114 * p[2];
     mask = ramp(Math.max(area.low - luma, luma - area.high), area.softness);
   } else if (area.kind === 'colour') {
-    const most = Math.max(...p), chroma = most - Math.min(...p), scale = 60 / Math.max(chroma, 1e-6);
+    const most = Math.max(p[0], p[1], p[2]), chroma = most - Math.min(p[0], p[1], p[2]), scale = 60 / Math.max(chroma, 1e-6);
     const hue = most === p[0] ? (p[1] - p[2]) * scale : most === p[1] ? 120 + (p[2] - p[0]) * scale : 240 + (p[0] - p[1]) * scale;
     const round = (degrees) => ((degrees % 360) + 360) % 360, reach = (round(area.high - area.low) || 360) / 2;
     const far = Math.abs(round(hue - area.low - reach + 180) - 180) - reach;
