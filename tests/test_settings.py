@@ -28,8 +28,9 @@ from diffretouch.settings import (
 from .tiny import tiny_pipeline
 
 PHOTO = Path(__file__).parent / "photos" / "gb82_dog-lossless.jpg"
-FULL = Settings(c={"brightness": 0.1 + 0.2, "contrast": -1}, strength=0.7, exposure=-0.25, seed=2**63 - 1, steps=4,
-                scheduler="DDIMScheduler", model="small", revision="abc", regions=("luminosity=0.6-1:contrast=0.2",),
+FULL = Settings(c={"brightness": 0.1 + 0.2, "contrast": -1}, strength=0.7, exposure=-0.25, white_balance=(0.1, -0.2),
+                seed=2**63 - 1, steps=4, scheduler="DDIMScheduler", model="small", revision="abc",
+                regions=("luminosity=0.6-1:contrast=0.2",),
                 refine_regions=True, photo='"<&>é\u65e5\U0001f4f7.jpg', version="0.1.0")  # fmt: skip
 
 
@@ -66,6 +67,8 @@ def test_c_is_a_copy_in_the_order_of_the_attributes():
         ({"strength": 2.1}, "`strength`"),
         ({"strength": float("inf")}, "`strength`"),
         ({"exposure": -5}, "`exposure`"),
+        ({"white_balance": [0.1]}, "`white_balance` must be two numbers"),
+        ({"white_balance": [0.1, 2]}, "`white_balance`"),
         ({"seed": -1}, "`seed` must be a whole number"),
         ({"seed": 2**63}, "`seed`"),
         ({"seed": 1.0}, "`seed`"),

@@ -3,12 +3,13 @@
 from .plan import Plan, Task, existing_results, plan_batch, remove_unfinished
 from .report import Report, report_paths
 from .run import Summary, join_processes, retouch_batch, run_batch
-from .series import exposed, series_brightness, series_target
+from .series import SeriesLook, exposed, series_looks, series_target
 from .stream import processors
 
 __all__ = [
     "Plan",
     "Report",
+    "SeriesLook",
     "Summary",
     "Task",
     "existing_results",
@@ -20,6 +21,6 @@ __all__ = [
     "report_paths",
     "retouch_batch",
     "run_batch",
-    "series_brightness",
+    "series_looks",
     "series_target",
 ]

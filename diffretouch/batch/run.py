@@ -12,7 +12,7 @@ from diffretouch.settings import Settings, read_preset, seed_of, settings_of, si
 
 from .plan import remove_unfinished
 from .report import Report, report_paths
-from .series import MOST_EXPOSURE, exposed, exposure_to, series_brightness, series_target
+from .series import MOST_EXPOSURE, exposed, match, series_looks, series_target
 from .stream import apply, stream
 
 
@@ -36,23 +36,24 @@ def retouch_batch(pipe, tasks, settings, options=AS_THE_PHOTO, *, jobs=None, bat
         batch_size (`int`): the most photos in one pass of the model.
         max_pixels (`int`): see `load_photo`.
         sidecars (`bool`): also write the settings into a file beside each result: both appear, or neither.
-        series (`float`, *optional*): the brightness of a series, see `series_brightness`: every result is brought to
-            it, and all photos get the same noise.
+        series ([`SeriesLook`], *optional*): see `series_looks`: every result is brought to it, and all photos get the
+            same noise.
 
     Yields:
         `dict`: for each photo, as it is finished: `photo` (its name), `status` ("done" or "failed"), then `result`
-        (the file), `seed`, `exposure` (of a series), `notes`, `read_seconds`, `write_seconds`; or `error`.
+        (the file), `seed`, `exposure` and `white_balance` (of a series), `notes`, `read_seconds`, `write_seconds`; or
+        `error`.
     """
 
     def finish(task, photo, retouch, own):
         started, notes = time.perf_counter(), list(photo.notes)
         result = apply(pipe, photo.pixels, retouch, own)
         if series is not None:
-            exposure = exposure_to(series, result)
-            own = replace(own, exposure=exposure)
+            exposure, balance = match(result, series)
+            own = replace(own, exposure=exposure, white_balance=balance)
             if abs(exposure) == MOST_EXPOSURE:
                 notes.append(f"Its exposure was moved by {exposure:+g} EV, the most that is: it is not the series'.")
-        result = exposed(result, own.exposure)
+        result = exposed(result, own.exposure, own.white_balance)
         kind = encoders.SUFFIXES[task.target.suffix.lower()]
         depth = min(photo.bit_depth, max(encoders.DEPTHS[kind]))
         if depth < photo.bit_depth:
@@ -66,13 +67,14 @@ def retouch_batch(pipe, tasks, settings, options=AS_THE_PHOTO, *, jobs=None, bat
             notes.append(f"{kind} could not hold {', '.join(lost)}.")
         row = {"photo": task.name, "status": "done", "result": str(task.target), "seed": own.seed}
         if series is not None:
-            row["exposure"] = round(exposure, 3)
+            row |= {"exposure": round(exposure, 3), "white_balance": [round(ev, 3) for ev in balance]}
         return {**row, "notes": notes, "write_seconds": round(time.perf_counter() - started, 3)}
 
     seeded = series is None and settings.seed is not None
     seeds = (lambda name: seed_of(name, settings.seed)) if seeded else (lambda name: settings.seed)
     # Whatever else happens to a photo would round its integers once more
-    alone = not (options.dither or options.background is not None or series is not None or settings.exposure)
+    alone = not (options.dither or options.background is not None or series is not None)
+    alone = alone and not (settings.exposure or settings.white_balance)
     yield from stream(pipe, tasks, settings, finish, seeds, jobs, batch_size, alone, max_pixels)
 
 
@@ -143,12 +145,12 @@ def check_existing(tasks, settings, *, consistent=False) -> None:
     Args:
         tasks: whose results are there.
         settings ([`Settings`]): complete.
-        consistent (`bool`): a series: noise and exposure are not each photo's own.
+        consistent (`bool`): a series: noise is not each photo's own, exposure and white balance are.
 
     Raises:
         ValueError: a result was made otherwise; says how.
     """
-    ignored = {"model", "photo", "version"} | ({"exposure"} if consistent else set())
+    ignored = {"model", "photo", "version"} | ({"exposure", "white_balance"} if consistent else set())
     for task in tasks[:: max(-(-len(tasks) // _COMPARED), 1)]:
         try:
             before = settings_of(read_photo(task.target, keep_8_bits=True))
@@ -184,7 +186,7 @@ def run_batch(pipe, plan, settings, options=AS_THE_PHOTO, report=None, *, skip_e
         skip_existing (`bool`): go on where a batch was stopped: leave the results that the plan found, add to the
             report. Without it they are replaced, or count as failures, as `options.overwrite` says. Settings that
             stand in some of them are compared with those of this batch.
-        consistent (`bool`): a series: one noise for all photos, exposures matched.
+        consistent (`bool`): a series: one noise for all photos, exposures and white balances matched.
         progress (*optional*): shows how far it is, called as tqdm is: `progress(photos, description, total)`.
         tell (*optional*): called with every row of this process, as it is finished.
 
@@ -214,8 +216,8 @@ def run_batch(pipe, plan, settings, options=AS_THE_PHOTO, report=None, *, skip_e
     series = None
     if consistent:
         with state.split_between_processes(list(plan.tasks)) as share:
-            values = list(progress(series_brightness(pipe, share, settings, **limits), "Measuring", len(share)))
-        series = series_target(gather(values))
+            looks = list(progress(series_looks(pipe, share, settings, **limits), "Measuring", len(share)))
+        series = series_target(gather(looks))
     if report is not None:
         report = report_paths(Path(report), state.num_processes)[state.process_index]
         report.parent.mkdir(parents=True, exist_ok=True)

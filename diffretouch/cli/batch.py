@@ -20,7 +20,8 @@ def batch(
     look: Look,
     writing: Writing,
     consistent: Annotated[
-        bool, typer.Option("--consistent", help="A series: one noise for all photos, exposures matched.")
+        bool,
+        typer.Option("--consistent", help="A series: one noise for all photos, exposures and white balances matched."),
     ] = False,
     recursive: Annotated[bool, typer.Option(help="Also the folders inside.")] = True,
     suffix: Annotated[str, typer.Option(help="Behind the names: _retouched makes a_retouched.jpg of a.jpg.")] = "",

@@ -57,7 +57,7 @@ def retouch(
     results = _samples(pipe, source.pixels, complete, samples)
     for n, (result, path) in enumerate(zip(results, outputs, strict=True)):
         own = complete if complete.seed is None else replace(complete, seed=complete.seed + n)
-        pixels = exposed(result, own.exposure)
+        pixels = exposed(result, own.exposure, own.white_balance)
         told = own.without_folders()
         save_photo(pixels, path, like=source, bit_depth=bit_depth, description=told.to_json(), **vars(written_as))
         if writing.sidecar:

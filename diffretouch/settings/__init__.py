@@ -24,7 +24,8 @@ class Settings:
     Attributes:
         c: numbers in [-3,3] by attribute name; attributes that are not named are 0.
         strength: in [0,2].
-        exposure: in EV, in [-4,4]: the retouched photo is multiplied by 2^(EV / 2.2), see `batch.exposure_gain`.
+        exposure: in EV, in [-4,4]: the retouched photo is multiplied by 2^(EV / 2.2), see `batch.exposed`.
+        white_balance: EV in [-1,1] by which red and blue are made stronger beside green, as exposure is.
         seed: of the noise, 0 to 2^63 - 1.
         steps: of the sampler, 1 to 1000.
         scheduler: class name of the diffusers scheduler.
@@ -42,6 +43,7 @@ class Settings:
     c: dict[str, float] | None = None
     strength: float | None = None
     exposure: float | None = None
+    white_balance: tuple[float, float] | None = None
     seed: int | None = None
     steps: int | None = None
     scheduler: str | None = None
@@ -64,6 +66,15 @@ class Settings:
             object.__setattr__(self, "c", c)  # frozen: in the order of ATTRIBUTES, a copy
         _check_number("strength", self.strength, 0, 2)
         _check_number("exposure", self.exposure, -4, 4)
+        if isinstance(self.white_balance, list):
+            object.__setattr__(self, "white_balance", tuple(self.white_balance))
+        if self.white_balance is not None:
+            if not isinstance(self.white_balance, tuple) or len(self.white_balance) != 2:
+                raise ValueError(
+                    f"`white_balance` must be two numbers, of red and of blue, got {self.white_balance!r}."
+                )
+            for value in self.white_balance:
+                _check_number("white_balance", value, -1, 1)
         _check_number("seed", self.seed, 0, 2**63 - 1, int)
         _check_number("steps", self.steps, 1, 1000, int)
         if isinstance(self.regions, list):

@@ -20,11 +20,11 @@ measure small "$inputs" "$targets" --rendering "camera originals and Expert C, a
 python - "$inputs" "$output/darker" <<'DARKER'
 import sys
 from pathlib import Path
-from diffretouch.data.simulated_experts import to_linear, to_srgb
+from diffretouch.colour import linear_to_srgb, srgb_to_linear
 from diffretouch.photo import load_photo, save_photo
 Path(sys.argv[2]).mkdir(exist_ok=True)
 for path in sorted(Path(sys.argv[1]).iterdir()):
-    pixels = to_srgb(to_linear(load_photo(path).pixels) * 2**-0.4)
+    pixels = linear_to_srgb(srgb_to_linear(load_photo(path).pixels) * 2**-0.4)
     save_photo(pixels, Path(sys.argv[2]) / f"{path.stem}.png", overwrite=True)
 DARKER
 measure small_darker "$output/darker" "$targets" --rendering "inputs 0.4 stops darker" --steps 1 --peer csrnet \

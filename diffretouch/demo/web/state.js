@@ -113,7 +113,7 @@ export function fromPreset(textOfFile, name, current) {
     if (label) own.model = label;
     else notes.push(`It was made with the model ${said.model}, which is not here: results differ.`);
   }
-  if (said.exposure) notes.push('It also changes the exposure, which this page does not.');
+  if (said.exposure || said.white_balance) notes.push('It also changes exposure or white balance, which this page does not.');
   for (const region of said.regions ?? []) {
     const match = /^(luminosity|colou?r)=([\d.]+)-([\d.]+):(.*)$/.exec(String(region));
     if (!match) refuse('it has an area with a mask file, which is not opened from here: load the mask');

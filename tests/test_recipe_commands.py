@@ -1,0 +1,62 @@
+"""Every command in training/recipes/*.sh is one that its program takes, and what their Python imports is there.
+
+The recipes run as they stand, minutes to weeks long; here each program on the path writes down how it was called.
+"""
+
+import ast
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from .test_readme import ROOT, parse
+
+RECIPES = sorted((ROOT / "training" / "recipes").glob("*.sh"))
+RECORDER = """#!{python}
+import json, os, sys
+text = sys.stdin.read() if sys.argv[1:2] == ["-"] else ""
+with open(os.environ["CALLS"], "a") as calls:
+    calls.write(json.dumps([os.path.basename(sys.argv[0]), *sys.argv[1:], text]) + "\\n")
+"""
+
+
+def calls_of(recipe, folder):
+    """What the recipe calls: lists of words, and the text that `python -` reads last."""
+    programs = folder / "programs"
+    programs.mkdir()
+    for name in ("python", "accelerate", "diffretouch", "torchrun"):
+        (programs / name).write_text(RECORDER.format(python=sys.executable))
+        (programs / name).chmod(0o755)
+    usage = re.search(rf"^# .*{recipe.name} ([^\[\n]*)", recipe.read_text(), re.M)
+    arguments = [name.lower() for name in usage[1].split()]
+    for name in arguments:
+        (folder / name).mkdir()
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "CALLS": str(folder / "calls")}
+    done = subprocess.run(
+        ["bash", str(recipe), *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in (folder / "calls").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_commands_are_taken(recipe, tmp_path, monkeypatch):
+    calls = calls_of(recipe, tmp_path)
+    assert len(calls) > 1
+    monkeypatch.chdir(tmp_path)
+    for program, *words, text in calls:
+        if program == "python" and words[:1] == ["-"]:
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.ImportFrom):
+                    module = importlib.import_module(node.module)
+                    missing = [name.name for name in node.names if not hasattr(module, name.name)]
+                    assert not missing, f"{node.module} has no {missing}"
+        elif program == "python":
+            assert words[0] == "-m" and words[1].startswith("diffretouch."), words
+            importlib.import_module(words[1]).parse_args(words[2:])
+        else:
+            parse([program, *words])
