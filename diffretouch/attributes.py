@@ -255,3 +255,13 @@ def as_attributes(c, batch_size=None):
 
 def _describe(value):
     return f"{tuple(value.shape)} {value.dtype}" if torch.is_tensor(value) else type(value).__name__
+
+
+def in_weights_order(c: torch.Tensor, order: list[str], signs: list[int]) -> torch.Tensor:
+    """c (B,4) in the public order -> in the order and with the signs in which a model's weights know the attributes.
+
+    Args:
+        order: a permutation of `ATTRIBUTES`.
+        signs: 1, or -1 where the weights' attribute runs the other way; in the weights' order.
+    """
+    return c[:, [ATTRIBUTES.index(name) for name in order]] * c.new_tensor(signs)

@@ -11,7 +11,7 @@ from diffusers import SchedulerMixin
 from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
 
-from diffretouch.attributes import ATTRIBUTES, as_attributes
+from diffretouch.attributes import ATTRIBUTES, as_attributes, in_weights_order
 from diffretouch.colour import LUMA
 from diffretouch.models.unet import (
     LATENT_CHANNELS,
@@ -221,8 +221,7 @@ def predict_grids(pipe, photos: list, run: Run, *, callback=None, quiet=False, t
     results, layers = len(c), 1 + len(run.regions or ())
     if run.regions is not None:
         c = torch.stack([c] + [own.expand(results, -1) for _, own in run.regions], 1).flatten(0, 1)  # (N(1+R),4)
-    order = [ATTRIBUTES.index(name) for name in config.attribute_order]
-    own_c = (c[:, order] * c.new_tensor(config.attribute_signs)).to(device)
+    own_c = in_weights_order(c, config.attribute_order, config.attribute_signs).to(device)
 
     # 2. One thumbnail per row: all that the UNet sees of the photo
     thumbnail = thumbnails(pipe, photos) if thumbnail is None else thumbnail

@@ -1,8 +1,10 @@
+import functools
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -12,6 +14,8 @@ from diffretouch.data.crops import as_chw
 from diffretouch.data.fivek import fivek, fivek_id
 from diffretouch.data.paired import PairedPhotos, read_ids, subfolder
 from diffretouch.data.ppr10k import ppr10k, ppr10k_id
+
+from .tiny import recipes_toy
 
 PHOTOS = sorted((Path(__file__).parent / "photos").glob("*.jpg"))
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -255,3 +259,34 @@ def test_ppr10k(tmp_path):
             ppr10k_id(bad)
     with pytest.raises(ValueError, match="letters a to c"):
         ppr10k(tmp_path / "train", 16, experts="d")
+
+
+def test_whole_photos_keep_their_shape_and_bits(tmp_path):
+    """Inputs in 16-bit ProPhoto RGB come out as they stand in the file; long sides are brought to `size`."""
+    toy = recipes_toy()
+    pixels = toy.photo(0, 0.8)
+    toy.save_prophoto(tmp_path / "input" / "a.tif", pixels)
+    toy.save_png(tmp_path / "target" / "a.png", pixels)
+    codes = tifffile.imread(tmp_path / "input" / "a.tif")
+    whole = {"vary": False, "crops": False, "squeeze": False, "input_space": "prophoto"}
+    sample = PairedPhotos(tmp_path / "input", tmp_path / "target", 500, **whole)[0]
+    assert sample["input"].shape == sample["target"].shape == (3, 32, 48)
+    error = (sample["input"].permute(1, 2, 0) - torch.from_numpy(codes / 65535)).abs()
+    assert error.max() < 1e-3 and len(sample["input"].unique()) > 2000  # not 256 levels
+    assert (sample["input"] - sample["target"]).abs().mean() > 0.02  # it is another space
+    small = PairedPhotos(tmp_path / "input", tmp_path / "target", 24, **whole)[0]
+    assert small["input"].shape == (3, 16, 24)
+    # without a profile the user must say what it is
+    tifffile.imwrite(tmp_path / "input" / "a.tif", codes, photometric="rgb")
+    bare = functools.partial(PairedPhotos, tmp_path / "input", tmp_path / "target", 500, **whole)
+    with pytest.raises(ValueError, match="no profile: say by `untagged`"):
+        bare()[0]
+    exact = bare(untagged="prophoto")[0]["input"].permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(exact, np.divide(codes, 65535, dtype=np.float32))
+    assert np.abs(bare(untagged="srgb")[0]["input"].permute(1, 2, 0).numpy() - exact).mean() > 0.02
+    for wrong, name in (({"crops": True}, "squeeze"), ({"vary": True}, "squeeze"), ({"squeeze": True}, "input_space")):
+        with pytest.raises(ValueError, match=f"`{name}"):
+            PairedPhotos(tmp_path / "input", tmp_path / "target", 24, **{**whole, **wrong})
+    toy.save_png(tmp_path / "target" / "a.png", pixels[:-1])
+    with pytest.raises(ValueError, match="48x32 px"):
+        bare(untagged="srgb")[0]

@@ -33,6 +33,7 @@ ELSEWHERE = {
     "diffretouch convert adobe.ckpt": "a checkpoint of 10 GB: tests/test_convert.py",
     "diffretouch evaluate": "minutes of measuring: tests/test_cli.py and test_evaluation.py",
     "accelerate launch": "launchers, GPUs and trainings: tests/test_cli.py and test_train_*.py",
+    "training/recipes/": "tests/test_recipes.py",
     "torchrun": "several processes: tests/test_train_diffretouch.py",
 }
 

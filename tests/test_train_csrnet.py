@@ -126,6 +126,9 @@ def test_csrnet_l_starts_as_the_csrnet_it_comes_from(expert, tmp_path):
     [
         (("--train_condition_only",), "needs --init"),
         (("--network", "csrnet-l", "--pixel_stride", "2"), "--pixel_stride must be 1"),
+        (("--input_space", "prophoto"), "needs --keep_aspect"),
+        (("--keep_aspect",), "needs --train_batch_size 1"),
+        (("--untagged_inputs", "srgb"), "is for --input_space prophoto"),
     ],
 )
 def test_wrong_arguments(tmp_path, capsys, more, words):

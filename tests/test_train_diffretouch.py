@@ -25,9 +25,11 @@ from diffretouch.data.unpaired import UnpairedPhotos
 from diffretouch.metrics import psnr
 from diffretouch.training import pairs, retouch_losses, retouch_model, train_diffretouch
 from diffretouch.training.checkpoints import checkpoints
+from diffretouch.training.convert import convert_diffretouch
+from diffretouch.training.released_names import head_keymap, unet_keymap
 from diffretouch.training.train_autoencoder import SMALL_AUTOENCODER
 
-from .tiny import TINY_UNET, tiny_unet
+from .tiny import TINY_UNET, recipes_toy, tiny_unet
 
 PHOTOS = Path(__file__).parent / "photos"
 TINY_UNET = {**TINY_UNET, "in_channels": 16, "cross_attention_dim": 8}
@@ -121,10 +123,7 @@ def test_goes_on_from_a_trained_model(autoencoder, tmp_path, monkeypatch):
         assert_same(getattr(first, module).state_dict(), getattr(second, module).state_dict())
     assert second.unet.config.cross_attention_dim == 8 and second.config.clipping_limit == 0.01
     assert dict(second.scheduler.config) == dict(first.scheduler.config)
-    first.register_to_config(attribute_order=["contrast", "colorfulness", "temperature", "brightness"])
-    first.save_pretrained(tmp_path / "other")
     for more, message in (
-        (("--init", str(tmp_path / "other")), "order"),
         (("--init", str(tmp_path / "second"), "--no_grid"), "has a grid head"),
         (("--init", "small"), "takes 32 px"),
         (("--init", "small", "--pretrained_model_name_or_path", "base"), "2"),
@@ -132,6 +131,52 @@ def test_goes_on_from_a_trained_model(autoencoder, tmp_path, monkeypatch):
         with pytest.raises(SystemExit, match=message):
             train(monkeypatch, autoencoder, tmp_path / "third", *more)
     assert not (tmp_path / "third").exists()
+
+
+def test_goes_on_from_the_authors_checkpoint(autoencoder, tmp_path, monkeypatch):
+    """What a converted checkpoint knows stays as it is: order and sign of c, thumbnail, timesteps, eps-prediction."""
+    config = dict(block_out_channels=(8, 16), attention_head_dim=(1, 2), norm_num_groups=4, layers_per_block=1)
+    blocks = {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D")}
+    blocks["up_block_types"] = ("UpBlock2D", "CrossAttnUpBlock2D")
+    unet, head = tiny_unet(**config, **blocks), AffineGridHead(pixel_range=(-1.0, 1.0))
+    keys = [(unet, unet_keymap(unet)), (head, head_keymap(head))]
+    released = {there: net.state_dict()[own] for net, keymap in keys for own, there in keymap.items()}
+    for name, leading in (("thresholds", (1, 1)), ("slopes", (1, 1, 1))):
+        name = f"hdrdecoder.guide.{name}"
+        released[name] = released[name].reshape(*leading, *released[name].shape)
+    torch.save(released, tmp_path / "released.pth")
+    made = {**config, **blocks, "sample_size": 8}
+    convert_diffretouch(tmp_path / "released.pth", tmp_path / "start", unet_config=made, flip_temperature=True)
+    own = ("--init", str(tmp_path / "start"), "--unknown_share", "0", "--max_train_steps", "2", "--learning_rate", "0")
+    train(monkeypatch, autoencoder, tmp_path / "out", *own)
+    start, after = (DiffRetouchPipeline.from_pretrained(tmp_path / name) for name in ("start", "out"))
+    for key in ("attribute_order", "attribute_signs", "thumbnail", "timestep_range", "default_steps"):
+        assert after.config[key] == start.config[key], key
+    assert list(after.config.attribute_order)[1] == "brightness" and after.config.attribute_signs[3] == -1
+    assert after.scheduler.config.prediction_type == "epsilon" and type(after.scheduler) is type(start.scheduler)
+    for module in ("unet", "grid_head"):
+        assert_same(getattr(start, module).state_dict(), getattr(after, module).state_dict())
+    # with c in the public order, training sees what the pipeline does
+    model = retouch_model.RetouchModel(start.unet, start.grid_head, **{k: start.config[k] for k in SETTINGS})
+    photo, latents, c = torch.rand(1, 3, 32, 32), torch.randn(1, 4, 8, 8), torch.tensor([[0.4, -0.3, 0.8, 0.6]])
+    start.register_to_config(default_steps=1)
+    start.set_progress_bar_config(disable=True)
+    with torch.no_grad():
+        grid = model(latents, photo, photo, torch.tensor([999]), c)[2]
+    torch.testing.assert_close(grid, start.predict_grid(photo, c, latents=latents))
+    assert (grid - model(latents, photo, photo, torch.tensor([999]), c[:, [0, 3, 1, 2]])[2]).abs().max() > 1e-6
+
+
+SETTINGS = ("attribute_order", "attribute_signs", "thumbnail")
+
+
+def test_from_a_stable_diffusion_of_another_size(tmp_path, monkeypatch):
+    """2.1 for 768 px, at another size: no weight depends on it, and it goes on predicting velocity."""
+    recipes_toy().stable_diffusion(tmp_path / "sd", prediction_type="v_prediction", sample_size=96)
+    more = ("--pretrained_model_name_or_path", str(tmp_path / "sd"), "--max_train_steps", "1")
+    train(monkeypatch, tmp_path / "sd" / "vae", tmp_path / "out", *more)
+    pipe = DiffRetouchPipeline.from_pretrained(tmp_path / "out")
+    assert pipe.scheduler.config.prediction_type == "v_prediction" and pipe.unet.config.sample_size == 4
 
 
 @pytest.mark.parametrize("broken, accumulation", [(False, "1"), (False, "2"), (True, "2")])
@@ -651,6 +696,8 @@ def test_resumed_with_other_arguments(autoencoder, tmp_path, monkeypatch, caplog
         (("--teacher", "/nowhere"), "/nowhere"),
         (("--teacher", "csrnet", "--cache_latents"), "2"),
         (("--clipping_limit", "1"), "2"),
+        (("--timestep_range", "999", "200"), "2"),
+        (("--default_steps", "0"), "2"),
     ],
 )
 def test_refuses(autoencoder, tmp_path, monkeypatch, more, message, capfd):

@@ -1,5 +1,8 @@
 """Tiny real components for the tests."""
 
+import importlib.util
+from pathlib import Path
+
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
@@ -32,3 +35,12 @@ def tiny_pipeline(tokens=8, fold=1, scheduler=None, **config):
     pipe = DiffRetouchPipeline(unet, head, scheduler or DDIMScheduler(clip_sample=False), default_steps=2, **config)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def recipes_toy():
+    """The program that makes toy data and a toy Stable Diffusion for the recipes, as a module."""
+    path = Path(__file__).parents[1] / "training" / "recipes" / "toy.py"
+    spec = importlib.util.spec_from_file_location("recipes_toy", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -95,6 +95,7 @@ def training_pairs(args, size, vary=True, statistics=None, *, start=0, batch_siz
     _refuse(args, "expert", ("pairs", "fivek", "ppr10k"))
     _refuse(args, "whole_photos", ("pairs", "fivek", "ppr10k"))
     _refuse(args, "input_folder", ("pairs", "fivek", "ppr10k"))
+    _refuse(args, "keep_aspect", ("pairs", "fivek", "ppr10k"))
 
     if args.dataset == "shards":
         _refuse(args, "split", ())
@@ -108,6 +109,13 @@ def training_pairs(args, size, vary=True, statistics=None, *, start=0, batch_siz
             options["split"] = f"all but {Path(args.exclude).name}"
         return UnpairedPhotos(folder, size, **tastes, **options)
     options |= {"strict": strict, "crops": not args.whole_photos}
+    if getattr(args, "keep_aspect", False):
+        options |= {
+            "crops": False,
+            "squeeze": False,
+            "input_space": args.input_space,
+            "untagged": args.untagged_inputs,
+        }
     if args.dataset == "fivek":
         names = {"input_folder": args.input_folder, "split": args.split}
         return fivek(folder, size, experts=experts or ("ABCDE" if vary else "C"), **names, **options)
@@ -150,7 +158,7 @@ def batches(args, accelerator, first_step, *, accumulation=1, vary=True, statist
 
 
 def _refuse(args, name, datasets):
-    if getattr(args, name) and args.dataset not in datasets:
+    if getattr(args, name, None) and args.dataset not in datasets:
         fit = f"is for `--dataset {' or '.join(datasets)}`" if datasets else "does not fit"
         raise ValueError(f"`--{name}` {fit}, got `--dataset {args.dataset}`.")
 

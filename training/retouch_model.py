@@ -1,9 +1,9 @@
 """What a training of DiffRetouch trains: how the models are made or loaded, and the pipeline that is saved of them."""
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
 
-from diffretouch.attributes import ATTRIBUTES
+from diffretouch.attributes import ATTRIBUTES, in_weights_order
 from diffretouch.models.affine_grid import AffineGridHead
 from diffretouch.models.unet import (
     LATENT_CHANNELS,
@@ -31,11 +31,19 @@ SCHEDULER = dict(
 
 
 class RetouchModel(torch.nn.Module):
-    """UNet and grid head as one module, so that data-parallel training sees all gradients in one forward."""
+    """UNet and grid head as one module, so that data-parallel training sees all gradients in one forward.
 
-    def __init__(self, unet, grid_head=None):
+    Args:
+        unet (`UNet2DConditionModel`), grid_head (`AffineGridHead`, *optional*)
+        settings: of the pipeline that it is saved as; the forward follows its thumbnail, and the order and signs in
+            which the weights know the attributes.
+    """
+
+    def __init__(self, unet, grid_head=None, **settings):
         super().__init__()
         self.unet, self.grid_head = unet, grid_head
+        own = {"attribute_order": list(ATTRIBUTES), "attribute_signs": [1] * 4, "thumbnail": "antialias"}
+        self.settings = own | settings
         freeze_dead_attention(unet)
 
     def forward(self, latents, view, photo, timesteps, c, stride=1):
@@ -43,7 +51,8 @@ class RetouchModel(torch.nn.Module):
 
         `view` is the photo as the UNet's thumbnail shows it, see `seen`. Without a grid head the last two are `None`.
         """
-        thumbnail = unet_thumbnail(view, self.unet.config)
+        thumbnail = unet_thumbnail(view, self.unet.config, self.settings["thumbnail"])
+        c = in_weights_order(c, self.settings["attribute_order"], self.settings["attribute_signs"])
         output, affine_latent = denoise(self.unet, latents, thumbnail, timesteps, c)
         if self.grid_head is None:
             return output, None, None
@@ -59,26 +68,34 @@ def build_models(args):
     strides, token_width = (2, 2) if side >= 64 else (2, 1), 5 if args.unknown_share else 4  # 4 is the paper's
     if args.attribute_tokens == 4:
         token_width = 8
+    steps = args.default_steps or (20 if name or args.timestep_range else 1)
+    settings = {"thumbnail": args.thumbnail, "timestep_range": args.timestep_range, "default_steps": steps}
     if args.init:
         pipe = load_start(args.init, args.no_grid)
         unet, scheduler = pipe.unet, pipe.scheduler
+        kept = ("attribute_order", "attribute_signs", "thumbnail", "timestep_range", "default_steps")
+        settings = {key: pipe.config[key] for key in kept}
         if args.clipping_limit is None:
             args.clipping_limit = pipe.config.clipping_limit  # the model keeps its own
     elif name:
         base = UNet2DConditionModel.from_pretrained(name, subfolder="unet", use_safetensors=True)
         # What its UNet was trained to predict; from pure noise, which "leading" spacing does not begin with
         scheduler = DDIMScheduler.from_pretrained(name, subfolder="scheduler", timestep_spacing="trailing")
-        unet = build_retouch_unet(base, cross_attention_dim=token_width)
+        unet = build_retouch_unet(base, cross_attention_dim=token_width, sample_size=side)
     else:
         scheduler = DDIMScheduler(**SCHEDULER)
         unet = UNet2DConditionModel(**SMALL_UNET | {"cross_attention_dim": token_width, "sample_size": side})
+    if args.timestep_range and not args.init:  # the released sampler draws noise in every step
+        variance = f"fixed_{args.sampler_variance}"
+        scheduler = DDPMScheduler.from_config(scheduler.config, variance_type=variance, clip_sample=False)
     if unet.config.sample_size != side:
         raise SystemExit(
             f"`--resolution` {args.resolution} makes latents of {side} px by this autoencoder, the UNet takes "
             f"{unet.config.sample_size} px."
         )
     if args.unknown_share and not knows_the_unknown(unet.config):
-        raise SystemExit(f"`--init` {args.init} has no token for unknown attributes: use `--unknown_share 0`.")
+        start = f"`--init` {args.init}" if args.init else "the UNet"
+        raise SystemExit(f"{start} has no token for unknown attributes: use `--unknown_share 0`.")
     if args.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if args.no_grid:
@@ -87,8 +104,9 @@ def build_models(args):
         head = pipe.grid_head
     else:
         affine_channels = unet.config.out_channels - LATENT_CHANNELS
-        head = AffineGridHead(latent_channels=affine_channels, splat_strides=strides, residual=True)
-    return RetouchModel(unet, head), vae.requires_grad_(False), scheduler
+        form = {"pixel_range": (-1.0, 1.0)} if args.grid_head == "released" else {"residual": True}
+        head = AffineGridHead(latent_channels=affine_channels, splat_strides=strides, **form)
+    return RetouchModel(unet, head, **settings), vae.requires_grad_(False), scheduler
 
 
 def latent_side(args, vae):
@@ -97,11 +115,8 @@ def latent_side(args, vae):
 
 
 def load_start(name, no_grid):
-    """A pipeline to go on from: c must mean there what it means in training."""
+    """A pipeline to go on from, in whatever order and sign its weights know the attributes."""
     pipe = DiffRetouchPipeline.from_pretrained(name)
-    config = pipe.config
-    if list(config.attribute_order) != list(ATTRIBUTES) or set(config.attribute_signs) != {1}:
-        raise SystemExit(f"`--init` {name} has attributes of another order or sign than training.")
     if (pipe.grid_head is None) != no_grid:
         raise SystemExit(f"`--init` {name} has {'no' if pipe.grid_head is None else 'a'} grid head: see `--no_grid`.")
     return pipe
@@ -122,8 +137,8 @@ def build_pipeline(model, vae, scheduler, args, statistics):
         model.unet,
         model.grid_head,
         scheduler,
-        default_steps=20 if args.pretrained_model_name_or_path else 1,
         sampling_steps=args.sampling_steps,
         label_statistics=statistics,
+        **model.settings,
         **extra,
     )

@@ -43,6 +43,18 @@ def parse_args(argv=None):
         action="store_true",
         help="leave the base network as it is: turns one expert's model (--init) into another's",
     )
+    add(
+        "--keep_aspect",
+        action="store_true",
+        help="the paper's: whole pairs, each in its own shape and all its bits, the long side --resolution",
+    )
+    add(
+        "--input_space",
+        choices=["srgb", "prophoto"],
+        default="srgb",
+        help="what the network reads, prophoto in the paper",
+    )
+    add("--untagged_inputs", choices=["srgb", "prophoto"], help="what inputs of 16 bits without a profile are")
     add_launch_arguments(parser, steps=6000)
     add("--resolution", type=int, default=128, help="side of the training crops, and of the thumbnails of the model")
     add("--pixel_stride", type=int, default=1, help="csrnet's loss sees every n-th row and column; the condition all")
@@ -55,6 +67,12 @@ def parse_args(argv=None):
     check_launch_arguments(parser, args)
     if args.train_condition_only and not args.init:
         parser.error("--train_condition_only needs --init: a base network that was trained before.")
+    if args.input_space == "prophoto" and not args.keep_aspect:
+        parser.error("--input_space prophoto needs --keep_aspect: other samples are 8-bit sRGB.")
+    if args.untagged_inputs and args.input_space != "prophoto":
+        parser.error("--untagged_inputs is for --input_space prophoto; others without a profile are sRGB.")
+    if args.keep_aspect and args.train_batch_size != 1:
+        parser.error("--keep_aspect needs --train_batch_size 1: photos differ in shape.")
     if args.network == "csrnet-l" and args.pixel_stride != 1:
         parser.error("--pixel_stride must be 1 with --network csrnet-l, which looks at neighbouring pixels.")
     return args
@@ -64,13 +82,15 @@ def build_network(args):
     """The network that `args` ask for, with what is to be trained marked by `requires_grad`."""
     network = CSRNetPipeline.from_pretrained(args.init).network if args.init else None
     if network is None:
-        network = {"csrnet": CSRNet, "csrnet-l": CSRNetL}[args.network](condition_size=args.resolution)
+        kind = {"csrnet": CSRNet, "csrnet-l": CSRNetL}[args.network]
+        network = kind(condition_size=args.resolution, input_space=args.input_space)
     elif args.network == "csrnet-l" and isinstance(network, CSRNet):
         network = CSRNetL.from_csrnet(network)
     elif isinstance(network, CSRNetL) != (args.network == "csrnet-l"):
         raise SystemExit(f"`--init`: {args.init} holds a {type(network).__name__}, --network asks for {args.network}.")
-    if network.config.input_space != "srgb":
-        raise SystemExit(f"`--init`: {args.init} takes {network.config.input_space} photos, the pairs are sRGB.")
+    if network.config.input_space != args.input_space:
+        space = network.config.input_space
+        raise SystemExit(f"`--init`: {args.init} takes {space} photos, `--input_space` is {args.input_space}.")
     network.register_to_config(condition_size=args.resolution)
     network.requires_grad_(True).train()
     if args.train_condition_only:

@@ -54,6 +54,21 @@ def parse_args(argv=None):
     add("--teacher", help="a trained CSRNet: part of what the retouch for c = 0 is to be, see `taught`")
     add("--teacher_weight", type=float, default=0.5, help="which part of it, in (0, 1]")
     add("--attribute_tokens", type=int, choices=[1, 4], default=1, help="1 is the paper's: c; 4: one per attribute")
+    add("--grid_head", choices=["handles", "released"], default="handles", help="released: its form and start")
+    add("--thumbnail", choices=["antialias", "nearest"], default="antialias", help="nearest is the released code's")
+    add(
+        "--timestep_range",
+        type=int,
+        nargs=2,
+        metavar=("FIRST", "LAST"),
+        help="sample as the released code does, by DDPM over these timesteps alone: 200 999 there",
+    )
+    add("--sampler_variance", choices=["small", "large"], default="small", help="of --timestep_range's sampler")
+    add(
+        "--default_steps",
+        type=int,
+        help="of the saved model: 20 from Stable Diffusion or over a range, else 1",
+    )
     add("--sampling_steps", type=int, help="of the saved model, for several samples of unknown attributes")
     add("--unknown_share", type=float, default=0.25, help="of the samples: c unknown, so that the noise means style")
     add("--no_grid", action="store_true", help="ablation: the photo is the decoded latent, no grid is predicted")
@@ -107,6 +122,10 @@ def parse_args(argv=None):
         parser.error(f"--branch_fraction must lie in (0, 1], got {args.branch_fraction}")
     if not 0 <= args.unknown_share < 1:
         parser.error(f"--unknown_share must lie in [0, 1), got {args.unknown_share}")
+    if args.timestep_range and not 0 <= args.timestep_range[0] < args.timestep_range[1] < 1000:
+        parser.error(f"--timestep_range must be two rising numbers in 0..999, got {args.timestep_range}")
+    if args.default_steps is not None and not 1 <= args.default_steps <= 1000:
+        parser.error(f"--default_steps must lie in 1..1000, got {args.default_steps}")
     if not 0 < args.teacher_weight <= 1:
         parser.error(f"--teacher_weight must lie in (0, 1], got {args.teacher_weight}")
     if args.teacher and args.cache_latents:

@@ -8,10 +8,13 @@ import numpy as np
 import torch
 
 from diffretouch.attributes import attribute_labels, measure_attributes, quantile_labels
+from diffretouch.photo import load_photo
+from diffretouch.pixels import shrink
 
 from .crops import WHOLE, as_chw, cut, random_crop
 from .order import EpochOrder
 from .photo_names import named, read_names, stem
+from .prophoto import prophoto_pixels
 from .thumbnails import Thumbnails, describe_file, first_readable, photo_paths
 from .unpaired import is_styled, names_digest, simulated_pair
 
@@ -39,6 +42,10 @@ class PairedPhotos(torch.utils.data.Dataset):
         styled (`float`): with one expert: share of the targets that are finished on in any style, see `is_styled`.
         statistics (`dict`, *optional*): of `label_statistics`.
         crops (`bool`): `False` shows whole photos, squeezed, and never turns them round.
+        squeeze (`bool`): `False` leaves whole photos their shape, with a long side of at most `size` px and all bits
+            of their files: such samples differ in size, so batches hold one.
+        input_space (`str`): "srgb" or "prophoto", of the inputs in such samples, see `prophoto_pixels`.
+        untagged (`str`, *optional*): "srgb" or "prophoto": what inputs of 16 bits without a profile are.
         on_bad_file (`str`): "stop" or "skip", see `first_readable`. A pair of different size counts as a bad file.
         split, rendering (`str`): what `describe` says of them.
         strict (`bool`): unpaired names are an error; else they are kept in `unpaired` and left out.
@@ -65,6 +72,9 @@ class PairedPhotos(torch.utils.data.Dataset):
         styled=0.0,
         statistics=None,
         crops=True,
+        squeeze=True,
+        input_space="srgb",
+        untagged=None,
         on_bad_file="stop",
         thumbnails=None,
         split="all",
@@ -76,6 +86,11 @@ class PairedPhotos(torch.utils.data.Dataset):
             raise ValueError("`targets` must name at least one folder.")
         if not vary and len(targets) > 1:
             raise ValueError(f"`targets` must be one folder for a network that takes no c, got {', '.join(targets)}.")
+        if not squeeze and (crops or masks is not None or vary):
+            raise ValueError("`squeeze=False` is for whole photos without masks, and for networks that take no c.")
+        if squeeze and input_space != "srgb":
+            raise ValueError(f'`input_space` must be "srgb" where photos are squeezed, got {input_space!r}.')
+        self.squeeze, self.input_space, self.untagged = squeeze, input_space, untagged
         self.size, self.seed, self.length, self.vary, self.on_bad_file = size, seed, length, vary, on_bad_file
         self.experts, self.statistics, self.split, self.rendering = list(targets), statistics, split, rendering
         self.styled, self.crops, self.fixed_targets = styled, crops, not vary or len(targets) > 1
@@ -136,7 +151,7 @@ class PairedPhotos(torch.utils.data.Dataset):
         items = (divmod(i, len(self.experts)) for i in self.order.following(k))
         (photo, expert), opened, bad = first_readable(items, self._open, self.on_bad_file)
         crop = random_crop(rng) if self.crops else WHOLE
-        source, target = (cut(image, crop, self.size) for image in opened[:2])
+        source, target = (cut(image, crop, self.size) for image in opened[:2]) if self.squeeze else opened
         c = np.zeros(4, np.float32)
         if self.vary and len(self.experts) > 1:
             if self.statistics is None:
@@ -176,6 +191,8 @@ class PairedPhotos(torch.utils.data.Dataset):
 
     def _open(self, item):
         photo, expert = item
+        if not self.squeeze:
+            return self._whole(self.inputs[photo], self.targets[photo][expert])
         paths = [self.inputs[photo], self.targets[photo][expert]] + ([self.masks[photo]] if self.masks else [])
         opened = [self.thumbnails(path) for path in paths]
         for path, (_, size) in zip(paths[1:], opened[1:], strict=True):
@@ -186,6 +203,16 @@ class PairedPhotos(torch.utils.data.Dataset):
         if len(self.experts) > 1:
             self.scores(photo)  # an unreadable version of another expert is found here, not later
         return [image for image, _ in opened]
+
+    def _whole(self, source, target):
+        """Both photos (H,W,3) float32 in their own shape."""
+        wide = self.input_space == "prophoto"
+        opened = [prophoto_pixels(source, self.untagged) if wide else load_photo(source).pixels]
+        opened.append(load_photo(target).pixels)
+        sizes = ["x".join(map(str, image.shape[1::-1])) for image in opened]
+        if sizes[0] != sizes[1]:
+            raise ValueError(f"{source} is {sizes[0]} px, {target} {sizes[1]}.")
+        return [shrink(as_chw(image)[None], self.size)[0].permute(1, 2, 0).numpy() for image in opened]
 
     def describe(self):
         """Folders, experts, split and rendering, as far as they are known, and counts: JSON-able."""
@@ -198,6 +225,7 @@ class PairedPhotos(torch.utils.data.Dataset):
             "listed_but_missing": len(self.missing_ids),
             "ids_sha256": names_digest(self.ids),
             "rendering": self.rendering,
+            "input_space": self.input_space,
             "input_files": dict(Counter(p.suffix.lower() for p in self.inputs)),
             "target_files": dict(Counter(p.suffix.lower() for row in self.targets for p in row)),
             "first_input": describe_file(self.thumbnails, self.inputs[0]) if self.inputs else None,

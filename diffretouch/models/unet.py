@@ -44,7 +44,7 @@ SMALL_UNET = dict(
 )
 
 
-def build_retouch_unet(base, *, cross_attention_dim=4):
+def build_retouch_unet(base, *, cross_attention_dim=4, sample_size=None):
     """Widen a Stable Diffusion UNet into a retouching UNet, keeping everything it has learned.
 
     `conv_in` 4 -> 7 channels: the new weights, which read the thumbnail, are zero. `conv_out` 4 -> 8: the new rows,
@@ -55,6 +55,8 @@ def build_retouch_unet(base, *, cross_attention_dim=4):
     Args:
         base (`UNet2DConditionModel`): e.g. the `unet` of a Stable Diffusion 2.1-base checkpoint.
         cross_attention_dim (`int`): width of the attribute tokens, see `attribute_tokens`.
+        sample_size (`int`, *optional*): side of the latents, where it is to be another than the base's: no weight
+            depends on it.
     """
     width = 2 * LATENT_CHANNELS
     if base.config.in_channels != LATENT_CHANNELS or base.config.out_channels != LATENT_CHANNELS:
@@ -63,7 +65,11 @@ def build_retouch_unet(base, *, cross_attention_dim=4):
             f"{base.config.out_channels}."
         )
     unet = UNet2DConditionModel.from_config(
-        base.config, in_channels=LATENT_CHANNELS + 3, out_channels=width, cross_attention_dim=cross_attention_dim
+        base.config,
+        in_channels=LATENT_CHANNELS + 3,
+        out_channels=width,
+        cross_attention_dim=cross_attention_dim,
+        sample_size=sample_size or base.config.sample_size,
     ).to(base.dtype)
     own = unet.state_dict()
     for name, weight in base.state_dict().items():

@@ -1,34 +1,35 @@
 #!/usr/bin/env bash
 # Trains the bundled small model and six that lack a part of it, 300 steps each, the two that a reader will quote with
 # three seeds, and measures them side by side with paired intervals: about an hour on one quiet CPU core. SMALL is what
-# small.sh made: its autoencoder and teacher are used. STEPS=2 SEEDS=0 tries the script itself.
-#   training/recipes/ablation.sh PHOTOS SMALL OUTPUT INPUTS TARGETS
+# small.sh made: its autoencoder and teacher are used. STEPS=2 SEEDS=0 tries the script itself. "published" are the losses,
+# timesteps and sampler of the paper as published.sh has them (network and optimizer are those of the other rows, as a
+# network of this size would learn nothing at 1e-6); every model is sampled as it was made for: 20 steps there, else one.
+#   [PRECISION=bf16] training/recipes/ablation.sh PHOTOS SMALL OUTPUT INPUTS TARGETS
 set -euo pipefail
 photos=$1 small=$2 output=$3 inputs=$4 targets=$5
-steps=${STEPS:-300} seeds=${SEEDS:-0 1 2}
+steps=${STEPS:-300} seeds=${SEEDS:-0 1 2} precision=${PRECISION:-no} # bf16 is for processors that multiply it
 here=$(dirname "$(readlink -f "$0")")
+. "$here/published.sh"
 models=()
 train() { # NAME FLAGS…: the recipe's settings, and what is changed in them
   accelerate launch --cpu --num_processes 1 -m diffretouch.training.train_diffretouch \
     --train_data_dir "$photos" --exclude "$here/small_validation.txt" --vae "$small/autoencoder" --output_dir "$output/$1" \
-    --clipping_limit 0.0015 --latent_weight 0.2 --max_train_steps "$steps" --lr_warmup_steps 50 --pixel_stride 2 \
-    --mixed_precision bf16 --seed 0 "${@:2}"
+    --latent_weight 0.2 --max_train_steps "$steps" --lr_warmup_steps 50 --pixel_stride 2 \
+    --mixed_precision "$precision" --seed 0 "${@:2}"
   models+=(--model "$1=$output/$1")
 }
-without_teacher=(--labels automatic --obedience_weight 1 --view_spread 0.1)
+without_teacher=(--clipping_limit 0.0015 --labels automatic --obedience_weight 1 --view_spread 0.1)
 ours=("${without_teacher[@]}" --teacher "$small/teacher")
-# L_rec and, with a weight, L_cl, weighted as published (beta 0.01 is 0.04 here, lambda 1), uniform timesteps
-published=(--labels relative --latent_weight 1 --pixel_weight 0.04 --pixel_l1_weight 0 --attribute_weight 0
-  --obedience_weight 0 --first_timestep_fraction 0 --contrastive_anchor output)
+published=("${published_losses[@]}" "${published_sampler[@]}")
 for seed in $seeds; do
   train "recipe_$seed" "${ours[@]}" --seed "$seed"
-  train "published_$seed" "${published[@]}" --contrastive_weight 1 --seed "$seed"
+  train "published_$seed" "${published[@]}" --seed "$seed"
 done
 train no_teacher "${without_teacher[@]}"
 train no_grid "${ours[@]}" --no_grid
 train four_tokens "${ours[@]}" --attribute_tokens 4
 train no_contrastive "${ours[@]}" --contrastive_weight 0
 train published_no_contrastive "${published[@]}" --contrastive_weight 0
-diffretouch evaluate "$inputs" "$targets" "${models[@]}" --steps 1 --against "automatic recipe_${seeds%% *}" \
+diffretouch evaluate "$inputs" "$targets" "${models[@]}" --against "automatic recipe_${seeds%% *}" \
   --controllability "$photos" --controllability-split "$here/small_validation.txt" --limit 16 --diversity 4 \
   --page "$output/ablation.html" -o "$output/ablation.json"
