@@ -3,12 +3,12 @@ import argparse
 import pytest
 from huggingface_hub import ModelCard
 
-from diffretouch.training.model_card import model_card, open_repository, push
+from diffretouch.training.model_card import Repository, model_card, open_repository, push
 
 
 def settings(**others):
     given = {"train_batch_size": 3, "gradient_accumulation_steps": 2, "max_train_steps": 9, "output_dir": "runs/mine/"}
-    hub = {"push_to_hub": True, "hub_model_id": None, "hub_private": True}
+    hub = {"push_to_hub": True, "hub_model_id": None, "hub_private": True, "hub_token": None}
     return argparse.Namespace(**given, **hub, **others)
 
 
@@ -30,5 +30,5 @@ def test_without_the_hub(monkeypatch, tmp_path, capsys):
     assert open_repository(argparse.Namespace(push_to_hub=False)) is None
     with pytest.raises(SystemExit, match="--push_to_hub.*mine"):
         open_repository(settings())
-    push("someone/mine", tmp_path, 3)
+    push(Repository("someone/mine"), tmp_path, 3)
     assert "someone/mine was not reached" in capsys.readouterr().err

@@ -23,9 +23,11 @@ from diffretouch import AffineGridHead, CSRNet, CSRNetPipeline, DiffRetouchPipel
 from diffretouch.attributes import attribute_labels, quantile_labels
 from diffretouch.data.unpaired import UnpairedPhotos
 from diffretouch.metrics import psnr
-from diffretouch.training import pairs, retouch_losses, retouch_model, train_diffretouch
+from diffretouch.training import launch as launching
+from diffretouch.training import pairs, retouch_losses, retouch_model, steps, train_diffretouch
 from diffretouch.training.checkpoints import checkpoints
 from diffretouch.training.convert import convert_diffretouch
+from diffretouch.training.model_card import Repository
 from diffretouch.training.released_names import head_keymap, unet_keymap
 from diffretouch.training.train_autoencoder import SMALL_AUTOENCODER
 
@@ -355,15 +357,18 @@ def test_machines_without_a_common_disk(autoencoder, tmp_path, monkeypatch):
 
 def test_only_what_is_complete_is_pushed(autoencoder, tmp_path, monkeypatch):
     pushed = []
-    monkeypatch.setattr(train_diffretouch, "open_repository", lambda args: "someone/mine")
-    monkeypatch.setattr(train_diffretouch, "push", lambda *of: pushed.append(of))
+    monkeypatch.setattr(launching, "open_repository", lambda args: Repository("someone/mine", args.hub_token))
+    monkeypatch.setattr(steps, "push", lambda *of: pushed.append(of))
     with monkeypatch.context() as stopped:
-        stopped.setattr(train_diffretouch, "stop_agreed", lambda *_: True)
+        stopped.setattr(steps, "stop_agreed", lambda *_: True)
         train(monkeypatch, autoencoder, tmp_path / "out")
     assert not pushed and [p.name for p in checkpoints(tmp_path / "out")] == ["checkpoint-1"]
     for _ in range(2):  # the second time nothing is left to do
-        train(monkeypatch, autoencoder, tmp_path / "out", "--resume_from_checkpoint", "latest")
-    assert [steps for *_, steps in pushed] == [6, 6]
+        more = ("--resume_from_checkpoint", "latest", "--hub_token", "hf_secret")
+        train(monkeypatch, autoencoder, tmp_path / "out", *more)
+    assert [(repository.token, done) for repository, _, done in pushed] == [("hf_secret", 6)] * 2
+    written = (path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert not any(b"hf_secret" in content for content in written)
 
 
 def test_nothing_to_resume_from(autoencoder, tmp_path, monkeypatch):

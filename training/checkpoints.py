@@ -30,7 +30,9 @@ _FREE_SETTINGS = {
     "dataloader_num_workers",
     "report_to",
     "validation_dir",
+    "validation_pairs",
     "validation_steps",
+    "tracker_project_name",
     "push_to_hub",
     "hub_model_id",
     "hub_private",
@@ -209,7 +211,10 @@ def resume(name, output_dir, accelerator, ema, settings=None):
 
 @contextlib.contextmanager
 def ema_weights(model, ema):
-    """The model with the averaged weights, for as long as the block lasts."""
+    """The model with the averaged weights, if there are any, for as long as the block lasts."""
+    if ema is None:
+        yield model
+        return
     ema.store(model.parameters())
     ema.copy_to(model.parameters())
     try:
@@ -229,5 +234,32 @@ def write_model(pipe, output_dir, card=None):
             place = output_dir / path.relative_to(aside)
             place.parent.mkdir(exist_ok=True)
             os.replace(path, place)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def best_so_far(output_dir):
+    """The figures of the model under `best`, or `None`; what a kill left of the one before is put back."""
+    best, before = Path(output_dir) / "best", Path(output_dir) / "best.old"
+    if before.is_dir() and not best.is_dir():
+        os.replace(before, best)
+    try:
+        return json.loads((best / "validation.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def keep_best(pipe, output_dir, figures):
+    """Put a model, and its figures as `validation.json`, in the place of the best so far; one is whole at any time."""
+    aside, best, before = (Path(output_dir) / name for name in ("best.tmp", "best", "best.old"))
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        pipe.save_pretrained(aside)
+        (aside / "validation.json").write_text(json.dumps(figures, indent=1) + "\n")
+        shutil.rmtree(before, ignore_errors=True)
+        if best.is_dir():
+            os.replace(best, before)
+        os.replace(aside, best)
+        shutil.rmtree(before, ignore_errors=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -1,6 +1,8 @@
-"""How every training script starts and ends: the accelerator, its precision, the output folder, the Hub."""
+"""How every training script starts: its common arguments, the accelerator and its precision, the output folder."""
 
 import argparse
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -9,20 +11,32 @@ from accelerate.logging import get_logger
 from accelerate.utils import ProjectConfiguration, set_seed
 
 from diffretouch.training.checkpoints import check_output_dir, share_the_disk
+from diffretouch.training.log import TRACKERS, check_trackers
+from diffretouch.training.model_card import Repository, open_repository
 
 logger = get_logger(__name__)
 
 
-def add_launch_arguments(parser: argparse.ArgumentParser, *, steps: int, checkpointing_steps: int = 500) -> None:
-    """The flags that every training script has, with the same meaning.
+def add_launch_arguments(
+    parser: argparse.ArgumentParser,
+    *,
+    steps: int,
+    checkpointing_steps: int = 500,
+    adam_beta2: float = 0.999,
+    weight_decay: float = 0.0,
+) -> None:
+    """The flags that every training script has, with the same meaning, as diffusers' scripts name them.
 
     Args:
         steps: default of `--max_train_steps`.
         checkpointing_steps: default of `--checkpointing_steps`.
+        adam_beta2, weight_decay: defaults of the optimizer.
     """
     add = parser.add_argument
     add("--output_dir", help="empty, or that of the training to go on with")
-    add("--max_train_steps", type=int, default=steps)
+    add("--max_train_steps", type=int, help=f"{steps} without --num_train_epochs, which it overrides")
+    add("--num_train_epochs", type=int, help="so many times through the data set")
+    parser.set_defaults(_steps=steps)
     add(
         "--mixed_precision",
         choices=["no", "fp16", "bf16"],
@@ -32,33 +46,61 @@ def add_launch_arguments(parser: argparse.ArgumentParser, *, steps: int, checkpo
     add("--checkpoints_total_limit", type=int, default=2)
     add("--resume_from_checkpoint", help='"latest" or a checkpoint directory')
     add("--seed", type=int, default=0)
+    add("--allow_tf32", action="store_true", help="matrix products of 10 bits on Ampere GPUs and later: faster")
+    add("--adam_beta1", type=float, default=0.9)
+    add("--adam_beta2", type=float, default=adam_beta2)
+    add("--adam_weight_decay", "--weight_decay", type=float, default=weight_decay)
+    add("--adam_epsilon", type=float, default=1e-8)
+    add("--report_to", nargs="+", choices=TRACKERS, default=[], help="beside log.jsonl, which is always written")
+    add("--tracker_project_name", default="diffretouch")
+    add("--validation_dir", help="photos on which the model is shown while it learns")
+    add("--validation_pairs", help="folder of `input` and `target`: PSNR and dE76, and the best model under `best`")
+    add("--validation_steps", type=int, default=500)
+    add("--push_to_hub", action="store_true")
+    add("--hub_model_id", help="default: the name of the output folder")
+    add("--hub_private", action="store_true")
+    add("--hub_token", help="default: that of `hf auth login`; it is written nowhere")
 
 
 def check_launch_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Raise by `parser.error` unless the training has a folder to write to; looking (`--verify`) needs none."""
     if not args.output_dir and not getattr(args, "verify", False):
         parser.error("--output_dir is needed: an empty folder, or that of the training to go on with")
-    if args.max_train_steps < 1:
-        parser.error(f"--max_train_steps must be at least 1, got {args.max_train_steps}")
+    steps = vars(args).pop("_steps")
+    if args.max_train_steps is None and args.num_train_epochs is None:
+        args.max_train_steps = steps
+    for name in ("max_train_steps", "num_train_epochs", "validation_steps"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(args, name)}")
+    for name in ("adam_beta1", "adam_beta2"):
+        if not 0 <= getattr(args, name) < 1:
+            parser.error(f"--{name} must lie in [0, 1), got {getattr(args, name)}")
 
 
-def start(args: argparse.Namespace, *, accumulation: int = 1, log_with: list[str] | None = None) -> Accelerator:
+def start(
+    args: argparse.Namespace, *, accumulation: int = 1, epoch: Callable[[], int]
+) -> tuple[Accelerator, Repository | None]:
     """Seed, accelerator, and an output folder that may be written to; machines without a common disk keep one each.
+
+    Epochs become steps here; and the Hub, where it is wanted, is asked for a repository.
 
     Args:
         args: of `add_launch_arguments`.
         accumulation: batches of a step.
-        log_with: Accelerate's trackers.
+        epoch: tells how many samples go once through the data set.
 
     Raises:
-        SystemExit: the output folder holds another training.
+        SystemExit: the output folder holds another training; a tracker is not installed; the Hub is not reached.
     """
+    check_trackers(args.report_to)
     set_seed(args.seed)
+    if args.allow_tf32:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     output_dir = Path(args.output_dir)
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
         gradient_accumulation_steps=accumulation,
-        log_with=log_with or None,
+        log_with=args.report_to or None,
         project_config=ProjectConfiguration(args.output_dir, logging_dir=str(output_dir / "logs")),
     )
     if accelerator.mixed_precision == "bf16" and accelerator.device.type == "cpu" and not has_bf16_instructions():
@@ -67,7 +109,28 @@ def start(args: argparse.Namespace, *, accumulation: int = 1, log_with: list[str
         check_output_dir(output_dir, args.resume_from_checkpoint)
     accelerator.wait_for_everyone()
     accelerator.project_configuration.save_on_each_node = not share_the_disk(accelerator, output_dir)
-    return accelerator
+    if args.max_train_steps is None:
+        batch = args.train_batch_size * accumulation * accelerator.num_processes
+        args.max_train_steps = math.ceil(args.num_train_epochs * epoch() / batch)
+    repository = open_repository(args) if accelerator.is_main_process else None
+    vars(args).pop("hub_token")  # settings are written into checkpoints, cards and trackers
+    return accelerator, repository
+
+
+def build_optimizer(args: argparse.Namespace, parameters) -> torch.optim.Optimizer:
+    """AdamW, which without decay is Adam; with moments in 8 bits where that was asked for.
+
+    Raises:
+        SystemExit: `--use_8bit_adam` without bitsandbytes, or without a GPU that it supports.
+    """
+    adam = torch.optim.AdamW
+    if getattr(args, "use_8bit_adam", False):
+        try:
+            from bitsandbytes.optim import AdamW8bit as adam
+        except (ImportError, RuntimeError) as error:
+            raise SystemExit(f"`--use_8bit_adam` needs bitsandbytes and a GPU that it supports: {error}") from error
+    more = {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
+    return adam(parameters, args.learning_rate, weight_decay=args.adam_weight_decay, **more)
 
 
 def has_bf16_instructions() -> bool:

@@ -61,7 +61,7 @@ class Log:
         self.bar = tqdm(total=args.max_train_steps, initial=first_step, disable=not accelerator.is_local_main_process)
         if accelerator.log_with:
             simple = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in vars(args).items()}
-            accelerator.init_trackers("diffretouch", config=simple)
+            accelerator.init_trackers(args.tracker_project_name, config=simple)
 
     def next_batch(self, loader):
         """The next batch, with the time it took counted."""
@@ -98,6 +98,12 @@ class Log:
         self.accelerator.log({"lr": lr, **losses, "data_wait": self.shares[-1]}, step=step)
         self.losses, self.waited, self.started = [], 0.0, now
         return losses
+
+    def validation(self, step, figures):
+        """A line with the figures of a validation, on the main process alone."""
+        self.file.write(json.dumps({"step": step, "validation": figures}) + "\n")
+        self.file.flush()
+        self.accelerator.log({f"validation/{name}": value for name, value in figures.items()}, step=step)
 
     def images(self, pictures, step):
         """PIL images by name to the trackers that show images."""

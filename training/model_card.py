@@ -3,6 +3,7 @@
 import json
 import sys
 from importlib.metadata import version
+from typing import NamedTuple
 
 from huggingface_hub import ModelCardData, create_repo, upload_folder
 from huggingface_hub.errors import HfHubHTTPError
@@ -10,7 +11,17 @@ from huggingface_hub.errors import HfHubHTTPError
 _VERSIONS = ("torch", "diffusers", "accelerate", "transformers")
 
 
-def model_card(args, *, steps, data, losses, figures=None, processes=1, parameters=None, frozen=0):
+class Repository(NamedTuple):
+    """A repository on the Hub that may be pushed to, and with what."""
+
+    name: str
+    token: str | None = None
+
+
+def model_card(
+    args, *, steps, data, losses, figures=None, processes=1, parameters=None, frozen=0, of="DiffRetouchPipeline",
+    script="train_diffretouch.py", call='pipe(image, c={"brightness": 0.5}).images[0]',
+):  # fmt: skip
     """The text of `README.md`.
 
     Args:
@@ -22,11 +33,12 @@ def model_card(args, *, steps, data, losses, figures=None, processes=1, paramete
         processes (`int`): that trained together.
         parameters (`int`, *optional*): of the model.
         frozen (`int`): how many of them were not trained.
+        of, script, call (`str`): what opens the model, what made it, and how it is used.
     """
     import diffretouch
 
     head = ModelCardData(library_name="diffusers", tags=["photo-retouching", "image-enhancement", "diffretouch"])
-    batch = args.train_batch_size * args.gradient_accumulation_steps * processes
+    batch = args.train_batch_size * getattr(args, "gradient_accumulation_steps", 1) * processes
     rows = [f"| `{key}` | {_cell(value)} |" for key, value in sorted(vars(args).items()) if value is not None]
     versions = [f"{name} {version(name)}" for name in _VERSIONS]
     size = f" of {parameters:,} parameters" if parameters else ""
@@ -34,12 +46,12 @@ def model_card(args, *, steps, data, losses, figures=None, processes=1, paramete
         size += f" ({frozen:,} of them, to which one token gives no effect, were left as they were)"
     text = [
         f"---\n{head.to_yaml()}\n---\n",
-        "# A DiffRetouch model\n",
+        f"# A {of.removesuffix('Pipeline')} model\n",
         f"A retouching model{size}, trained for {steps} of {args.max_train_steps} steps of {batch} pairs by "
-        f"`training/train_diffretouch.py` of diffretouch {diffretouch.__version__} ({', '.join(versions)}).\n",
-        "```python\nfrom diffretouch import DiffRetouchPipeline\n\n"
-        'pipe = DiffRetouchPipeline.from_pretrained("...")  # this folder or repository\n'
-        'pipe(image, c={"brightness": 0.5}).images[0]\n```\n',
+        f"`training/{script}` of diffretouch {diffretouch.__version__} ({', '.join(versions)}).\n",
+        f"```python\nfrom {'diffretouch' if of.endswith('Pipeline') else 'diffusers'} import {of}\n\n"
+        f'pipe = {of}.from_pretrained("...")  # this folder or repository\n'
+        f"{call}\n```\n",
         f"## Data\n\n```json\n{json.dumps(data, indent=1, default=str)}\n```\n",
         "## Losses at the last step\n\n| loss | weighted |\n|---|---|",
         *(f"| {name} | {value:.5g} |" for name, value in losses.items()),
@@ -56,12 +68,13 @@ def _cell(value):
 
 
 def open_repository(args):
-    """Make sure, before hours of training, that the Hub takes what will be pushed; return the repository's id."""
+    """Make sure, before hours of training, that the Hub takes what will be pushed; return the [`Repository`]."""
     if not args.push_to_hub:
         return None
     name = args.hub_model_id or args.output_dir.rstrip("/").rsplit("/", 1)[-1]
     try:
-        return create_repo(name, exist_ok=True, private=args.hub_private).repo_id
+        made = create_repo(name, exist_ok=True, private=args.hub_private, token=args.hub_token)
+        return Repository(made.repo_id, args.hub_token)
     except (OSError, ValueError, HfHubHTTPError) as error:
         reason = str(error).strip().splitlines()[0]
         raise SystemExit(f"`--push_to_hub`: the repository {name} cannot be opened: {reason}") from error
@@ -71,11 +84,13 @@ def push(repository, output_dir, step):
     """Upload the model, its card and its validation sheets; checkpoints and logs stay here."""
     try:
         upload_folder(
-            repo_id=repository,
+            repo_id=repository.name,
+            token=repository.token,
             folder_path=output_dir,
             commit_message=f"{step} steps",
             allow_patterns=["*.json", "*.safetensors", "README.md", "validation/*.png"],
-            ignore_patterns=["checkpoint-*", "checkpoint-*/**", "logs/**", "timing.json"],
+            ignore_patterns=["checkpoint-*", "checkpoint-*/**", "logs/**", "timing.json", "best/**"],
         )
     except (OSError, ValueError, HfHubHTTPError) as error:  # the model is trained and lies in output_dir
-        print(f"`--push_to_hub`: {repository} was not reached, the model is in {output_dir}: {error}", file=sys.stderr)
+        said = f"`--push_to_hub`: {repository.name} was not reached, the model is in {output_dir}: {error}"
+        print(said, file=sys.stderr)

@@ -36,6 +36,7 @@ def add_pair_arguments(parser):
         "--exclude",
         help="text file with names of photos to leave out, one a line; each must be there",
     )
+    add("--max_train_samples", type=int, help="so many of the photos at most, drawn by --seed")
     add("--rendering", default="not stated", help="how the files were made, e.g. the program and its settings")
     add("--whole_photos", action="store_true", help="pairs, fivek, ppr10k: no random crops, no flips")
     add("--use_masks", action="store_true", help="ppr10k: also the people's masks")
@@ -100,9 +101,11 @@ def training_pairs(args, size, vary=True, statistics=None, *, start=0, batch_siz
     if args.dataset == "shards":
         _refuse(args, "split", ())
         _refuse(args, "exclude", ())
+        _refuse(args, "max_train_samples", ())
         place = {"start": start, "batch_size": batch_size, "process": process, "processes": processes}
         return Shards(args.train_data_dir, size, **place, **tastes, **options)
     options |= {"exclude": exclude, "thumbnails": thumbnails, "styled": getattr(args, "unknown_share", 0.0)}
+    options["most"] = args.max_train_samples
     if args.dataset == "photos":
         _refuse(args, "split", ())
         if args.exclude:
@@ -155,6 +158,17 @@ def batches(args, accelerator, first_step, *, accumulation=1, vary=True, statist
     workers = {"num_workers": args.dataloader_num_workers, "worker_init_fn": leave_signals_to_the_loop}
     loader = torch.utils.data.DataLoader(photos, pin_memory=accelerator.device.type == "cuda", **how, **workers)
     return photos, (send_to_device(batch, accelerator.device, non_blocking=True) for batch in loader)
+
+
+def epoch_samples(args, *, vary=True):
+    """How many samples go once through the data set: every photo in every expert's version.
+
+    Raises:
+        SystemExit: shards, which are streams.
+    """
+    if args.dataset == "shards":
+        raise SystemExit("`--num_train_epochs`: shards are streams, say `--max_train_steps`.")
+    return training_pairs(args, args.resolution, vary).order.count
 
 
 def _refuse(args, name, datasets):

@@ -63,7 +63,9 @@ class RetouchModel(torch.nn.Module):
 def build_models(args):
     """-> model to train, frozen autoencoder, noise schedule."""
     name = args.pretrained_model_name_or_path
-    vae = AutoencoderKL.from_pretrained(args.vae or name, subfolder=None if args.vae else "vae", use_safetensors=True)
+    of_base = {"revision": args.revision, "variant": args.variant}
+    own = {} if args.vae else {"subfolder": "vae", **of_base}
+    vae = AutoencoderKL.from_pretrained(args.vae or name, use_safetensors=True, **own)
     side = latent_side(args, vae)
     strides, token_width = (2, 2) if side >= 64 else (2, 1), 5 if args.unknown_share else 4  # 4 is the paper's
     if args.attribute_tokens == 4:
@@ -78,9 +80,10 @@ def build_models(args):
         if args.clipping_limit is None:
             args.clipping_limit = pipe.config.clipping_limit  # the model keeps its own
     elif name:
-        base = UNet2DConditionModel.from_pretrained(name, subfolder="unet", use_safetensors=True)
+        base = UNet2DConditionModel.from_pretrained(name, subfolder="unet", use_safetensors=True, **of_base)
         # What its UNet was trained to predict; from pure noise, which "leading" spacing does not begin with
-        scheduler = DDIMScheduler.from_pretrained(name, subfolder="scheduler", timestep_spacing="trailing")
+        own = {"subfolder": "scheduler", "revision": args.revision}
+        scheduler = DDIMScheduler.from_pretrained(name, timestep_spacing="trailing", **own)
         unet = build_retouch_unet(base, cross_attention_dim=token_width, sample_size=side)
     else:
         scheduler = DDIMScheduler(**SCHEDULER)

@@ -20,18 +20,10 @@ from diffretouch.models.adaptive_lut import AdaptiveLut3D, look_up
 from diffretouch.models.hdrnet import HDRNet
 from diffretouch.pipelines.pipeline_adaptive_lut import AdaptiveLut3DPipeline
 from diffretouch.pipelines.pipeline_hdrnet import HDRNetPipeline
-from diffretouch.training.checkpoints import (
-    ema_weights,
-    resume,
-    save_checkpoint,
-    stop_agreed,
-    stop_signals,
-    write_model,
-)
-from diffretouch.training.launch import add_launch_arguments, check_launch_arguments, start
+from diffretouch.training.launch import add_launch_arguments, build_optimizer, check_launch_arguments, start
 from diffretouch.training.learning_rate import halved_share, set_rates
-from diffretouch.training.log import Log
-from diffretouch.training.pairs import add_pair_arguments, batches, verify_if_asked
+from diffretouch.training.pairs import add_pair_arguments, batches, epoch_samples, verify_if_asked
+from diffretouch.training.steps import begin, finish, go_on, keep_step, stop_if_not_finite
 
 NETWORKS = {"hdrnet": (HDRNet, HDRNetPipeline), "3dlut": (AdaptiveLut3D, AdaptiveLut3DPipeline)}
 
@@ -72,8 +64,7 @@ class LutLoss(torch.nn.Module):
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     verify_if_asked(args, args.resolution)
-    accelerator = start(args)
-    output_dir, going_on = Path(args.output_dir), args.resume_from_checkpoint
+    accelerator, repository = start(args, epoch=lambda: epoch_samples(args, vary=False))
 
     # 1. Network and optimizer (both papers: mean squared error, Adam, 1e-4)
     network_class, pipeline_class = NETWORKS[args.network]
@@ -82,52 +73,42 @@ def main(argv: list[str] | None = None) -> None:
     if args.network == "3dlut":
         network = LutLoss(network, smoothness=args.smoothness, monotonicity=args.monotonicity)
     ema = EMAModel(network.parameters(), decay=args.ema_decay, use_ema_warmup=True, power=3 / 4)
-    optimizer = torch.optim.Adam(network.parameters(), args.learning_rate)
+    optimizer = build_optimizer(args, network.parameters())
     share = halved_share(args.halvings, args.max_train_steps)
     network, optimizer = accelerator.prepare(network, optimizer)
     ema.to(accelerator.device)
 
     # 2. Resume, and data from there on
-    first_step = resume(going_on, output_dir, accelerator, ema, vars(args)) if going_on else 0
-    _, loader = batches(args, accelerator, first_step, vary=False)
+    first_step = go_on(args, accelerator, optimizer, ema)
+    photos, loader = batches(args, accelerator, first_step, vary=False)
     stride = args.pixel_stride
 
     # 3. The loop
-    stopping, log, written = stop_signals(), Log(accelerator, args, first_step), True
+    made = {"of": pipeline_class.__name__, "script": "train_baselines.py", "call": "pipe(image).images[0]"}
+    card = {"data": photos.describe(), **made}
+    pipeline = lambda trained: pipeline_class(getattr(trained, "network", trained))  # noqa: E731
+    run = begin(args, accelerator, network, ema, first_step, pipeline, repository=repository, card=card)
     for step in range(first_step, args.max_train_steps):
-        batch = log.next_batch(loader)
+        batch = run.log.next_batch(loader)
         # What is dropped out is drawn by the step alone: a resumed training draws the same
         torch.manual_seed(
             int(np.random.SeedSequence((args.seed, step, accelerator.process_index)).generate_state(1)[0])
         )
         with accelerator.autocast():
             retouched = network(batch["input"][..., ::stride, ::stride], batch["input"])
-        penalty = 0.0
+        losses = {}
         if isinstance(retouched, tuple):
-            retouched, penalty = retouched
-        error = F.mse_loss(retouched.float(), batch["target"][..., ::stride, ::stride])
-        loss = error + penalty
-        if not loss.isfinite():
-            raise SystemExit(f"step {step}: the loss is {loss.item()}, on these files: {', '.join(batch['name'])}")
-        accelerator.backward(loss)
+            retouched, losses["penalty"] = retouched
+        losses["mse"] = F.mse_loss(retouched.float(), batch["target"][..., ::stride, ::stride])
+        accelerator.backward(stop_if_not_finite(step, losses, batch["name"]))
         rate = set_rates(optimizer, [args.learning_rate], share(step))
         optimizer.step()
         optimizer.zero_grad()
         ema.step(accelerator.unwrap_model(network).parameters())
-        log.add({"mse": error})
-        done = step + 1
-        log.step(done, rate)
-        last = done == args.max_train_steps or stop_agreed(stopping, accelerator)
-        if done % args.checkpointing_steps == 0 or last:
-            written = save_checkpoint(output_dir, done, accelerator, ema, args.checkpoints_total_limit, vars(args))
-            if accelerator.is_main_process:
-                with ema_weights(accelerator.unwrap_model(network), ema) as averaged:
-                    write_model(pipeline_class(getattr(averaged, "network", averaged)), output_dir)
-        if last:
+        run.log.add(losses)
+        if keep_step(run, step + 1, rate):
             break
-    log.close()
-    if not written:
-        raise SystemExit(f"{output_dir}: the last checkpoint could not be written, see the warnings.")
+    finish(run)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from diffusers.training_utils import EMAModel
 
@@ -18,18 +17,10 @@ if not __package__:  # run as a file: the checkout that it stands in need not be
 
 from diffretouch.models.csrnet import CSRNet, CSRNetL
 from diffretouch.pipelines.pipeline_csrnet import CSRNetPipeline
-from diffretouch.training.checkpoints import (
-    ema_weights,
-    resume,
-    save_checkpoint,
-    stop_agreed,
-    stop_signals,
-    write_model,
-)
-from diffretouch.training.launch import add_launch_arguments, check_launch_arguments, start
+from diffretouch.training.launch import add_launch_arguments, build_optimizer, check_launch_arguments, start
 from diffretouch.training.learning_rate import halved_share, set_rates
-from diffretouch.training.log import Log
-from diffretouch.training.pairs import add_pair_arguments, batches, verify_if_asked
+from diffretouch.training.pairs import add_pair_arguments, batches, epoch_samples, verify_if_asked
+from diffretouch.training.steps import begin, finish, go_on, keep_step, stop_if_not_finite
 
 
 def parse_args(argv=None):
@@ -55,7 +46,7 @@ def parse_args(argv=None):
         help="what the network reads, prophoto in the paper",
     )
     add("--untagged_inputs", choices=["srgb", "prophoto"], help="what inputs of 16 bits without a profile are")
-    add_launch_arguments(parser, steps=6000)
+    add_launch_arguments(parser, steps=6000, adam_beta2=0.99)
     add("--resolution", type=int, default=128, help="side of the training crops, and of the thumbnails of the model")
     add("--pixel_stride", type=int, default=1, help="csrnet's loss sees every n-th row and column; the condition all")
     add("--train_batch_size", type=int, default=16)
@@ -71,6 +62,8 @@ def parse_args(argv=None):
         parser.error("--input_space prophoto needs --keep_aspect: other samples are 8-bit sRGB.")
     if args.untagged_inputs and args.input_space != "prophoto":
         parser.error("--untagged_inputs is for --input_space prophoto; others without a profile are sRGB.")
+    if args.validation_pairs and args.untagged_inputs == "prophoto":
+        parser.error("--validation_pairs need profiles: they are opened as any photo is.")
     if args.keep_aspect and args.train_batch_size != 1:
         parser.error("--keep_aspect needs --train_batch_size 1: photos differ in shape.")
     if args.network == "csrnet-l" and args.pixel_stride != 1:
@@ -101,51 +94,39 @@ def build_network(args):
 def main(argv=None):
     args = parse_args(argv)
     verify_if_asked(args, args.resolution)
-    accelerator = start(args)
-    output_dir, going_on = Path(args.output_dir), args.resume_from_checkpoint
+    accelerator, repository = start(args, epoch=lambda: epoch_samples(args, vary=False))
 
     # 1. Network, optimizer and schedule (paper, Sec. 4.1: L1, Adam 1e-4 with beta 0.9 and 0.99, halved in steps)
     network = build_network(args)
     ema = EMAModel(network.parameters(), decay=args.ema_decay, use_ema_warmup=True, power=3 / 4)
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained, args.learning_rate, betas=(0.9, 0.99))
+    optimizer = build_optimizer(args, [parameter for parameter in network.parameters() if parameter.requires_grad])
     share = halved_share(args.halvings, args.max_train_steps)
     network, optimizer = accelerator.prepare(network, optimizer)
     ema.to(accelerator.device)
 
     # 2. Resume, and data from there on
-    first_step = resume(going_on, output_dir, accelerator, ema, vars(args)) if going_on else 0
-    _, loader = batches(args, accelerator, first_step, vary=False)
+    first_step = go_on(args, accelerator, optimizer, ema)
+    photos, loader = batches(args, accelerator, first_step, vary=False)
     stride = args.pixel_stride
 
     # 3. The loop
-    stopping, log, written = stop_signals(), Log(accelerator, args, first_step), True
+    made = {"of": "CSRNetPipeline", "script": "train_csrnet.py", "call": "pipe(image).images[0]"}
+    card = {"data": photos.describe(), **made}
+    run = begin(args, accelerator, network, ema, first_step, CSRNetPipeline, repository=repository, card=card)
     for step in range(first_step, args.max_train_steps):
-        batch = log.next_batch(loader)
+        batch = run.log.next_batch(loader)
         with accelerator.autocast():
             retouched = network(batch["input"][..., ::stride, ::stride], batch["input"])
-        loss = F.l1_loss(retouched.float(), batch["target"][..., ::stride, ::stride])
-        if not loss.isfinite():
-            raise SystemExit(f"step {step}: the loss is {loss.item()}, on these files: {', '.join(batch['name'])}")
-        accelerator.backward(loss)
+        losses = {"l1": F.l1_loss(retouched.float(), batch["target"][..., ::stride, ::stride])}
+        accelerator.backward(stop_if_not_finite(step, losses, batch["name"]))
         rate = set_rates(optimizer, [args.learning_rate], share(step))
         optimizer.step()
         optimizer.zero_grad()
         ema.step(accelerator.unwrap_model(network).parameters())
-        log.add({"l1": loss})
-        done = step + 1
-        log.step(done, rate)
-        last = done == args.max_train_steps or stop_agreed(stopping, accelerator)
-        if done % args.checkpointing_steps == 0 or last:
-            written = save_checkpoint(output_dir, done, accelerator, ema, args.checkpoints_total_limit, vars(args))
-            if accelerator.is_main_process:
-                with ema_weights(accelerator.unwrap_model(network), ema) as averaged:
-                    write_model(CSRNetPipeline(averaged), output_dir)
-        if last:
+        run.log.add(losses)
+        if keep_step(run, step + 1, rate):
             break
-    log.close()
-    if not written:
-        raise SystemExit(f"{output_dir}: the last checkpoint could not be written, see the warnings.")
+    finish(run)
 
 
 if __name__ == "__main__":

@@ -4,38 +4,22 @@ accelerate launch training/train_diffretouch.py --train_data_dir PHOTOS --vae AU
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-import torch
-from accelerate.logging import get_logger
 from diffusers.training_utils import EMAModel
 
 if not __package__:  # run as a file: the checkout that it stands in need not be installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffretouch.losses.perceptual import Lpips
-from diffretouch.training.checkpoints import (
-    WRITE_ERRORS,
-    ema_weights,
-    resume,
-    save_checkpoint,
-    stop_agreed,
-    stop_signals,
-    write_model,
-)
 from diffretouch.training.latents import cached_latents, check_cacheable
-from diffretouch.training.launch import add_launch_arguments, check_launch_arguments, start
+from diffretouch.training.launch import add_launch_arguments, build_optimizer, check_launch_arguments, start
 from diffretouch.training.learning_rate import scheduled_share, set_rates
-from diffretouch.training.log import TRACKERS, Log, check_trackers
-from diffretouch.training.model_card import model_card, open_repository, push
-from diffretouch.training.pairs import add_pair_arguments, batches, statistics_for, verify_if_asked
+from diffretouch.training.pairs import add_pair_arguments, batches, epoch_samples, statistics_for, verify_if_asked
 from diffretouch.training.retouch_losses import training_losses
 from diffretouch.training.retouch_model import build_models, build_pipeline, load_teacher
-from diffretouch.training.validation import validate
-
-logger = get_logger(__name__)
+from diffretouch.training.steps import begin, finish, go_on, keep_step, stop_if_not_finite
 
 
 def parse_args(argv=None):
@@ -47,6 +31,8 @@ def parse_args(argv=None):
         "--pretrained_model_name_or_path",
         help="Stable Diffusion to start from; without it, the small UNet from scratch",
     )
+    add("--revision", help="of that Stable Diffusion on the Hub")
+    add("--variant", help="of its files, such as fp16")
     add("--init", help="DiffRetouchPipeline to go on from, such as small, with its own schedule, tokens and head")
     add("--resolution", type=int, default=128, help="side of the training crops: 4x (small) or 8x the latents'")
     add("--pixel_stride", type=int, default=1, help="pixel and attribute losses see every n-th row and column")
@@ -80,7 +66,6 @@ def parse_args(argv=None):
     add("--lr_scheduler", default="cosine")
     add("--lr_warmup_steps", type=int, default=200)
     add("--max_grad_norm", type=float, default=1.0)
-    add("--weight_decay", type=float, default=1e-2)
     add("--use_8bit_adam", action="store_true", help="moments in 8 bits, by bitsandbytes")
     add("--latent_weight", type=float, default=1.0)
     add("--snr_gamma", type=float, help="min-SNR weighting of the latent loss; 5 is usual")
@@ -106,13 +91,7 @@ def parse_args(argv=None):
     add("--first_timestep_fraction", type=float, default=0.5, help="share of samples at the noisiest timestep")
     add("--ema_decay", type=float, default=0.998)
     add("--dataloader_num_workers", type=int, default=1)
-    add("--report_to", nargs="+", choices=TRACKERS, default=[], help="beside log.jsonl, which is always written")
-    add("--validation_dir", help="photos on which the model is shown while it learns")
-    add("--validation_steps", type=int, default=500)
-    add("--push_to_hub", action="store_true")
-    add("--hub_model_id", help="default: the name of the output folder")
-    add("--hub_private", action="store_true")
-    add_launch_arguments(parser, steps=3600)
+    add_launch_arguments(parser, steps=3600, weight_decay=1e-2)
     args = parser.parse_args(argv)
     check_launch_arguments(parser, args)
     for name in ("train_batch_size", "gradient_accumulation_steps", "pixel_stride", "resolution"):
@@ -143,24 +122,12 @@ def parse_args(argv=None):
     return args
 
 
-def build_optimizer(args, parameters):
-    """AdamW, with moments in 8 bits where that was asked for."""
-    adam = torch.optim.AdamW
-    if args.use_8bit_adam:
-        try:
-            from bitsandbytes.optim import AdamW8bit as adam
-        except (ImportError, RuntimeError) as error:
-            raise SystemExit(f"`--use_8bit_adam` needs bitsandbytes and a GPU that it supports: {error}") from error
-    return adam(parameters, args.learning_rate, weight_decay=args.weight_decay)
-
-
 def main(argv=None):
     args = parse_args(argv)
     verify_if_asked(args, args.resolution)
-    check_trackers(args.report_to)
+    accumulation = args.gradient_accumulation_steps
+    accelerator, repository = start(args, accumulation=accumulation, epoch=lambda: epoch_samples(args))
     output_dir = Path(args.output_dir)
-    accelerator = start(args, accumulation=args.gradient_accumulation_steps, log_with=args.report_to)
-    repository = open_repository(args) if accelerator.is_main_process else None
 
     # 1. Models
     model, vae, scheduler = build_models(args)
@@ -178,11 +145,9 @@ def main(argv=None):
 
     # 3. Resume, and data from there on
     settings = vars(args) | {"frozen_parameters": frozen}
-    going_on = args.resume_from_checkpoint
-    first_step = resume(going_on, output_dir, accelerator, ema, settings) if going_on else 0
+    first_step = go_on(args, accelerator, optimizer, ema, settings)
     with accelerator.main_process_first():
         statistics = statistics_for(args, args.resolution, output_dir)
-    accumulation = args.gradient_accumulation_steps
     photos, loader = batches(args, accelerator, first_step, accumulation=accumulation, statistics=statistics)
     cache = None
     if args.cache_latents:
@@ -191,76 +156,26 @@ def main(argv=None):
             cache = cached_latents(photos, vae, output_dir, accelerator.device)
 
     # 4. The loop
-    stopping, log, figures, done, written = stop_signals(), Log(accelerator, args, first_step), None, first_step, True
+    pipeline = lambda trained: build_pipeline(trained, vae, scheduler, args, statistics)  # noqa: E731
+    card = {"data": photos.describe(), "parameters": parameters, "frozen": frozen}
+    how = {"repository": repository, "settings": settings, "card": card}
+    run = begin(args, accelerator, model, ema, first_step, pipeline, **how)
     for step in range(first_step, args.max_train_steps):
         rate = set_rates(optimizer, [args.learning_rate], share(step))
         for _ in range(accumulation):
-            batch = log.next_batch(loader)
+            batch = run.log.next_batch(loader)
             with accelerator.accumulate(model), accelerator.autocast():
                 losses = training_losses(model, vae, scheduler, batch, args, perceptual, statistics, cache, teacher)
-                loss = sum(losses.values())
-                stop_if_not_finite(step, loss, losses, batch)
-                accelerator.backward(loss)
+                accelerator.backward(stop_if_not_finite(step, losses, batch["name"]))
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad()
-            log.add(losses)
+            run.log.add(losses)
         ema.step(accelerator.unwrap_model(model).parameters())
-        done = step + 1
-        means = log.step(done, rate)
-        last = done == args.max_train_steps or stop_agreed(stopping, accelerator)
-        if args.validation_dir and (done % args.validation_steps == 0 or last) and accelerator.is_main_process:
-            with ema_weights(accelerator.unwrap_model(model), ema) as trained:
-                pipe = build_pipeline(trained, vae, scheduler, args, statistics)
-                figures = show(pipe, args, output_dir, done, log)
-        if done % args.checkpointing_steps == 0 or last:
-            written = save_checkpoint(output_dir, done, accelerator, ema, args.checkpoints_total_limit, settings)
-            if accelerator.is_main_process:
-                card = model_card(args, steps=done, data=photos.describe(), losses=means, figures=figures,
-                                  processes=accelerator.num_processes, parameters=parameters,
-                                  frozen=frozen)  # fmt: skip
-                with ema_weights(accelerator.unwrap_model(model), ema) as trained:
-                    pipe = build_pipeline(trained, vae, scheduler, args, statistics)
-                    written = save_pipeline(pipe, output_dir, card) and written
-        if last:
+        if keep_step(run, step + 1, rate):
             break
-    log.close()
-    if not written:
-        raise SystemExit(f"{output_dir}: the last checkpoint or model could not be written, see the warnings.")
-    if repository and done == args.max_train_steps:  # what was stopped half-way stays here
-        push(repository, output_dir, done)
-
-
-def stop_if_not_finite(step, loss, losses, batch):
-    """A loss that is NaN or infinite ends the training, and names what was seen."""
-    if not loss.isfinite():
-        parts = {name: value.item() for name, value in losses.items()}
-        raise SystemExit(f"step {step}: the loss is {loss.item()} {parts}, on these files: {', '.join(batch['name'])}")
-
-
-def save_pipeline(pipe, output_dir, card):
-    """Write a pipeline and its card; `False` where the disk is full."""
-    try:
-        write_model(pipe, output_dir, card)
-    except WRITE_ERRORS as error:
-        logger.warning(f"the model cannot be written to {output_dir}: {error}")
-        return False
-    return True
-
-
-def show(pipe, args, output_dir, step, log):
-    """Validate, keep the pictures under `validation/`, hand them and the figures to the trackers."""
-    pictures, figures = validate(pipe, args.validation_dir)
-    folder = output_dir / "validation"
-    for name, picture in pictures.items():
-        path = folder / f"step-{step}-{name.replace('/', '-')}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
-    (folder / f"step-{step}.json").write_text(json.dumps(figures, indent=1) + "\n")
-    log.images(pictures, step)
-    log.accelerator.log(figures, step=step)
-    return figures
+    finish(run)
 
 
 if __name__ == "__main__":

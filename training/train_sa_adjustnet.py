@@ -25,17 +25,10 @@ from diffretouch.data.yan import YanPhotos
 from diffretouch.losses.adjustment import adjustment_loss, moved_usage, scene_loss
 from diffretouch.models.sa_adjustnet import SMALL_ADJUSTNET, SAAdjustNet, load_backbone
 from diffretouch.pipelines.pipeline_sa_adjustnet import SAAdjustNetPipeline
-from diffretouch.training.checkpoints import (
-    leave_signals_to_the_loop,
-    resume,
-    save_checkpoint,
-    stop_agreed,
-    stop_signals,
-    write_model,
-)
-from diffretouch.training.launch import add_launch_arguments, check_launch_arguments, start
+from diffretouch.training.checkpoints import leave_signals_to_the_loop
+from diffretouch.training.launch import add_launch_arguments, build_optimizer, check_launch_arguments, start
 from diffretouch.training.learning_rate import scheduled_share, set_rates
-from diffretouch.training.log import Log
+from diffretouch.training.steps import begin, finish, go_on, keep_step, stop_if_not_finite
 
 
 def parse_args(argv=None):
@@ -162,8 +155,8 @@ def training_losses(model, network, batch, scenes, args):
 
 def main(argv=None):
     args = parse_args(argv)
-    accelerator = start(args)
-    output_dir, going_on = Path(args.output_dir), args.resume_from_checkpoint
+    view = SMALL_ADJUSTNET["view_size"] if args.size == "small" else 512
+    accelerator, repository = start(args, epoch=lambda: build_data(args, view)[0].describe()["photos"])
 
     # 1. Model, optimizer and schedule: the backbone learns more slowly
     network = build_network(args)
@@ -171,31 +164,30 @@ def main(argv=None):
     known = {id(p) for p in backbone}
     others = [p for p in network.parameters() if id(p) not in known]
     rates = [args.learning_rate * args.backbone_lr_scale, args.learning_rate]
-    optimizer = torch.optim.Adam([{"params": backbone}, {"params": others}], args.learning_rate)
+    optimizer = build_optimizer(args, [{"params": backbone}, {"params": others}])
     share = scheduled_share(args.lr_scheduler, args.lr_warmup_steps, args.max_train_steps)
     model, optimizer = accelerator.prepare(SparseModel(network), optimizer)
     network = accelerator.unwrap_model(model).network
 
     # 2. Resume, and data from there on: sample k is the same whatever was read before
-    first_step = resume(going_on, output_dir, accelerator, None, vars(args)) if going_on else 0
+    first_step = go_on(args, accelerator, optimizer)
     per_step = args.train_batch_size * accelerator.num_processes
-    pairs, scenery = (
-        loader_of(data, args, accelerator, range(first_step * per_step, args.max_train_steps * per_step))
-        for data in build_data(args, network.config.view_size)
-    )
+    data = build_data(args, network.config.view_size)
+    samples = range(first_step * per_step, args.max_train_steps * per_step)
+    pairs, scenery = (loader_of(photos, args, accelerator, samples) for photos in data)
 
     # 3. The loop
-    stopping, log, written = stop_signals(), Log(accelerator, args, first_step), True
+    made = {"of": "SAAdjustNetPipeline", "script": "train_sa_adjustnet.py", "call": "pipe(image).images[0]"}
+    how = {"repository": repository, "card": {"data": data[0].describe(), **made}}
+    pipeline = lambda trained: SAAdjustNetPipeline(trained.network)  # noqa: E731
+    run = begin(args, accelerator, model, None, first_step, pipeline, **how)
     model.train()
     for step in range(first_step, args.max_train_steps):
-        batch = log.next_batch(pairs)
-        scenes = log.next_batch(scenery) if scenery else None
+        batch = run.log.next_batch(pairs)
+        scenes = run.log.next_batch(scenery) if scenery else None
         with accelerator.autocast():
             losses, probabilities = training_losses(model, network, batch, scenes, args)
-        loss = sum(losses.values())
-        if not loss.isfinite():
-            raise SystemExit(f"step {step}: the loss is {loss.item()} with {', '.join(batch['name'])}.")
-        accelerator.backward(loss)
+        accelerator.backward(stop_if_not_finite(step, losses, batch["name"]))
         accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
         set_rates(optimizer, rates, share(step))
         optimizer.step()
@@ -203,19 +195,10 @@ def main(argv=None):
         if probabilities is not None:
             shares = accelerator.reduce(probabilities.detach().float().mean((0, 1)), "mean")
             network.usage.copy_(moved_usage(network.usage, shares[None], args.usage_momentum))
-        log.add({**losses, **{f"usage_{k}": share for k, share in enumerate(network.usage.clone())}})
-        done = step + 1
-        log.step(done, rates[1] * share(step))
-        last = done == args.max_train_steps or stop_agreed(stopping, accelerator)
-        if done % args.checkpointing_steps == 0 or last:
-            written = save_checkpoint(output_dir, done, accelerator, None, args.checkpoints_total_limit, vars(args))
-            if accelerator.is_main_process:
-                write_model(SAAdjustNetPipeline(network), output_dir)
-        if last:
+        run.log.add({**losses, **{f"usage_{k}": share for k, share in enumerate(network.usage.clone())}})
+        if keep_step(run, step + 1, rates[1] * share(step)):
             break
-    log.close()
-    if not written:
-        raise SystemExit(f"{output_dir}: the last checkpoint could not be written, see the warnings.")
+    finish(run)
 
 
 if __name__ == "__main__":

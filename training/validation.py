@@ -1,6 +1,9 @@
 """What a half-trained model does to a few photos: sheets of every attribute, and how far the attributes obey."""
 
+import json
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,6 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from diffretouch.attributes import ATTRIBUTES, attribute_labels, measure_attributes, quantile_labels
 from diffretouch.data.thumbnails import Thumbnails, photo_paths
+from diffretouch.evaluation.pairs import pair_names, photo_tensor
+from diffretouch.metrics import delta_e76, psnr
+from diffretouch.pixels import shrink
 from diffretouch.sweep import sweep
 
 VALUES = (-1.0, -0.5, 0.0, 0.5, 1.0)
@@ -29,7 +35,8 @@ def validate(pipe, folder, *, count=4, side=256, seed=0):
     pipe.set_progress_bar_config(disable=True)
     for path in paths:
         photo = np.asarray(thumbnails(path)[0], np.float32) / 255
-        pictures[f"sheet/{path.stem}"] = sweep(pipe, photo, values=VALUES, seed=seed, cell=side)
+        sheet = sweep(pipe, photo, values=VALUES, seed=seed, cell=side)
+        pictures[f"sheet/{path.stem}"] = beside_input(photo, sheet)
         curves.append(_curves(pipe, photo, seed))
     curves = torch.stack(curves).mean(0)  # (attribute asked for, value, attribute measured)
     pictures["controllability"] = draw_curves(curves.tolist())
@@ -40,6 +47,82 @@ def validate(pipe, folder, *, count=4, side=256, seed=0):
         figures[f"slope/{name}"] = moved[i].item()
         figures[f"crosstalk/{name}"] = (others / moved[i].abs().clamp(min=1e-3)).item()
     return pictures, figures
+
+
+def beside_input(photo: np.ndarray, sheet: Image.Image, gap: int = 6) -> Image.Image:
+    """A sheet with the photo (H,W,3) in [0,1] that it was made of at its left."""
+    source = Image.fromarray(np.round(photo * 255).astype(np.uint8))
+    font = ImageFont.load_default(13)
+    line = round(1.5 * font.size)
+    height = max(sheet.height, source.height + line + gap)
+    whole = Image.new("RGB", (source.width + 2 * gap + sheet.width, height), "white")
+    ImageDraw.Draw(whole).text((gap + source.width / 2, line / 2), "input", (30, 30, 30), font, anchor="mm")
+    whole.paste(source, (gap, line))
+    whole.paste(sheet, (source.width + 2 * gap, 0))
+    return whole
+
+
+def show(pipe, args, step: int, log, retouch: Callable, *, count: int = 4, side: int = 256) -> dict:
+    """Validate, keep the pictures under `validation/`, hand them and the figures to the trackers; return these.
+
+    A model with sliders is shown by `validate`; of others a sheet shows the photo and what `retouch` makes of it.
+    """
+    if getattr(pipe, "has_sliders", False):
+        pictures, figures = validate(pipe, args.validation_dir, count=count, side=side)
+    else:
+        pictures, figures = {}, {}
+        thumbnails = Thumbnails(side)
+        for path in photo_paths(args.validation_dir)[:count]:
+            photo = np.asarray(thumbnails(path)[0], np.float32) / 255
+            with torch.no_grad():
+                made = retouch(torch.from_numpy(photo).permute(2, 0, 1)[None])[0].clamp(0, 1)
+            made = Image.fromarray((made.permute(1, 2, 0).cpu() * 255).round().byte().numpy())
+            pictures[f"sheet/{path.stem}"] = beside_input(photo, made)
+    folder = Path(args.output_dir) / "validation"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, picture in pictures.items():
+        picture.save(folder / f"step-{step}-{name.replace('/', '-')}.png")
+    if figures:
+        (folder / f"step-{step}.json").write_text(json.dumps(figures, indent=1) + "\n")
+        log.accelerator.log(figures, step=step)
+    log.images(pictures, step)
+    return figures
+
+
+PAIR_SIDE = 512  # px of the long side of pairs: what a half-trained model is judged by must not take its time
+
+
+def read_pairs(folder: str | Path) -> list[tuple[Path, Path]]:
+    """The pairs of `input` and `target` in a folder, by name.
+
+    Raises:
+        SystemExit: a folder is missing, or names differ.
+    """
+    try:
+        return pair_names(Path(folder) / "input", Path(folder) / "target")
+    except ValueError as error:
+        raise SystemExit(f"`--validation_pairs` {folder}: {error}") from error
+
+
+@torch.no_grad()
+def judged(pairs: list[tuple[Path, Path]], retouch: Callable) -> dict[str, float]:
+    """Mean PSNR (dB) and dE76 of what `retouch` makes of the inputs (1,3,H,W), against the targets.
+
+    Raises:
+        SystemExit: a pair cannot be read, or differs in size.
+    """
+    rows = []
+    for paths in pairs:
+        try:
+            source, target = (shrink(photo_tensor(path), PAIR_SIDE).clamp(0, 1) for path in paths)
+        except ValueError as error:
+            raise SystemExit(f"`--validation_pairs`: {error}") from error
+        if source.shape != target.shape:
+            raise SystemExit(f"`--validation_pairs`: {paths[0]} and {paths[1]} differ in size.")
+        made = retouch(source).float().cpu().clamp(0, 1)
+        rows.append([psnr(made, target).item(), delta_e76(made, target).item()])
+    mean = np.mean(rows, 0)
+    return {"psnr": float(mean[0]), "delta_e76": float(mean[1])}
 
 
 @torch.no_grad()

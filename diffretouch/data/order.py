@@ -3,6 +3,14 @@
 import numpy as np
 
 
+def drawn(items: list, most: int | None, seed: int) -> list:
+    """`most` of the items, drawn by the seed, in their order; all of them where there are no more, or without."""
+    if most is None or most >= len(items):
+        return items
+    chosen = np.random.default_rng([seed, 8]).choice(len(items), most, replace=False)
+    return [items[i] for i in sorted(chosen)]
+
+
 class EpochOrder:
     """Every epoch visits every photo once, in an order of its own that (seed, epoch) alone decide.
 

@@ -12,7 +12,7 @@ from diffretouch.photo import load_photo
 from diffretouch.pixels import shrink
 
 from .crops import WHOLE, as_chw, cut, random_crop
-from .order import EpochOrder
+from .order import EpochOrder, drawn
 from .photo_names import named, read_names, stem
 from .prophoto import prophoto_pixels
 from .thumbnails import Thumbnails, describe_file, first_readable, photo_paths
@@ -36,6 +36,7 @@ class PairedPhotos(torch.utils.data.Dataset):
         size (`int`): side of the square samples: the same random crop of all versions, squeezed.
         seed (`int`): of order, crops and simulated experts.
         ids (*optional*): only these photos, as `id_of` names them.
+        most (`int`, *optional*): so many of them at most, drawn by the seed.
         exclude: names of photos or ids that are left out of all folders, see `named`.
         id_of: stem of a file name -> what pairs have in common; the stem itself by default.
         masks (*optional*): folder of grey pictures, as `mask` (1,size,size) in the samples.
@@ -65,6 +66,7 @@ class PairedPhotos(torch.utils.data.Dataset):
         seed=0,
         length=10**9,
         ids=None,
+        most=None,
         exclude=(),
         id_of=str,
         masks=None,
@@ -129,7 +131,7 @@ class PairedPhotos(torch.utils.data.Dataset):
                 f"{name} lacks {len(missing)}: {', '.join(missing[:5])}" for name, missing in self.unpaired.items()
             )
             raise ValueError(f"`inputs` and `targets` must hold the same names; {lacks}.")
-        self.ids = sorted(everywhere)
+        self.ids = drawn(sorted(everywhere), most, seed)
         self.missing_ids = sorted(wanted - everywhere) if wanted is not None else []
         if not self.ids and strict:
             raise ValueError(

@@ -10,7 +10,7 @@ import torch
 from diffretouch.attributes import attribute_labels, measure_attributes, quantile_labels
 
 from .crops import as_chw, cut, random_crop
-from .order import EpochOrder
+from .order import EpochOrder, drawn
 from .photo_names import named
 from .simulated_experts import camera_input, expert_version, version_label, with_black_point
 from .tastes import taste_version
@@ -29,6 +29,7 @@ class UnpairedPhotos(torch.utils.data.Dataset):
         seed (`int`): of order, crops, simulated camera and experts.
         length (`int`): how many samples there are (an index beyond is an error only for the sampler).
         exclude: names of photos that are left out, e.g. those kept for validation, see `named`.
+        most (`int`, *optional*): so many photos at most, drawn by the seed.
         vary (`bool`): the target is finished anew with other attributes; `False` makes it the photographer's own
             finish with c = 0, for networks that take no c.
         styled (`float`): share of the samples whose target is any expert's finish, see `is_styled`.
@@ -51,6 +52,7 @@ class UnpairedPhotos(torch.utils.data.Dataset):
         seed=0,
         length=10**9,
         exclude=(),
+        most=None,
         vary=True,
         styled=0.0,
         tastes=(),
@@ -64,7 +66,7 @@ class UnpairedPhotos(torch.utils.data.Dataset):
         self.folder = Path(folder)
         self.paths = photo_paths(folder)
         left_out = named(self.paths, exclude, folder)
-        self.paths = [path for path in self.paths if path not in left_out]
+        self.paths = drawn([path for path in self.paths if path not in left_out], most, seed)
         if not self.paths:
             raise ValueError(f"`folder` must hold photos ({', '.join(sorted(SUFFIXES))}), found none in {folder}.")
         self.size, self.seed, self.length, self.vary, self.on_bad_file = size, seed, length, vary, on_bad_file

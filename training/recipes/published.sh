@@ -22,7 +22,7 @@ published_network=(
 )
 published_optimizer=(
   --learning_rate 1e-6       # [paper] ([code] can scale it by GPUs and batch)
-  --weight_decay 1e-2        # [code] AdamW's default
+  --adam_weight_decay 1e-2   # [code] AdamW's default
   --train_batch_size 1 --gradient_accumulation_steps 16 # [code] for each GPU; how many GPUs: not published
   --lr_scheduler constant --lr_warmup_steps 0 # [code] none
   --max_grad_norm inf        # [code] gradients are not clipped

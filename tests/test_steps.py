@@ -1,0 +1,169 @@
+"""What all training scripts share: kill -9 and going on, the best model, validation, epochs, a part of the data."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from PIL import Image
+
+from diffretouch import CSRNetPipeline
+from diffretouch.evaluation.pairs import photo_tensor
+from diffretouch.metrics import delta_e76, psnr
+from diffretouch.training import train_autoencoder, train_baselines, train_csrnet, train_sa_adjustnet
+from diffretouch.training.checkpoints import best_so_far, checkpoints
+
+from .tiny import recipes_toy
+
+PHOTOS = Path(__file__).parent / "photos"
+COMMON = ("--train_data_dir", str(PHOTOS), "--train_batch_size", "2", "--checkpointing_steps", "2")
+SCRIPTS = {  # DiffRetouch's own test kills, too
+    "csrnet": (train_csrnet, ("--resolution", "16")),
+    "hdrnet": (train_baselines, ("--network", "hdrnet", "--resolution", "16")),
+    "autoencoder": (train_autoencoder, ("--resolution", "16")),
+    "sa_adjustnet": (train_sa_adjustnet, ("--size", "small", "--pixels", "32", "--dataloader_num_workers", "0")),
+}
+
+
+def train(name, output_dir, *more):
+    script, own = SCRIPTS[name]
+    AcceleratorState._reset_state(reset_partial_state=True)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    workers = ("--dataloader_num_workers", "0")
+    try:
+        arguments = [*COMMON, *own, *workers, "--output_dir", output_dir, "--max_train_steps", "4", *more]
+        script.main([str(word) for word in arguments])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def killed_at_the_second_checkpoint(name, output_dir):
+    """Train in this process until kill -9, sent when `checkpoint-4` is whole but has no name yet."""
+
+    def die(event, arguments):
+        if event == "os.rename" and os.fspath(arguments[1]).endswith("checkpoint-4"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.set_num_threads(1)
+    sys.addaudithook(die)
+    train(name, output_dir)
+
+
+@pytest.fixture(scope="module")
+def fresh_processes():
+    """Processes that begin with everything imported, and with no threads."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_killed_training_comes_back_bit_exact(name, tmp_path, fresh_processes):
+    process = fresh_processes.Process(target=killed_at_the_second_checkpoint, args=(name, str(tmp_path / "killed")))
+    process.start()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    train(name, tmp_path / "straight")
+    process.join(600)
+    assert process.exitcode == -signal.SIGKILL
+    assert [path.name for path in checkpoints(tmp_path / "killed")] == ["checkpoint-2"]
+    train(name, tmp_path / "killed", "--resume_from_checkpoint", "latest")
+    torch.set_num_threads(threads)
+    straight, killed = (tmp_path / side / "checkpoint-4" for side in ("straight", "killed"))
+    files = sorted(path.name for path in straight.glob("*.safetensors")) + ["optimizer.bin"]
+    assert len(files) == (2 if name in ("autoencoder", "sa_adjustnet") else 3)  # the average of the others
+    for file in files:
+        assert (straight / file).read_bytes() == (killed / file).read_bytes(), file
+    lines = [(folder.parent / "log.jsonl").read_text() for folder in (straight, killed)]
+    assert lines[0] == lines[1] and lines[0].count("\n") == 4
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Two held-out pairs, their targets much brighter."""
+    toy, folder = recipes_toy(), tmp_path_factory.mktemp("pairs")
+    for n in range(2):
+        toy.save_png(folder / "input" / f"{n}.png", toy.photo(n))
+        toy.save_png(folder / "target" / f"{n}.png", toy.photo(n, 0.5))
+    return folder
+
+
+def measured(pipe, pairs):
+    rows = []
+    for n in range(2):
+        source, target = (photo_tensor(pairs / side / f"{n}.png") for side in ("input", "target"))
+        made = pipe(source, output_type="pt").images
+        rows.append([psnr(made, target).item(), delta_e76(made, target).item()])
+    return np.mean(rows, 0)
+
+
+def test_the_best_model_is_the_one_that_evaluates_best(tmp_path, pairs):
+    more = ("--validation_pairs", pairs, "--validation_steps", "1", "--learning_rate", "0.03", "--ema_decay", "0")
+    train("csrnet", tmp_path, *more, "--max_train_steps", "6", "--halvings", "0", "--checkpoints_total_limit", "9")
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    judged = {row["step"]: row["validation"] for row in rows if "validation" in row}
+    assert list(judged) == [1, 2, 3, 4, 5, 6]
+    best = max(judged, key=lambda step: judged[step]["psnr"])
+    assert best_so_far(tmp_path) == {"step": best, **judged[best]}
+    figures = measured(CSRNetPipeline.from_pretrained(tmp_path / "best"), pairs)
+    assert figures == pytest.approx(list(judged[best].values()), abs=1e-3)
+    last = measured(CSRNetPipeline.from_pretrained(tmp_path), pairs)
+    assert last == pytest.approx(list(judged[6].values()), abs=1e-3) and last[0] <= figures[0]
+    assert "| psnr |" in (tmp_path / "README.md").read_text()
+    # a kill while the best was replaced: the one before is put back
+    (tmp_path / "best").rename(tmp_path / "best.old")
+    assert best_so_far(tmp_path)["step"] == best and (tmp_path / "best" / "model_index.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["csrnet", "autoencoder", "sa_adjustnet"])
+def test_sheets_show_the_input_beside_what_is_made_of_it(name, tmp_path, pairs):
+    more = ("--validation_dir", pairs / "input", "--validation_pairs", pairs, "--max_train_steps", "1")
+    train(name, tmp_path, *more)
+    sheet = np.asarray(Image.open(tmp_path / "validation" / "step-1-sheet-0.png"))
+    source = np.asarray(Image.open(pairs / "input" / "0.png"))
+    height, width = source.shape[:2]
+    places = (sheet[y : y + height, 6 : 6 + width] for y in range(sheet.shape[0] - height + 1))
+    assert any(np.array_equal(place, source) for place in places)
+    assert sheet.shape[1] >= 2 * width
+    assert json.loads((tmp_path / "best" / "validation.json").read_text())["psnr"] > 0
+
+
+def test_epochs_and_a_part_of_the_data_set(tmp_path, capsys):
+    """9 photos, 5 of them, twice, in batches of 2: 5 steps; which 5 is the seed's affair."""
+    more = ("--num_train_epochs", "2", "--max_train_samples", "5")
+    args = train_csrnet.parse_args([*COMMON, "--output_dir", str(tmp_path / "out"), *more, "--resolution", "16"])
+    assert args.max_train_steps is None
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train_csrnet.main([*COMMON, "--output_dir", str(tmp_path / "out"), *more, "--resolution", "16"])
+    rows = (tmp_path / "out" / "log.jsonl").read_text().splitlines()
+    assert len(rows) == 5 and 'samples_per_epoch": 5' in (tmp_path / "out" / "README.md").read_text()
+    given = [*COMMON, "--output_dir", str(tmp_path), "--num_train_epochs", "2"]
+    assert train_csrnet.parse_args([*given, "--max_train_steps", "7"]).max_train_steps == 7
+    for wrong in (("--num_train_epochs", "0"), ("--adam_beta1", "1"), ("--validation_steps", "0")):
+        with pytest.raises(SystemExit, match="2"):
+            train_csrnet.parse_args([*given, *wrong])
+    assert "--validation_steps must be at least 1" in capsys.readouterr().err
+
+
+def test_the_optimizer_is_the_one_that_was_asked_for(tmp_path):
+    asked = ("--adam_beta1", "0.5", "--adam_beta2", "0.7", "--adam_weight_decay", "0.1", "--adam_epsilon", "1e-6")
+    train("csrnet", tmp_path)
+    train("csrnet", tmp_path, "--max_train_steps", "6", "--resume_from_checkpoint", "latest", *asked)
+    groups = torch.load(tmp_path / "checkpoint-6" / "optimizer.bin", weights_only=True)["param_groups"]
+    for group in groups:
+        assert (tuple(group["betas"]), group["weight_decay"], group["eps"]) == ((0.5, 0.7), 0.1, 1e-6)
+
+
+def test_pairs_that_do_not_fit(tmp_path, pairs):
+    shutil.copytree(pairs, tmp_path / "pairs")
+    (tmp_path / "pairs" / "target" / "1.png").unlink()
+    with pytest.raises(SystemExit, match="`--validation_pairs`.*unpaired: 1"):
+        train("csrnet", tmp_path / "out", "--validation_pairs", tmp_path / "pairs")

@@ -1,0 +1,184 @@
+"""What the steps of every training share once it is under way: log, validation, the best model, checkpoints, the end.
+
+A script builds its models and data, calls `begin`, ends each step by `keep_step`, and the training by `finish`.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+
+from diffretouch.training.checkpoints import (
+    WRITE_ERRORS,
+    best_so_far,
+    ema_weights,
+    keep_best,
+    resume,
+    save_checkpoint,
+    stop_agreed,
+    stop_signals,
+    write_model,
+)
+from diffretouch.training.log import Log
+from diffretouch.training.model_card import Repository, model_card, push
+from diffretouch.training.validation import judged, read_pairs, show
+
+logger = get_logger(__name__)
+
+
+@dataclass
+class Run:
+    """A training under way: made by `begin`, for `keep_step` and `finish`.
+
+    Args:
+        args, accelerator, model, ema: as the script has them; the model as it was prepared, `ema` or `None`.
+        pipeline: unwrapped model -> what is saved and shown.
+        retouch: that, a photo (1,3,H,W) in [0,1] -> the retouched one.
+        log, stopping: of the loop.
+        settings: what `resume` compares.
+        card: what the model card says beside the settings, by the names of `model_card`.
+        repository: to be pushed to, or `None`.
+        pairs: of `read_pairs`, or `None`.
+        done, written, figures, best: how far it is; whether the last files could be written; of the last validation.
+    """
+
+    args: argparse.Namespace
+    accelerator: Accelerator
+    model: torch.nn.Module
+    ema: object
+    pipeline: Callable
+    retouch: Callable
+    log: Log
+    stopping: list
+    settings: dict
+    card: dict
+    repository: Repository | None = None
+    pairs: list | None = None
+    done: int = 0
+    written: bool = True
+    figures: dict = field(default_factory=dict)
+    best: dict | None = None
+
+    @property
+    def output_dir(self) -> Path:
+        return Path(self.args.output_dir)
+
+
+def go_on(args, accelerator, optimizer, ema=None, settings: dict | None = None) -> int:
+    """The step to go on from, everything that was prepared being as it was then; 0 for a new training.
+
+    The optimizer keeps its moments and takes its other settings from the arguments.
+    """
+    if not args.resume_from_checkpoint:
+        return 0
+    step = resume(args.resume_from_checkpoint, Path(args.output_dir), accelerator, ema, settings or vars(args))
+    for group in optimizer.param_groups:
+        group |= {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
+        group["weight_decay"] = args.adam_weight_decay
+    return step
+
+
+def retouched(pipe, photo: torch.Tensor) -> torch.Tensor:
+    """What a pipeline makes of a photo (1,3,H,W), without being asked for anything: of DiffRetouch, c = 0."""
+    asked = {"c": [0.0] * 4, "generator": torch.Generator().manual_seed(0)} if pipe.has_sliders else {}
+    pipe.set_progress_bar_config(disable=True)
+    return pipe(photo, output_type="pt", **asked).images
+
+
+def begin(
+    args,
+    accelerator,
+    model,
+    ema,
+    first_step: int,
+    pipeline: Callable,
+    *,
+    repository: Repository | None = None,
+    settings: dict | None = None,
+    card: dict | None = None,
+    retouch: Callable = retouched,
+) -> Run:
+    """Get a training under way: from now on a signal ends it after the step that is being done."""
+    pairs = read_pairs(args.validation_pairs) if args.validation_pairs else None
+    best = best_so_far(args.output_dir) if pairs else None
+    log = Log(accelerator, args, first_step)
+    settings = settings or dict(vars(args))
+    return Run(args, accelerator, model, ema, pipeline, retouch, log, stop_signals(), settings, card or {},
+               repository, pairs, done=first_step, best=best)  # fmt: skip
+
+
+def stop_if_not_finite(step: int, losses: dict[str, torch.Tensor], names: list[str]) -> torch.Tensor:
+    """The sum of the losses; one that is NaN or infinite ends the training, and names what was seen."""
+    loss = sum(losses.values())
+    if not loss.isfinite():
+        parts = {name: value.item() for name, value in losses.items()}
+        raise SystemExit(f"step {step}: the loss is {loss.item()} {parts}, on these files: {', '.join(names)}")
+    return loss
+
+
+def keep_step(run: Run, done: int, rate: float) -> bool:
+    """End a step: log it, validate, write what is due. True where it was the last, or the training is told to stop."""
+    args, accelerator = run.args, run.accelerator
+    run.done, means = done, run.log.step(done, rate)
+    last = done == args.max_train_steps or stop_agreed(run.stopping, accelerator)
+    looks = args.validation_dir or run.pairs
+    look = looks and (done % args.validation_steps == 0 or last)
+    write = done % args.checkpointing_steps == 0 or last
+    if look and accelerator.is_main_process:
+        with ema_weights(accelerator.unwrap_model(run.model), run.ema) as trained:
+            training = trained.training
+            _look(run, run.pipeline(trained.eval()))
+            trained.train(training)
+    if write:
+        run.written = save_checkpoint(run.output_dir, done, accelerator, run.ema, args.checkpoints_total_limit,
+                                      run.settings)  # fmt: skip
+    if write and accelerator.is_main_process:
+        card = model_card(args, steps=done, losses=means, figures=run.figures, processes=accelerator.num_processes,
+                          **run.card)  # fmt: skip
+        with ema_weights(accelerator.unwrap_model(run.model), run.ema) as trained:
+            run.written = _save(run.pipeline(trained), run.output_dir, card) and run.written
+    return last
+
+
+def _look(run, pipe):
+    """Figures and pictures of a validation to log and trackers; the best model so far stays under `best`."""
+    if run.args.validation_dir:
+        run.figures |= show(pipe, run.args, run.done, run.log, lambda photo: run.retouch(pipe, photo))
+    if run.pairs is None:
+        return
+    figures = judged(run.pairs, lambda photo: run.retouch(pipe, photo))
+    run.figures |= figures
+    run.log.validation(run.done, figures)
+    if run.best is None or figures["psnr"] > run.best["psnr"]:
+        try:
+            keep_best(pipe, run.output_dir, {"step": run.done, **figures})
+            run.best = figures
+        except WRITE_ERRORS as error:
+            logger.warning(f"the best model cannot be written to {run.output_dir}: {error}")
+
+
+def _save(pipe, output_dir, card):
+    """Write a model and its card; `False` where the disk is full."""
+    try:
+        write_model(pipe, output_dir, card)
+    except WRITE_ERRORS as error:
+        logger.warning(f"the model cannot be written to {output_dir}: {error}")
+        return False
+    return True
+
+
+def finish(run: Run) -> None:
+    """Close the log; push what is complete: what was stopped half-way stays here.
+
+    Raises:
+        SystemExit: the last checkpoint or model could not be written.
+    """
+    run.log.close()
+    if not run.written:
+        raise SystemExit(f"{run.output_dir}: the last checkpoint or model could not be written, see the warnings.")
+    if run.repository and run.done == run.args.max_train_steps:
+        push(run.repository, run.output_dir, run.done)
