@@ -1182,3 +1182,12 @@ def test_exif_s_colour_space_2_is_adobe_rgb(tmp_path):
     exif.get_ifd(0x8769)[0xA001] = 2
     Image.fromarray(RGB8).save(tmp_path / "in.jpg", exif=exif)
     assert load_photo(tmp_path / "in.jpg").icc_profile == icc.adobe_rgb_profile()
+
+
+@pytest.mark.parametrize("quality, halved", [(None, False), (90, False), (89, True)])
+def test_avif_of_high_quality_keeps_fine_colours(quality, halved, tmp_path):
+    codes = np.zeros((32, 32, 3), np.uint8)
+    codes[:, ::2] = 255, 0, 0
+    codes[:, 1::2] = 0, 0, 255
+    save_photo(codes, tmp_path / "out.avif", quality=quality)
+    assert (np.abs(read(tmp_path / "out.avif").astype(int) - codes).mean() > 20) == halved

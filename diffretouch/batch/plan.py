@@ -51,7 +51,7 @@ def plan_batch(source, target, *, recursive=True, suffix="", format=None):
         source, target (paths): two folders; the target need not exist.
         recursive (`bool`): also the folders inside.
         suffix (`str`): goes behind the stem: "_retouched" makes a_retouched.jpg of a.jpg.
-        format (`str`, *optional*): "jpg", "png", "tif", "webp" or "avif" for all results; by default as the photo.
+        format (`str`, *optional*): "jpg", "png", "tif", "webp", "avif" or "jxl" for all; by default as the photo.
 
     Returns:
         [`Plan`]

@@ -26,7 +26,7 @@ def batch(
     recursive: Annotated[bool, typer.Option(help="Also the folders inside.")] = True,
     suffix: Annotated[str, typer.Option(help="Behind the names: _retouched makes a_retouched.jpg of a.jpg.")] = "",
     format: Annotated[
-        str | None, typer.Option(help="jpg, png, tif, webp or avif; as the photo else, tif for RAW and HEIC.")
+        str | None, typer.Option(help="jpg, png, tif, webp, avif or jxl; as the photo else, tif for RAW and HEIC.")
     ] = None,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Go on: leave results that exist.")] = False,
     report: Annotated[Path | None, typer.Option(help="A file with a line of JSON for each photo.")] = None,

@@ -35,7 +35,7 @@ RefineRegions = Annotated[
 ]
 
 # How results are written
-Quality = Annotated[int | None, typer.Option(min=1, max=100, help="JPEG, WebP, AVIF; as the photo's else.")]
+Quality = Annotated[int | None, typer.Option(min=1, max=100, help="JPEG, WebP, AVIF, JPEG XL; as the photo's else.")]
 Background = Annotated[str | None, typer.Option(help="Colour under transparent pixels, for JPEG.")]
 Dither = Annotated[bool, typer.Option("--dither", help="Noise of one level before rounding, against banding.")]
 Srgb = Annotated[bool, typer.Option("--srgb", help="Write sRGB, not the colour space of the photo's file.")]

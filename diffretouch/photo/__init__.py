@@ -1,4 +1,4 @@
-"""Photo files in and out (JPEG, PNG, TIFF, WebP, AVIF; HEIC and RAW in): nothing is lost on the way in silence."""
+"""Photo files in and out (JPEG, PNG, TIFF, WebP, AVIF, JPEG XL; HEIC and RAW in): nothing is lost in silence."""
 
 import os
 import warnings
@@ -26,7 +26,8 @@ class Photo:
         alpha: (H,W) float32 in [0,1], or None. The pixels are not multiplied by it.
         bit_depth: 8, 16 (also for 10 to 14 bits) or 32 (float).
         grey: the file had one channel; `pixels` repeats it three times.
-        format: "JPEG", "PNG", "TIFF", "WebP", "AVIF", "HEIC" or "RAW": what the file is, whatever its suffix says.
+        format: "JPEG", "PNG", "TIFF", "WebP", "AVIF", "JPEG XL", "HEIC" or "RAW": what the file is, whatever its
+            suffix says.
         exif: EXIF block (a TIFF header and directories), of an upright photo and without thumbnail, or None.
         icc_profile: the profile that `save_photo` converts back to; None means sRGB.
         codes: (H,W,C) the file's own values, kept where `pixels` do not lead back to them exactly (16 bits in another
@@ -37,7 +38,7 @@ class Photo:
         text: text chunks of a PNG, comment of a JPEG; several of one name are joined by a line's end.
         time: when a PNG was changed, as its chunk tIME says, or None.
         dpi: horizontal and vertical, or None.
-        lossless: a WebP without loss: `save_photo` writes WebP so again.
+        lossless: a WebP or JPEG XL without loss: `save_photo` writes these so again.
         jpeg: quantisation tables, subsampling and progression of a JPEG as Pillow's `save` takes them, or None.
         gain_map: the `gain_map.GainMap` that makes the photo brighter on displays of high range, or None. `save_photo`
             writes it into a JPEG as it is, so that the HDR rendition follows the retouch.
@@ -84,7 +85,8 @@ def load_photo(path, *, max_pixels=300_000_000):
     the first is used, grey becomes RGB, CMYK is converted for good.
 
     Args:
-        path (`str` or `os.PathLike`): JPEG, PNG, TIFF, WebP, AVIF; HEIC with the extra `heic`, RAW with `raw`.
+        path (`str` or `os.PathLike`): JPEG, PNG, TIFF, WebP, AVIF, JPEG XL; HEIC with the extra `heic`, RAW with
+            `raw`.
         max_pixels (`int`): larger files are refused before they are decoded.
 
     Raises:
@@ -174,14 +176,15 @@ def save_photo(photo, path, *, like=None, overwrite=False, bit_depth=None, quali
 
     Args:
         photo (`Photo` or array): an array is (H,W,3) sRGB: floats in [0,1], uint8 or uint16. So is a PIL image in RGB.
-        path (`str` or `os.PathLike`): ends in .jpg, .png, .tif, .webp or .avif.
+        path (`str` or `os.PathLike`): ends in .jpg, .png, .tif, .webp, .avif or .jxl.
         like (`Photo`, *optional*): whose alpha, bit depth, profile, metadata and JPEG settings are used; by default
             those of `photo` itself.
         overwrite (`bool`): replace an existing file.
         bit_depth (8, 16 or 32, *optional*): by default that of `like` (without: 16 for uint16, else 8). TIFF holds all
-            three (32 is float), PNG 8 and 16, the others 8.
+            three (32 is float), PNG and JPEG XL 8 and 16, the others 8.
         quality (1 to 100, *optional*): of JPEG (default: tables and subsampling of the source JPEG, else 95 and
-            4:4:4), WebP (default 90, or as the source; 100 is lossless) and AVIF (default 90).
+            4:4:4), WebP and JPEG XL (default 90, or as the source; 100 is lossless) and AVIF (default 90; from 90
+            on 4:4:4). JPEG XL is written in sRGB.
         dither (`bool`): noise of one level before rounding, against banding; always the same noise.
         background (three numbers in [0,1], *optional*): sRGB colour to lay transparent parts on. JPEG has no alpha and
             needs it.
@@ -220,18 +223,22 @@ def write_photo(photo, path, *, like=None, overwrite=False, bit_depth=None, qual
         pixels, alpha = _on_background(pixels, alpha, background), None
     if kind == "JPEG":
         alpha = None
-    values, profile = _to_file_colours(pixels, source, kind, bit_depth, keep_profile)
+    in_srgb = kind == "JPEG XL"  # imagecodecs writes no other colours
+    values, profile = _to_file_colours(pixels, source, kind, bit_depth, keep_profile and not in_srgb)
     if alpha is not None:
         values = np.concatenate([_as_float(values), alpha[..., None]], 2)
     codes = encoders.quantise(values, bit_depth, dither)
     if source.codes is not None and bit_depth == 16 and profile is source.icc_profile:
         _restore_unchanged(codes, pixels, source)
-    if quality is None and kind == "WebP" and source.lossless:
+    if quality is None and kind in ("WebP", "JPEG XL") and source.lossless:
         quality = 100
     carried = metadata.carried(source if keep_metadata else None, pixels.shape, profile, description)
     with encoders.new_file(path, overwrite) as file:
-        return encoders.write(kind, file, codes, carried, quality=quality, jpeg=source.jpeg,
+        lost = encoders.write(kind, file, codes, carried, quality=quality, jpeg=source.jpeg,
                               gain_map=source.gain_map)  # fmt: skip
+    if in_srgb and keep_profile and source.icc_profile and not icc.same_colours(source.icc_profile, None):
+        lost.append("the photo's ICC profile (its colours are sRGB now)")
+    return lost
 
 
 def check_write(path, shape, source, *, overwrite=False, bit_depth=8, quality=None, background=None) -> str:
@@ -259,12 +266,14 @@ def check_write(path, shape, source, *, overwrite=False, bit_depth=8, quality=No
     if longest and max(shape[:2]) > longest:
         raise ValueError(f"`path`: {kind} holds at most {longest} pixels a side, got {tuple(shape[:2])}.")
     if quality is not None and kind in ("PNG", "TIFF"):
-        raise ValueError(f"`quality` is for JPEG, WebP and AVIF, got {quality!r} for {kind}, which is lossless.")
+        raise ValueError(
+            f"`quality` is for JPEG, WebP, AVIF and JPEG XL, got {quality!r} for {kind}, which is lossless."
+        )
     if quality is not None and (isinstance(quality, bool) or quality not in range(1, 101)):
         raise ValueError(f"`quality` must be a whole number from 1 to 100, got {quality!r}.")
     if kind == "JPEG" and background is None and source.alpha is not None and source.alpha.min() < 1:
         raise ValueError("`background` must name a colour, such as (1, 1, 1), because JPEG cannot hold the photo's "
-                         "alpha. PNG, TIFF, WebP and AVIF can.")  # fmt: skip
+                         "alpha. PNG, TIFF, WebP, AVIF and JPEG XL can.")  # fmt: skip
     return kind
 
 
@@ -325,7 +334,7 @@ def _to_file_colours(pixels, source, kind, bit_depth, keep_profile):
     profile = source.icc_profile if keep_profile else None
     channels = icc.profile_channels(profile) if profile else 3
     half_level = 0.5 / (2 ** min(bit_depth, 16) - 1)
-    grey = source.grey and kind in ("JPEG", "PNG", "TIFF") and np.ptp(pixels, axis=2).max() < half_level
+    grey = source.grey and kind in ("JPEG", "PNG", "TIFF", "JPEG XL") and np.ptp(pixels, axis=2).max() < half_level
     if grey and profile and channels == 3 and kind != "PNG":  # as it came; PNG holds grey with grey profiles alone
         values = pixels if icc.is_srgb(profile) else icc.from_srgb(_as_float(pixels), profile)
         return values[..., 1:2], profile

@@ -10,10 +10,11 @@ import os
 import stat
 import struct
 import warnings
+from pathlib import Path
 
 import numpy as np
 
-from . import apart, boxes, gain_map, icc, jpeg_segments, photoshop, png_chunks, tiff_samples, xmp
+from . import apart, boxes, gain_map, icc, jpeg_segments, jpeg_xl, photoshop, png_chunks, tiff_samples, xmp
 from .exif import ICC_TAG, IPTC_TAG, PHOTOSHOP_TAG, XMP_TAG, describing, read_exif
 
 RAW_SUFFIXES = {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos",
@@ -25,7 +26,8 @@ _MOST_PAGES = 100  # of a TIFF are looked at
 def read(photo, max_pixels):
     """-> samples, peak, colours of the file `photo.path`; sets `photo.format` first."""
     photo.format = _sniff(photo.path)
-    readers = {"JPEG": _jpeg, "PNG": _png, "TIFF": _tiff, "WebP": _webp, "AVIF": _avif, "HEIC": _heic, "RAW": _raw}
+    readers = {"JPEG": _jpeg, "PNG": _png, "TIFF": _tiff, "WebP": _webp, "AVIF": _avif, "HEIC": _heic,
+               "JPEG XL": jpeg_xl.read, "RAW": _raw}  # fmt: skip
     return readers[photo.format](photo, max_pixels)
 
 
@@ -35,7 +37,11 @@ _UNKNOWN = 50_000_000  # pixels of a file whose header is not read here: RAW, HE
 def pixels_decoded(path) -> int:
     """How many pixels, of 12 bytes each, a file takes while it is decoded: by its header, of the first page."""
     try:
-        if _sniff(path) == "TIFF":
+        kind = _sniff(path)
+        if kind == "JPEG XL":
+            found = jpeg_xl.header(Path(path).read_bytes())
+            return found.width * found.height
+        if kind == "TIFF":
             import tifffile
 
             with tifffile.TiffFile(path) as tiff:
@@ -67,6 +73,8 @@ def _sniff(path):
         return "PNG"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
+    if jpeg_xl.is_jpeg_xl(head):
+        return "JPEG XL"
     if head[4:8] == b"ftyp":
         brands = head[8 : struct.unpack(">L", head[:4])[0]]
         if b"avif" in brands or b"avis" in brands:
@@ -77,7 +85,7 @@ def _sniff(path):
         return "RAW"
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "TIFF"
-    raise ValueError("it is no JPEG, PNG, TIFF, WebP, AVIF, HEIC or RAW file")
+    raise ValueError("it is no JPEG, PNG, TIFF, WebP, AVIF, JPEG XL, HEIC or RAW file")
 
 
 def _check_size(width, height, max_pixels):

@@ -19,15 +19,15 @@ from pathlib import Path
 import numpy as np
 
 from . import gain_map as gain_maps
-from . import icc, photoshop, png_chunks, xmp
+from . import icc, jpeg_xl, photoshop, png_chunks, xmp
 from .exif import IPTC_TAG, MAKER_NOTE, ORIENTATION, PHOTOSHOP_TAG, XMP_TAG, Exif, join_tiff
 
 SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF",
-            ".webp": "WebP", ".avif": "AVIF"}  # fmt: skip
+            ".webp": "WebP", ".avif": "AVIF", ".jxl": "JPEG XL"}  # fmt: skip
 _RESULTS = {".jfif": ".jpg", ".jif": ".jpg", ".jfi": ".jpg", ".mpo": ".jpg", ".jps": ".jpg", ".thm": ".jpg",
             ".apng": ".png", ".avifs": ".avif"}  # of what is read, and written under the usual suffix  # fmt: skip
 READ_SUFFIXES = {*SUFFIXES, *_RESULTS, ".heic", ".heif", ".hif"}
-DEPTHS = {"JPEG": (8,), "PNG": (8, 16), "TIFF": (8, 16, 32), "WebP": (8,), "AVIF": (8,)}
+DEPTHS = {"JPEG": (8,), "PNG": (8, 16), "TIFF": (8, 16, 32), "WebP": (8,), "AVIF": (8,), "JPEG XL": (8, 16)}
 LONGEST_SIDE = {"JPEG": 65500, "WebP": 16383, "AVIF": 65536}
 
 _JPEG_SEGMENT = 65533  # bytes that one segment of a JPEG holds
@@ -135,6 +135,8 @@ def write(kind, file, codes, carried, *, quality=None, jpeg=None, gain_map=None)
         _png(file, codes, carried)
     elif kind == "TIFF":
         _tiff(file, codes, carried, lost)
+    elif kind == "JPEG XL":
+        _jpeg_xl(file, codes, carried, quality, lost)
     else:
         _webp_or_avif(kind, file, codes, carried, quality, lost)
     if carried["time"] and kind != "PNG":
@@ -210,6 +212,14 @@ def _jpeg(file, codes, carried, quality, jpeg, gain_map, lost):
         file.write(encoded.getbuffer())
 
 
+def _jpeg_xl(file, codes, carried, quality, lost):
+    _lose_without_place(carried, lost)
+    exif = carried["exif"]
+    if exif:
+        exif.image.pop(ORIENTATION, None)  # the coded picture says it
+    file.write(jpeg_xl.encoded(codes, quality or 90, exif.tobytes() if exif else None, carried["xmp"]))
+
+
 def _webp_or_avif(kind, file, codes, carried, quality, lost):
     from PIL import Image
 
@@ -217,10 +227,11 @@ def _webp_or_avif(kind, file, codes, carried, quality, lost):
     options = {"quality": quality or 90}
     if kind == "WebP":
         options |= {"lossless": quality == 100, "exact": True}
-    elif exif:
+    elif options["quality"] >= 90:
+        options["subsampling"] = "4:4:4"
+    if kind == "AVIF" and exif:
         exif.image.pop(ORIENTATION, None)  # AVIF says it in its container, and Pillow would write EXIF anew
-    lost += [name for key, name in (("iptc", "IPTC"), ("photoshop", "Photoshop's resources")) if carried[key]]
-    _lose_text(carried["text"], lost)
+    _lose_without_place(carried, lost)
     encoded = io.BytesIO()
     Image.fromarray(codes).save(
         encoded, kind, exif=b"Exif\0\0" + exif.tobytes() if exif else b"", xmp=carried["xmp"] or b"",
@@ -284,6 +295,11 @@ def _tiff(file, codes, carried, lost):
     tags = {tag: (kind, carried[name]) for tag, kind, name in ((XMP_TAG, 1, "xmp"), (IPTC_TAG, 7, "iptc"),
             (PHOTOSHOP_TAG, 7, "photoshop")) if carried[name]}  # fmt: skip
     join_tiff(file, base, exif, tags, fixed)
+    _lose_text(carried["text"], lost)
+
+
+def _lose_without_place(carried, lost):
+    lost += [name for key, name in (("iptc", "IPTC"), ("photoshop", "Photoshop's resources")) if carried[key]]
     _lose_text(carried["text"], lost)
 
 

@@ -1,0 +1,166 @@
+"""JPEG XL: libjxl's own programs write and read what is read and written here."""
+
+import shutil
+import struct
+import subprocess
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from diffretouch.colour import linear_to_srgb
+from diffretouch.photo import Photo, PhotoError, boxes, icc, load_photo, save_photo, xmp
+from diffretouch.photo.decoders import pixels_decoded
+from diffretouch.photo.exif import Exif
+from diffretouch.photo.jpeg_xl import header
+
+from .test_metadata import camera_exif, exiftool
+
+random = np.random.default_rng(0)
+RGB8 = random.integers(0, 256, (37, 53, 3), dtype=np.uint8)
+Y, X = np.mgrid[0:40, 0:60] / 64
+SMOOTH = np.rint(255 * np.stack([X, Y, 1 - X], -1)).astype(np.uint8)
+
+
+def program(name, *arguments):
+    """Run one of libjxl's programs."""
+    if not shutil.which(name):
+        pytest.skip(f"{name} is not installed")
+    return subprocess.run([name, *map(str, arguments)], capture_output=True, text=True, check=True)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_without_loss_every_value_is_kept(channels, dtype, tmp_path):
+    codes = random.integers(0, np.iinfo(dtype).max + 1, (37, 53, channels)).astype(dtype)
+    write = tifffile.imwrite if channels == 2 else lambda path, array: path.write_bytes(imagecodecs.png_encode(array))
+    name, options = ("in.tif", {"extrasamples": ["unassalpha"]}) if channels == 2 else ("in.png", {})
+    write(tmp_path / name, codes.squeeze(), **options)
+    save_photo(load_photo(tmp_path / name), tmp_path / "in.jxl", quality=100)
+    photo = load_photo(tmp_path / "in.jxl")
+    assert not photo.icc_profile or icc.is_srgb(photo.icc_profile)
+    assert (photo.bit_depth, photo.grey, photo.format) == (8 * codes.itemsize, channels < 3, "JPEG XL")
+    if shutil.which("djxl") and channels == 3:
+        program("djxl", tmp_path / "in.jxl", tmp_path / "djxl.png")
+        assert np.array_equal(imagecodecs.png_decode((tmp_path / "djxl.png").read_bytes()), codes)
+    assert photo.lossless and (photo.alpha is None) == (channels in (1, 3))
+    save_photo(photo, tmp_path / "out.jxl")
+    assert np.array_equal(imagecodecs.jpegxl_decode((tmp_path / "out.jxl").read_bytes()), codes.squeeze())
+    assert pixels_decoded(tmp_path / "out.jxl") == 37 * 53
+
+
+def test_quality_and_metadata_as_others_read_them(tmp_path):
+    Image.fromarray(SMOOTH).save(tmp_path / "in.png", exif=camera_exif(orientation=1).tobytes())
+    photo = load_photo(tmp_path / "in.png")
+    photo.xmp = xmp.describe(None, "x")
+    for quality in (60, 95, 100):
+        save_photo(photo, tmp_path / f"{quality}.jxl", quality=quality, description="brighter")
+    sizes = [(tmp_path / f"{quality}.jxl").stat().st_size for quality in (60, 95, 100)]
+    assert sizes[0] < sizes[1]
+    again = load_photo(tmp_path / "95.jxl")
+    assert again.description == "brighter" and again.exif and not again.notes and not again.lossless
+    assert np.abs(again.pixels - photo.pixels).mean() < 0.01
+    program("djxl", tmp_path / "100.jxl", tmp_path / "out.png")
+    with Image.open(tmp_path / "out.png") as image:
+        assert np.array_equal(np.asarray(image), np.rint(photo.pixels * 255))
+    assert exiftool(tmp_path / "95.jxl")["IFD0:Make"] == "Canon"
+
+
+def test_sixteen_bits_with_loss_keep_the_tones(tmp_path):
+    photo = Photo(np.repeat(np.linspace(0, 1, 256, dtype=np.float32)[None, :, None], 64, 0).repeat(3, 2), bit_depth=16)
+    save_photo(photo, tmp_path / "out.jxl", quality=95)
+    assert np.abs(load_photo(tmp_path / "out.jxl").pixels - photo.pixels).max() < 0.01
+    program("djxl", tmp_path / "out.jxl", tmp_path / "out.png")
+    read = imagecodecs.png_decode((tmp_path / "out.png").read_bytes())
+    assert read.dtype == np.uint16 and np.abs(read / 65535 - photo.pixels).max() < 0.01
+
+
+@pytest.mark.parametrize("way", ["lossless", "lossy"])
+def test_wide_colours_are_read_as_they_are_said_or_refused(way, tmp_path):
+    Image.fromarray(SMOOTH).save(tmp_path / "in.png", icc_profile=icc.cicp_profile(12, 13))
+    program("cjxl", "-q", 100 if way == "lossless" else 98, tmp_path / "in.png", tmp_path / "in.jxl")
+    wanted = icc.to_srgb(SMOOTH / np.float32(255), icc.cicp_profile(12, 13))
+    if header((tmp_path / "in.jxl").read_bytes()).icc:
+        with pytest.raises(PhotoError, match="ICC profile lies within"):
+            load_photo(tmp_path / "in.jxl")
+    else:
+        photo = load_photo(tmp_path / "in.jxl")
+        assert np.abs(photo.pixels - wanted).mean() < 0.01 and not photo.notes
+        with pytest.warns(UserWarning, match="ICC profile"):
+            save_photo(photo, tmp_path / "out.jxl", quality=98)
+        assert np.abs(load_photo(tmp_path / "out.jxl").pixels - wanted.clip(0, 1)).mean() < 0.02
+
+
+@pytest.mark.parametrize("space, profile", [("RGB_D65_202_Rel_SRG", (9, 13)), ("RGB_D65_SRG_Rel_Lin", (1, 8)),
+                                            ("RGB_D65_DCI_Rel_SRG", (12, 13)), ("RGB_D65_SRG_Rel_709", (1, 13))],
+                         ids=["BT.2020", "linear", "P3", "BT.709"])  # fmt: skip
+def test_named_colours(space, profile, tmp_path):
+    (tmp_path / "in.ppm").write_bytes(b"P6 60 40 65535\n" + (SMOOTH.astype(">u2") * 257).tobytes())
+    program("cjxl", "-q", 100, "-x", f"color_space={space}", tmp_path / "in.ppm", tmp_path / "in.jxl")
+    photo = load_photo(tmp_path / "in.jxl")
+    known = icc.cicp_profile(*profile)
+    wanted = icc.to_srgb(SMOOTH / np.float32(255), known) if known else SMOOTH / 255
+    assert photo.bit_depth == 16 and np.abs(photo.pixels - wanted).max() < 0.005
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_other_depths_fill_the_range(bits, tmp_path):
+    codes = np.arange(1 << bits, dtype=np.uint16).reshape(32, -1, 1).repeat(3, 2)
+    data = imagecodecs.jpegxl_encode(codes, lossless=True, bitspersample=bits)  # linear light
+    (tmp_path / "in.jxl").write_bytes(data)
+    photo = load_photo(tmp_path / "in.jxl")
+    assert photo.bit_depth == 16 and np.abs(photo.pixels - linear_to_srgb(codes / (2**bits - 1))).max() < 1e-3
+
+
+def test_high_dynamic_range_is_refused(tmp_path):
+    (tmp_path / "in.ppm").write_bytes(b"P6 60 40 65535\n" + (SMOOTH.astype(">u2") * 257).tobytes())
+    program("cjxl", "-q", 100, "-x", "color_space=RGB_D65_202_Rel_PeQ", tmp_path / "in.ppm", tmp_path / "in.jxl")
+    with pytest.raises(PhotoError, match="PQ"):
+        load_photo(tmp_path / "in.jxl")
+
+
+def test_a_turned_file_becomes_upright(tmp_path):
+    exif = Exif()
+    exif.put(exif.image, 274, 6)
+    Image.fromarray(SMOOTH).save(tmp_path / "in.png", exif=exif.tobytes())
+    program("cjxl", "-q", 100, tmp_path / "in.png", tmp_path / "in.jxl")
+    photo = load_photo(tmp_path / "in.jxl")
+    assert photo.decoded_upright == 6 and np.array_equal(np.rint(photo.pixels * 255), np.rot90(SMOOTH, -1))
+    save_photo(photo, tmp_path / "out.jxl")
+    assert header((tmp_path / "out.jxl").read_bytes()).orientation == 1
+    assert np.array_equal(load_photo(tmp_path / "out.jxl").pixels, photo.pixels)
+
+
+def test_packed_metadata_and_other_boxes(tmp_path):
+    packet = xmp.describe(None, "packed")
+    data = imagecodecs.jpegxl_encode(RGB8, lossless=True, usecontainer=True)
+    place = next(start - 8 for kind, start, _ in boxes.boxes(data) if kind == b"jxlc")
+    packed = b"xml " + imagecodecs.brotli_encode(packet)
+    aside = b"".join(struct.pack(">L4s", len(content) + 8, kind) + content
+                     for kind, content in ((b"brob", packed), (b"brob", b"Exif\xff\xff"),
+                                           (b"jhgm", b"\0")))  # fmt: skip
+    (tmp_path / "in.jxl").write_bytes(data[:place] + aside + data[place:])
+    photo = load_photo(tmp_path / "in.jxl")
+    assert photo.description == "packed" and len(photo.notes) == 2
+    assert any("HDR gain map" in note for note in photo.notes) and any("damaged" in note for note in photo.notes)
+
+
+DATA = imagecodecs.jpegxl_encode(RGB8, lossless=True)
+
+
+@pytest.mark.parametrize("data, reason", [
+    (imagecodecs.jpegxl_encode(np.stack([RGB8, RGB8]), lossless=True), "animation"), (DATA[:200], "JPEG XL"),
+    (DATA[:3], "cut off"), (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(8), "no picture")],
+    ids=["animation", "cut off", "no header", "no picture"])  # fmt: skip
+def test_what_cannot_be_read_is_told(data, reason, tmp_path):
+    (tmp_path / "in.jxl").write_bytes(data)
+    with pytest.raises(PhotoError, match=reason):
+        load_photo(tmp_path / "in.jxl")
+
+
+def test_a_large_file_is_refused_before_it_is_decoded(tmp_path):
+    (tmp_path / "in.jxl").write_bytes(DATA)
+    with pytest.raises(PhotoError, match="53 x 37"):
+        load_photo(tmp_path / "in.jxl", max_pixels=100)
