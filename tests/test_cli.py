@@ -91,6 +91,28 @@ def test_strength_zero_returns_the_photo(run, photo, model, tmp_path):
     assert (pixels(tmp_path / "out.png") == pixels(photo)).all()
 
 
+def test_any_style_is_told_and_repeated(run, photo, tmp_path):
+    """Unknown attributes: samples differ, a result's file says so, and `--like` makes it again."""
+    out, again, usual = (tmp_path / name for name in ("out.png", "again.png", "usual.png"))
+    assert run("retouch", photo, "-o", out, "--any-style", "--samples", 2, "--seed", 7, "--steps", 2)[0] == 0
+    assert run("retouch", photo, "-o", usual, "--seed", 7, "--steps", 2)[0] == 0
+    first, second = (load_photo(tmp_path / f"out-{n}.png") for n in (1, 2))
+    said = settings_of(second)
+    assert said.any_style and said.c is None and (said.seed, said.steps) == (8, 2)
+    assert np.abs(first.pixels - second.pixels).mean() > 3 * 1 / 255
+    assert np.abs(first.pixels - load_photo(usual).pixels).mean() > 1 / 255
+    assert run("retouch", photo, "-o", again, "--like", tmp_path / "out-2.png")[0] == 0
+    np.testing.assert_array_equal(load_photo(again).pixels, second.pixels)
+    assert run("retouch", photo, "-o", usual, "--like", again, "--contrast", 0.5, "--overwrite")[0] == 0
+    assert settings_of(load_photo(usual)).c["contrast"] == 0.5 and not settings_of(load_photo(usual)).any_style
+    tiny_pipeline(tokens=4).save_pretrained(tmp_path / "paper")  # the paper's token has no word for unknown
+    wrong = {"not trained with unknown": ("--model", tmp_path / "paper"), "`any_style` leaves": ("--contrast", 1),
+             "no sliders": ("--model", "csrnet")}  # fmt: skip
+    for why, options in wrong.items():
+        code, _, err = run("retouch", photo, "-o", tmp_path / "no.png", "--any-style", *options)
+        assert code == 1 and why in err and not (tmp_path / "no.png").exists()
+
+
 def test_samples_are_numbered_and_seeded_one_by_one(run, photo, model, tmp_path):
     out = tmp_path / "out.png"
     code, printed, _ = run("retouch", photo, "-o", out, "--model", model, "--samples", 2, "--seed", 7)

@@ -93,7 +93,7 @@ def test_commands_of_the_command_line(toys, monkeypatch):
     run(monkeypatch, "diffretouch learn before/ after/ -o me.json --model runs/mine")
     for command in [first, *mine]:
         verb, more = command.split()[1], []
-        if verb not in ("measure", "convert") and " --model" not in command and " --apply" not in command:
+        if verb not in ("measure", "convert") and not any(f" --{o}" in command for o in ("model", "apply")):
             more += ["--model", "runs/mine"]
         if verb in ("retouch", "sweep", "lut", "learn", "convert"):
             more.append("--overwrite")

@@ -57,6 +57,7 @@ class Look(Sliders):
     """The look"""
 
     strength: options.StrengthOrNone = None
+    any_style: options.AnyStyle = None
     like: options.Like = None
     preset: options.Preset = None
     region: options.Region = None
@@ -70,7 +71,7 @@ class Look(Sliders):
         """-> (settings, model): what the options say, over what the file of `--like` or `--preset` says."""
         return read_settings(
             self.like, self.preset, self.model, self.moved, region=self.region, refine_regions=self.refine_regions,
-            strength=self.strength, seed=self.seed, steps=self.steps,
+            strength=self.strength, any_style=self.any_style, seed=self.seed, steps=self.steps,
         )  # fmt: skip
 
 

@@ -19,6 +19,10 @@ MaxPixels = Annotated[int, typer.Option(min=1, help="Photos of more pixels are r
 
 # The same for commands that also take settings from a file: what is not given there or here is the default.
 StrengthOrNone = Annotated[float | None, typer.Option(min=0, max=2, help="0 the photo, 1 the retouch. [default: 1]")]
+AnyStyle = Annotated[
+    bool | None,
+    typer.Option("--any-style", help="No sliders: the seed decides among the finishes that experts would give."),
+]
 SeedOrNone = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Of the noise. [default: 0]")]
 ModelOrNone = Annotated[str | None, typer.Option(help="'small' (the default), a model directory, or a Hub id.")]
 Like = Annotated[Path | None, typer.Option(help="A retouched photo: with the settings that its file tells.")]

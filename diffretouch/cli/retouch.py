@@ -74,20 +74,20 @@ def _towards(wanted, pixels, pipe, settings, given):
 
     from diffretouch.attributes import ATTRIBUTES
 
-    if settings.c is None:
+    if not pipe.has_sliders:
         raise ValueError("`--reference` needs a model with sliders.")
     noise = torch.Generator().manual_seed(settings.seed)
     found = pipe.attributes_of(pixels, wanted, num_inference_steps=settings.steps, generator=noise).tolist()
     c = {name: round(value, 3) for name, value in zip(ATTRIBUTES, found, strict=True)} | given
     say("As the reference: " + ", ".join(f"{name} {value:+g}" for name, value in c.items()))
-    return replace(settings, c=c)
+    return replace(settings, c=c, any_style=None)
 
 
 def _samples(pipe, pixels, settings, number):
     """Yields the retouched pixels of every sample."""
     import torch
 
-    if settings.c is None:
+    if not pipe.has_sliders:
         if number > 1:
             raise ValueError("`--samples` needs a model with noise: this one has one result for a photo.")
         yield pipe.retouch(pixels, strength=settings.strength)

@@ -23,6 +23,7 @@ class Settings:
 
     Attributes:
         c: numbers in [-3,3] by attribute name; attributes that are not named are 0.
+        any_style: c is unknown, the noise decides among the finishes that experts would give; no `c` beside it.
         strength: in [0,2].
         exposure: in EV, in [-4,4]: the retouched photo is multiplied by 2^(EV / 2.2), see `batch.exposed`.
         white_balance: EV in [-1,1] by which red and blue are made stronger beside green, as exposure is.
@@ -41,6 +42,7 @@ class Settings:
     """
 
     c: dict[str, float] | None = None
+    any_style: bool | None = None
     strength: float | None = None
     exposure: float | None = None
     white_balance: tuple[float, float] | None = None
@@ -83,8 +85,13 @@ class Settings:
             isinstance(self.regions, tuple) and all(isinstance(region, str) for region in self.regions)
         ):
             raise ValueError(f"`regions` must be a list of texts, got {self.regions!r}.")
-        if self.refine_regions not in (None, True, False):
-            raise ValueError(f"`refine_regions` must be true or false, got {self.refine_regions!r}.")
+        for name in ("refine_regions", "any_style"):
+            if getattr(self, name) not in (None, True, False):
+                raise ValueError(f"`{name}` must be true or false, got {getattr(self, name)!r}.")
+        if self.any_style and (self.c is not None or self.regions):
+            raise ValueError(
+                "`any_style` leaves the attributes to the noise: `c` or `regions` cannot be given beside it."
+            )
         for name in ("scheduler", "model", "revision", "photo", "version"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
@@ -128,6 +135,10 @@ class Settings:
     def over(self, base):
         """These settings where they say something, those of `base` elsewhere; of c every attribute by itself."""
         said = {key: value for key, value in vars(self).items() if value is not None}
+        if self.any_style:
+            said |= {"c": None, "regions": None}
+        elif self.c is not None or self.regions:
+            said["any_style"] = None
         if self.c is not None and base.c is not None:
             said["c"] = {**base.c, **self.c}
         return replace(base, **said)
@@ -255,15 +266,22 @@ def resolved(settings, pipe, model):
         ValueError: sliders, regions or steps for a model that has none.
     """
     steered = pipe.has_sliders
-    if not steered and (any((settings.c or {}).values()) or settings.regions or settings.steps):
+    asked = any((settings.c or {}).values()) or settings.any_style or settings.regions or settings.steps
+    if not steered and asked:
         raise ValueError(f"{str(model)!r} has no sliders, regions or steps: only strength can be chosen.")
     said = {"strength": 1.0 if settings.strength is None else float(settings.strength)}
     if steered:
-        said["c"] = {name: (settings.c or {}).get(name, 0.0) for name in ATTRIBUTES}
+        from diffretouch.models.unet import knows_the_unknown
+
+        free = bool(settings.any_style)
+        if free and not knows_the_unknown(pipe.unet.config):
+            raise ValueError(f"`any_style`: {str(model)!r} was not trained with unknown attributes.")
+        said["c"] = None if free else {name: (settings.c or {}).get(name, 0.0) for name in ATTRIBUTES}
         said["seed"] = settings.seed or 0
-        said["steps"] = settings.steps or pipe.config.default_steps
+        steps = pipe.config.sampling_steps if free else None
+        said["steps"] = settings.steps or steps or pipe.config.default_steps
         said["scheduler"] = type(pipe.scheduler).__name__
     else:
-        said |= dict.fromkeys(("c", "seed", "steps", "scheduler", "regions", "refine_regions"))
+        said |= dict.fromkeys(("c", "any_style", "seed", "steps", "scheduler", "regions", "refine_regions"))
     own = Path(model).name if Path(model).is_dir() else str(model)  # a photo need not tell how its maker's folders lie
     return replace(settings, **said, model=own, revision=model_revision(pipe), photo=None, version=__version__)
