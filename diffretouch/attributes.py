@@ -2,15 +2,19 @@
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 
 from diffretouch.colour import LUMA
 from diffretouch.outside import outside
-from diffretouch.pixels import shrink
+from diffretouch.pixels import ArrayOrTensor, shrink
 
 ATTRIBUTES = ("colorfulness", "contrast", "temperature", "brightness")
+
+# What callers give as c, see `as_attributes`
+Attributes: TypeAlias = Sequence[float] | Sequence[Sequence[float]] | Mapping[str, float] | ArrayOrTensor | None
 
 # One unit of c, in the units of `attribute_coordinates`: moving a slider from -1 to 1 multiplies colorfulness by
 # e^0.6 and local contrast by e^0.9, and moves temperature by 0.26 and a middle brightness by 0.29.
@@ -54,7 +58,7 @@ def _brightness(image):
     return (image.mean((2, 3)) * image.new_tensor(LUMA)).sum(1)
 
 
-def measure_attributes(image):
+def measure_attributes(image: torch.Tensor) -> torch.Tensor:
     """Scores of the four attributes, in the order of `ATTRIBUTES`.
 
     A photo whose long side exceeds 128 px is measured on an area-averaged copy of that size, so the scores do not
@@ -86,7 +90,7 @@ def measure_attributes(image):
         return torch.stack([_colorfulness(image), _contrast(image), _temperature(image), _brightness(image)], 1)
 
 
-def attribute_coordinates(scores):
+def attribute_coordinates(scores: torch.Tensor) -> torch.Tensor:
     """Scores (...,4) -> coordinates (...,4) in which equal steps look about equal.
 
     Colorfulness and contrast span orders of magnitude between photos, so they are compared by ratio (logarithms with
@@ -105,7 +109,13 @@ def attribute_coordinates(scores):
     )
 
 
-def attribute_labels(scores, reference=None, *, scales=ATTRIBUTE_SCALES, limit=1.0):
+def attribute_labels(
+    scores: torch.Tensor,
+    reference: torch.Tensor | None = None,
+    *,
+    scales: Sequence[float] = ATTRIBUTE_SCALES,
+    limit: float = 1.0,
+) -> torch.Tensor:
     """Labels c of the versions of one photo, relative to each other.
 
     The paper conditions on attribute labels in [-1,1] but its derivation was not released. Here a label says how far
@@ -134,7 +144,7 @@ def attribute_labels(scores, reference=None, *, scales=ATTRIBUTE_SCALES, limit=1
     return ((coordinates - centre) / coordinates.new_tensor(scales)).clamp(-limit, limit)
 
 
-def label_statistics(scores, knots=33):
+def label_statistics(scores: torch.Tensor, knots: int = 33) -> dict[str, Any]:
     """The spread of a data set's scores, from which `quantile_labels` makes labels: kept with the model, JSON-able.
 
     Args:
@@ -156,7 +166,7 @@ def label_statistics(scores, knots=33):
     return {"count": len(scores), "quantiles": {name: [round(v, 7) for v in q.tolist()] for name, q in columns}}
 
 
-def quantile_labels(scores, statistics, *, limit=1.0):
+def quantile_labels(scores: torch.Tensor, statistics: Mapping[str, Any], *, limit: float = 1.0) -> torch.Tensor:
     """Labels c by a photo's place in the whole data set: 2 q - 1, with q the quantile of its score.
 
     The derivation of PerTouch, the successor of DiffRetouch: -1 is the least colourful photo of all, 0 the median.
@@ -189,7 +199,7 @@ def quantile_labels(scores, statistics, *, limit=1.0):
     return torch.stack(labels, -1).clamp(-limit, limit)
 
 
-def check_statistics(statistics):
+def check_statistics(statistics: Mapping[str, Any]) -> None:
     """Raise unless `statistics` are those of `label_statistics`, e.g. as a model's config keeps them."""
     quantiles = statistics.get("quantiles") if isinstance(statistics, Mapping) else None
     if not isinstance(quantiles, Mapping) or set(quantiles) != set(ATTRIBUTES):
@@ -200,7 +210,7 @@ def check_statistics(statistics):
             raise ValueError(f"`statistics`: the quantiles of {name} must be at least two numbers that rise.")
 
 
-def as_attributes(c, batch_size=None):
+def as_attributes(c: Attributes, batch_size: int | None = None) -> torch.Tensor:
     """Check what a caller gave as `c` and bring it into one form.
 
     Args:

@@ -1,9 +1,11 @@
 """The c, and the strength, that come closest to finished photos: of a photographer's pairs, of one reference."""
 
 import math
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +16,9 @@ from diffretouch.metrics import gradient_correlation
 from diffretouch.photo import load_photo
 from diffretouch.pixels import as_tensor, shrink
 from diffretouch.settings import Settings, seed_of
+
+if TYPE_CHECKING:
+    from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
 
 LIMIT = 1.5  # c beyond the trained [-1,1]
 _STEP = 0.1  # of c and strength, for differences
@@ -53,7 +58,15 @@ class _Pair:
 
 
 @torch.no_grad()
-def fit_preset(pipe, pairs, *, seed=0, steps=None, size=256, iterations=8):
+def fit_preset(
+    pipe: "DiffRetouchPipeline",
+    pairs: Sequence[tuple[str | os.PathLike[str], str | os.PathLike[str]]],
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    size: int = 256,
+    iterations: int = 8,
+) -> Fit:
     """Find the c and the strength with which the model comes closest to finished photos.
 
     Gauss-Newton with Levenberg's damping on the CIELAB pixels of small copies; the model's derivatives are finite
@@ -108,7 +121,10 @@ def _fit_and_judge(examples, seed, steps, iterations):
 
 
 @torch.no_grad()
-def nearest_c(retouch, photo, reference, scales, statistics=None, *, iterations=8, limit=2.0) -> torch.Tensor:
+def nearest_c(
+    retouch: Callable[[torch.Tensor], torch.Tensor], photo: torch.Tensor, reference: torch.Tensor,
+    scales: Sequence[float], statistics: Mapping[str, Any] | None = None, *, iterations: int = 8, limit: float = 2.0,
+) -> torch.Tensor:  # fmt: skip
     """The c whose retouch has the attributes of a reference, and its look where that shows the same picture.
 
     Args:
@@ -151,7 +167,7 @@ def _matched_scores(retouch, wanted, scales, statistics, iterations, limit):
     return best[1]
 
 
-def is_same_picture(photo, other):
+def is_same_picture(photo: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether (1,3,H,W) and (1,3,h,w) show the same picture, however finished: shape and the course of light agree."""
     if not _same_shape(photo.shape[-2:], other.shape[-2:]):
         return False
@@ -159,7 +175,15 @@ def is_same_picture(photo, other):
     return gradient_correlation(_resized(other, small.shape[-2:]), small).item() > 0.5
 
 
-def nearest_attributes(retouch, photo, reference, c, *, limit, iterations=8):
+def nearest_attributes(
+    retouch: Callable[[torch.Tensor], torch.Tensor],
+    photo: torch.Tensor,
+    reference: torch.Tensor,
+    c: torch.Tensor,
+    *,
+    limit: float,
+    iterations: int = 8,
+) -> torch.Tensor:
     """The c near which a retouched photo comes closest to another version of it, at strength 1.
 
     As `fit_preset`, for one photo: the mean squared CIE 1976 difference of small copies is minimised.

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -18,12 +19,12 @@ class MetricUnavailable(RuntimeError):
     """A metric cannot be computed here: the message says what it needs."""
 
 
-def psnr(image, target):
+def psnr(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Peak signal-to-noise ratio in dB, (B,), for a peak of 1."""
     return -10 * (image - target).square().mean((1, 2, 3)).clamp(min=1e-12).log10()
 
 
-def ssim(image, target):
+def ssim(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Structural similarity (Wang et al. 2004), (B,): Gaussian window of 11 px and sigma 1.5, mean over RGB.
 
     Whole windows only, as in the authors' code and in the field's tables. The window is applied along rows and
@@ -50,7 +51,7 @@ def ssim(image, target):
     return total / (3 * (height - 10) * (width - 10))
 
 
-def delta_e76(image, target):
+def delta_e76(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Mean CIE 1976 colour difference, (B,): the Euclidean distance in CIELAB.
 
     This is also the "L2 in Lab" of Yan et al. (2016) and of SA-AdjustNet's table 1.
@@ -58,7 +59,7 @@ def delta_e76(image, target):
     return (srgb_to_lab(image) - srgb_to_lab(target)).square().sum(1).sqrt().mean((1, 2))
 
 
-def delta_e2000(image, target):
+def delta_e2000(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Mean CIEDE2000 colour difference, (B,). In strips: large photos need no more memory than small ones."""
     rows = max(_STRIP // image.shape[-1], 1)
     total = 0.0
@@ -67,7 +68,7 @@ def delta_e2000(image, target):
     return total / (image.shape[-2] * image.shape[-1])
 
 
-def lab_delta_e2000(lab, other):
+def lab_delta_e2000(lab: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """CIEDE2000 (Sharma, Wu and Dalal 2005) of CIELAB colours (B,3,...) -> (B,...)."""
     (l1, a1, b1), (l2, a2, b2) = lab.unbind(1), other.unbind(1)
     mean_chroma = (torch.hypot(a1, b1) + torch.hypot(a2, b2)) / 2
@@ -101,7 +102,7 @@ def _chroma_weight(chroma):
     return (chroma**7 / (chroma**7 + 25.0**7)).sqrt()
 
 
-def after_gain(image, target):
+def after_gain(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """The retouch under the one gain that brings it closest to the target: what is left is not exposure.
 
     Args:
@@ -115,7 +116,7 @@ def after_gain(image, target):
     return (image * gain[:, None, None, None].to(image)).clamp(0, 1)
 
 
-def after_affine(image, target):
+def after_affine(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """As `after_gain`, under the best global 3x4 colour transform: white balance and saturation are taken out too."""
     x = torch.cat([image, torch.ones_like(image[:, :1])], 1).flatten(2).double()  # (B,4,N)
     y = target.flatten(2).double()
@@ -123,7 +124,7 @@ def after_affine(image, target):
     return (matrix @ x).view_as(target).to(image).clamp(0, 1)
 
 
-def after_curves(image, target):
+def after_curves(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """As `after_gain`, under the best curve of each channel: the mean of the target at each of 256 levels."""
     levels = (image * 255).round().long().flatten(2).flatten(0, 1)
     curves = []
@@ -134,7 +135,7 @@ def after_curves(image, target):
     return torch.stack(curves).view_as(image)
 
 
-def human_centred(image, target, mask):
+def human_centred(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """PPR10K's measures that look at the people first (Liang et al., CVPR 2021).
 
     Both photos are weighted, 1 on the people and 0.5 elsewhere, and then measured: as the released script does.
@@ -151,7 +152,7 @@ def human_centred(image, target, mask):
     return psnr(image * weight, target * weight), (difference * weight).mean((1, 2, 3))
 
 
-def group_consistency(means, groups, *, released=False) -> float:
+def group_consistency(means: torch.Tensor | np.ndarray, groups: Sequence[str], *, released: bool = False) -> float:
     """PPR10K's group-level consistency (GLC): how unlike in colour the photos of one series are; lower is better.
 
     The variance (n - 1) over a group's photos of their mean a, and of their mean b, of CIELAB; the mean of both, then
@@ -171,7 +172,7 @@ def group_consistency(means, groups, *, released=False) -> float:
     return float(spread / (len(members) + released))
 
 
-def gmsd(image, source):
+def gmsd(image: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
     """Gradient magnitude similarity deviation (Xue et al., TIP 2014), (B,): 0 where structure is kept.
 
     Luma halved by 2x2 means, Prewitt gradients, whole windows; an even change of contrast hardly counts, lost or
@@ -192,7 +193,7 @@ def gmsd(image, source):
     return ((2 * a * b + constant) / (a * a + b * b + constant)).flatten(1).std(1, correction=0)
 
 
-def csrnet_lab_l2(image, target, *, wrapped=True):
+def csrnet_lab_l2(image: torch.Tensor, target: torch.Tensor, *, wrapped: bool = True) -> torch.Tensor:
     """The "L2 error in Lab" of the released CSRNet script, (B,), to compare with its table: no CIELAB distance.
 
     The script takes the distance of 8-bit Lab values (L scaled to 0..255, a and b + 128), and its arrays stay uint8:
@@ -210,19 +211,19 @@ def _lab_8bit(image):
     return lab.round().clamp(0, 255)
 
 
-def byte_distance(a, b, *, wrapped):
+def byte_distance(a: torch.Tensor, b: torch.Tensor, *, wrapped: bool) -> torch.Tensor:
     """Euclidean distance of byte triples (B,3,...) -> (B,...), in bytes that wrap around or as real numbers."""
     difference = (a - b).double()
     squares = (difference % 256).square() % 256 if wrapped else difference.square()
     return squares.sum(1).sqrt()
 
 
-def clipped_share(image):
+def clipped_share(image: torch.Tensor) -> torch.Tensor:
     """Share of the pixels with a channel at 0 or 1 (within half a level of 8 bits), (B,) in [0,1]."""
     return ((image < 0.5 / 255) | (image > 254.5 / 255)).any(1).double().mean((1, 2))
 
 
-def gradient_correlation(image, source):
+def gradient_correlation(image: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
     """How much of the photo's structure a retouch keeps, (B,) in [-1,1]: correlation of both luma gradients.
 
     1 for every retouch that scales and shifts all tones alike; lost, invented or blurred detail lowers it. Of two
@@ -240,7 +241,7 @@ def _luma_gradient(image):
     return gradient if gradient.shape[1] else gradient.new_zeros(len(image), 1)
 
 
-def sample_diversity(images):
+def sample_diversity(images: torch.Tensor) -> torch.Tensor:
     """Mean CIE 1976 difference between all pairs of several retouches (S,3,H,W) of one photo: a number.
 
     Raises:
@@ -252,7 +253,7 @@ def sample_diversity(images):
     return delta_e76(images[first], images[second]).mean()
 
 
-def spearman(x, y):
+def spearman(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Spearman's rank correlation along the last axis, (...,n) each -> (...), ties by their mean rank.
 
     NaN where one side is constant: there is no order to compare.
@@ -268,7 +269,7 @@ def _ranks(x):
     return below + (equal + 1).double() / 2
 
 
-def frechet_distance(a, b):
+def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Fréchet distance between the Gaussians of two sets of features (n,d) and (m,d): a number, the FID's formula.
 
     The square of the 2-Wasserstein distance: `|mean difference|^2 + tr(A + B - 2 (A B)^(1/2))`.
@@ -287,7 +288,9 @@ def frechet_distance(a, b):
     return distance.clamp(min=0)
 
 
-def lpips_metric(weights=None):
+def lpips_metric(
+    weights: str | os.PathLike[str] | None = None,
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """LPIPS (Zhang et al. 2018), version 0.1 on AlexNet, as a function (image, target) -> (B,). Downloads nothing.
 
     Args:
@@ -321,7 +324,7 @@ def lpips_metric(weights=None):
     return measure
 
 
-def inception_features(weights=None):
+def inception_features(weights: str | os.PathLike[str] | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
     """The features of the FID as clean-fid makes them (Parmar et al. 2022), as a function (1,3,H,W) -> (2048,).
 
     The package itself is not used: it asks for torchvision, and for this needs only Pillow and these weights.

@@ -3,6 +3,8 @@
 import functools
 import math
 import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -12,11 +14,20 @@ import torch
 from diffretouch.outside import outside
 from diffretouch.photo import icc
 
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+# What callers give: a PIL image, (H,W,3) array or (3,H,W) tensor; or several: (B,...), or a list
+OnePhoto: TypeAlias = PIL.Image.Image | np.ndarray | torch.Tensor
+Photos: TypeAlias = OnePhoto | Sequence[OnePhoto]
+ArrayOrTensor: TypeAlias = np.ndarray | torch.Tensor
+SamePhoto = TypeVar("SamePhoto", PIL.Image.Image, np.ndarray, torch.Tensor)  # in the form it came
+
 # What a PIL image carries beside its pixels, and a retouch of it still does
 _CARRIED = ("exif", "xmp", "dpi", "comment")
 
 
-def as_photos(image) -> list:
+def as_photos(image: Photos) -> list:
     """What a caller gave as `image` -> list of photos: (H,W,3) uint8/uint16/float32 arrays or (3,H,W) float tensors.
 
     PIL images come upright (EXIF orientation) and as sRGB: those with another ICC profile as float32, in which colours
@@ -29,7 +40,7 @@ def as_photos(image) -> list:
     return [photo for photo, _ in photos_and_origins(image)]
 
 
-def photos_and_origins(image) -> list[tuple]:
+def photos_and_origins(image: Photos) -> list[tuple]:
     """As `as_photos`, each photo with the PIL image that it came from, else with `None`: see `as_picture`."""
     if isinstance(image, (list, tuple)):
         if not image:
@@ -44,7 +55,7 @@ def photos_and_origins(image) -> list[tuple]:
     raise TypeError(f"`image` must be a PIL image, an array, a tensor or a list of these, got {type(image).__name__}.")
 
 
-def one_photo(image, name: str = "image") -> tuple:
+def one_photo(image: Photos, name: str = "image") -> tuple:
     """The only photo of what a caller gave, and its origin, see `photos_and_origins`.
 
     Raises:
@@ -97,7 +108,7 @@ def _can_be_kept(profile):
     return icc.profile_channels(profile) == 3 and icc.leads_back(profile)
 
 
-def as_picture(result, origin: PIL.Image.Image | None = None) -> PIL.Image.Image:
+def as_picture(result: np.ndarray, origin: PIL.Image.Image | None = None) -> PIL.Image.Image:
     """(H,W,3) array in [0,1] or of integers, sRGB -> a PIL image of 8 bits, with what its origin carried.
 
     Its colours are brought back into the origin's ICC profile, and its EXIF says that it is upright.
@@ -121,14 +132,16 @@ def as_picture(result, origin: PIL.Image.Image | None = None) -> PIL.Image.Image
     return picture
 
 
-def to_levels(values: np.ndarray, dtype=np.uint8) -> np.ndarray:
+def to_levels(values: np.ndarray, dtype: "DTypeLike" = np.uint8) -> np.ndarray:
     """Floats in [0,1] -> integers, limited to their range and rounded to the nearest; integers as they are."""
     if values.dtype.kind == "u":
         return values
     return np.rint(np.clip(values, 0, 1) * np.iinfo(dtype).max).astype(dtype)
 
 
-def checked_out(out, photo, image, *, in_place: bool = True):
+def checked_out(
+    out: np.ndarray | None, photo: ArrayOrTensor, image: Photos, *, in_place: bool = True
+) -> np.ndarray | None:
     """The part of a caller's `out` that receives a result like `photo`, of an `image` that `one_photo` took.
 
     Args:
@@ -151,7 +164,7 @@ def checked_out(out, photo, image, *, in_place: bool = True):
     return given
 
 
-def in_the_form_of(image, result, origin=None):
+def in_the_form_of(image: Photos, result: ArrayOrTensor, origin: PIL.Image.Image | None = None) -> Any:
     """A retouched photo, (H,W,3) array or (3,H,W) tensor, in the form in which one photo came as `image`."""
     if origin is not None:
         return as_picture(result, origin)
@@ -194,7 +207,7 @@ def _check_range(values, brightest_channel):
         raise ValueError(f"`image` floats must be in [0,1], got values from {low:g} to {high:g}.")
 
 
-def is_monochrome(photo) -> bool:
+def is_monochrome(photo: ArrayOrTensor) -> bool:
     """Whether red, green and blue are one everywhere (to a level of 8 bits): (H,W,3) array or (3,H,W) tensor."""
     if torch.is_tensor(photo):
         few = photo[:, :: max(photo.shape[1] // 64, 1), :: max(photo.shape[2] // 64, 1)]
@@ -205,11 +218,11 @@ def is_monochrome(photo) -> bool:
     return all(float((rows.max(2) - rows.min(2)).max()) <= most for rows in pieces if rows.size)
 
 
-def as_float(array):
+def as_float(array: np.ndarray) -> np.ndarray:
     return array if array.dtype == np.float32 else np.divide(array, np.iinfo(array.dtype).max, dtype=np.float32)
 
 
-def as_tensor(photo) -> torch.Tensor:
+def as_tensor(photo: ArrayOrTensor) -> torch.Tensor:
     """Array or tensor photo -> (1,3,H,W) float32 in [0,1]; of a huge array the means of blocks, all that is needed."""
     if torch.is_tensor(photo):
         return photo[None].float()
@@ -232,13 +245,13 @@ def _block_means(photo, side):
     return means
 
 
-def check_output_type(output_type) -> None:
+def check_output_type(output_type: str) -> None:
     """Raise unless it is a form that pipelines return."""
     if output_type not in ("pil", "np", "pt"):
         raise ValueError(f'`output_type` must be "pil", "np" or "pt", got {output_type!r}.')
 
 
-def as_output(result, output_type: str, origin=None):
+def as_output(result: ArrayOrTensor, output_type: str, origin: PIL.Image.Image | None = None) -> Any:
     """(H,W,3) array or (3,H,W) float tensor -> PIL image, (H,W,3) float32 array or (3,H,W) tensor, in [0,1].
 
     For "np" the result itself is brought into the range: a copy of a large photo takes as long as its retouch.
@@ -250,7 +263,7 @@ def as_output(result, output_type: str, origin=None):
     return as_picture(result, origin) if output_type == "pil" else np.clip(result, 0, 1, out=result)
 
 
-def as_one_array(images):
+def as_one_array(images: list[Any]) -> Any:
     """Results of `as_output`, "np" or "pt", as one array (B,...) if they are of one size; else the list as it is."""
     if len({image.shape for image in images}) > 1:
         return images
@@ -259,13 +272,13 @@ def as_one_array(images):
     return torch.stack(images) if torch.is_tensor(images[0]) else np.stack(images)
 
 
-def check_strength(strength):
+def check_strength(strength: float) -> None:
     """Raise unless `strength` is a number in [0, 2]."""
     if isinstance(strength, bool) or not isinstance(strength, (int, float, np.number)) or not 0 <= strength <= 2:
         raise ValueError(f"`strength` must be a number in [0, 2] (0: the photo, 1: the retouch), got {strength!r}.")
 
 
-def shrink(image, size):
+def shrink(image: torch.Tensor, size: int) -> torch.Tensor:
     """(B,3,H,W) -> an area-averaged copy with a long side of at most `size` pixels; a smaller photo as it is."""
     height, width = image.shape[-2:]
     ratio = size / max(height, width)
@@ -275,7 +288,7 @@ def shrink(image, size):
     return torch.nn.functional.interpolate(image, shape, mode="bilinear", antialias=True)
 
 
-def retouch_photos(retouch, image, strength, output_type: str):
+def retouch_photos(retouch: Callable[..., Any], image: Photos, strength: float, output_type: str) -> Any:
     """The call of a pipeline without sliders: photo by photo, nothing rounded on the way to "np" and "pt".
 
     Args:
@@ -296,7 +309,14 @@ def retouch_photos(retouch, image, strength, output_type: str):
     return images if output_type == "pil" else as_one_array(images)
 
 
-def retouch_one(retouch, image, strength, out=None, *, in_place: bool = True):
+def retouch_one(
+    retouch: Callable[..., Any],
+    image: Photos,
+    strength: float,
+    out: np.ndarray | None = None,
+    *,
+    in_place: bool = True,
+) -> Any:
     """The same for one photo in the form it came, with `out` for array input; `retouch` as in `retouch_photos`.
 
     `in_place` says whether `out` may be `image` itself.

@@ -5,21 +5,26 @@ every region is laid over what is there so far, as thick as its mask. Where mask
 """
 
 import warnings
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import PIL.Image
 import torch
 import torch.nn.functional as F
 
-from diffretouch.attributes import ATTRIBUTES, as_attributes
+from diffretouch.attributes import ATTRIBUTES, Attributes, as_attributes
 from diffretouch.colour import LUMA
 from diffretouch.outside import outside
-from diffretouch.pixels import as_float, as_tensor, one_photo, shrink, upright
+from diffretouch.pixels import ArrayOrTensor, OnePhoto, as_float, as_tensor, one_photo, shrink, upright
+
+# What callers give as `regions`: pairs (mask, c), see `as_regions`
+Regions: TypeAlias = Sequence[tuple[OnePhoto, Attributes]]
 
 _STRIP = 1 << 16  # pixels that are worked on at once: few enough to stay in the processor's cache
 
 
-def as_mask(mask, size=None, *, name="mask"):
+def as_mask(mask: OnePhoto, size: Sequence[int] | None = None, *, name: str = "mask") -> np.ndarray:
     """What a caller gave as a mask -> (H,W) float32 array in [0,1]: 1 inside, 0 outside, soft between.
 
     Args:
@@ -93,7 +98,7 @@ def _unit_mask(mask, name):
     return np.clip(mask.astype(np.float32), 0, 1)
 
 
-def check_aspect(shape, size, name):
+def check_aspect(shape: Sequence[int], size: Sequence[int], name: str) -> None:
     """Warn where a mask of a (H,W) shape does not have about the proportions of a photo of a (H,W) size."""
     ratio = (shape[0] / shape[1]) / (size[0] / size[1])
     if min(*shape, *size) > 3 and not 0.8 < ratio < 1.25:
@@ -103,7 +108,7 @@ def check_aspect(shape, size, name):
         )
 
 
-def as_regions(regions):
+def as_regions(regions: Regions) -> tuple[torch.Tensor | None, list[tuple[np.ndarray, torch.Tensor]]]:
     """Check what a caller gave as `regions` and leave out what nobody would see.
 
     A region under a full mask is hidden, and so is the plain retouch: both are neither sampled nor applied, so a full
@@ -137,7 +142,7 @@ def as_regions(regions):
     return below, visible
 
 
-def blend(below, above, mask):
+def blend(below: ArrayOrTensor, above: ArrayOrTensor, mask: np.ndarray) -> ArrayOrTensor:
     """Lay `above` over `below` through a mask, in place and in strips: 0 keeps `below` and 1 takes `above`, exactly.
 
     Args:
@@ -162,7 +167,7 @@ def blend(below, above, mask):
     return below
 
 
-def luminosity_mask(image, low, high, *, softness=0.15):
+def luminosity_mask(image: OnePhoto, low: float, high: float, *, softness: float = 0.15) -> np.ndarray:
     """The tones from `low` to `high`: 1 there, falling smoothly to 0 over `softness` on either side.
 
     Args:
@@ -185,7 +190,7 @@ def luminosity_mask(image, low, high, *, softness=0.15):
     return _by_strips(image, tones)
 
 
-def colour_mask(image, low, high, *, softness=20.0):
+def colour_mask(image: OnePhoto, low: float, high: float, *, softness: float = 20.0) -> np.ndarray:
     """The hues from `low` to `high` degrees, counted upwards: (330, 30) are the reds, (200, 260) the blues.
 
     Greys have no hue: the mask fades out where the chroma max(R,G,B) - min(R,G,B) falls from 0.12 to 0.04.
@@ -242,7 +247,7 @@ def _by_strips(image, function):
     return mask
 
 
-def guided_filter(guide, values, radius, epsilon=1e-3):
+def guided_filter(guide: torch.Tensor, values: torch.Tensor, radius: int, epsilon: float = 1e-3) -> torch.Tensor:
     """Smooth `values` so that their edges fall on those of `guide` (He et al., TPAMI 2013, equations 5, 6 and 8).
 
     In every window of the side 2 radius + 1, values are fitted by an affine function of the guide's channels; each
@@ -262,7 +267,9 @@ def guided_filter(guide, values, radius, epsilon=1e-3):
     return (slope * guide[:, :, None]).sum(1) + offset
 
 
-def guided_fit(guide, values, radius, epsilon=1e-3):
+def guided_fit(
+    guide: torch.Tensor, values: torch.Tensor, radius: int, epsilon: float = 1e-3
+) -> tuple[torch.Tensor, torch.Tensor]:
     """`guided_filter` before its last step: slope (B,C,K,H,W) and offset (B,K,H,W), values = slope guide + offset.
 
     Both vary smoothly: enlarged, they make the values for a larger version of the guide.
@@ -306,7 +313,9 @@ def _box_sum(x, radius):
     return x
 
 
-def refine_mask(mask, image, *, radius=0.02, epsilon=1e-3, size=1024):
+def refine_mask(
+    mask: OnePhoto, image: OnePhoto, *, radius: float = 0.02, epsilon: float = 1e-3, size: int = 1024
+) -> np.ndarray:
     """A mask whose edges follow the photo's, by the guided filter: for masks that were drawn or segmented roughly.
 
     Args:

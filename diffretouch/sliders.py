@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import NamedTuple
 
@@ -9,10 +10,10 @@ import numpy as np
 import PIL.Image
 import torch
 
-from .attributes import as_attributes
+from .attributes import Attributes, as_attributes
 from .metrics import delta_e76
-from .models.affine_grid import between_identity
-from .pixels import as_float, check_strength, to_levels
+from .models.affine_grid import AffineGridHead, between_identity
+from .pixels import ArrayOrTensor, as_float, check_strength, to_levels
 
 _BATCH = 8  # samples in one UNet call: much larger ones gain little and need more memory
 _MEASURE_SIZE = 256  # long side of the copy on which fidelity is measured
@@ -30,7 +31,7 @@ class Fidelity(NamedTuple):
     worst: float
 
 
-def slider_points():
+def slider_points() -> list[torch.Tensor]:
     """Where [`Sliders`] samples: four batches of (n,4) in the c-cube, the centre first, 25 points in all.
 
     The centre, the 8 ends of the axes, the 8 corners with an odd number of negative values at half their size, and
@@ -43,7 +44,7 @@ def slider_points():
     return [torch.zeros(1, 4), axes, 0.5 * corners[odd], corners[~odd]]
 
 
-def interpolation_weights(c, points):
+def interpolation_weights(c: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """Weights (B,n) with which samples at `points` (n,4) are added up to interpolate at `c` (B,4); float64.
 
     Polyharmonic splines: |c - point|^3 and a linear polynomial (Duchon 1977), exact at the points and for everything
@@ -66,7 +67,7 @@ def interpolation_weights(c, points):
     return torch.linalg.solve(system, torch.cat([distances, linear(c)], 1).T)[:n].T
 
 
-def screen_copy(photo, size):
+def screen_copy(photo: ArrayOrTensor, size: int | None) -> np.ndarray:
     """A photo as it is shown: (H,W,3) uint8, area-averaged to a long side of at most `size` pixels; never enlarged.
 
     Args:
@@ -113,7 +114,14 @@ class Sliders:
         background (`bool`): return as soon as c = 0 is sampled, and sample the rest in a thread.
     """
 
-    def __init__(self, sample, grid_head, photo, *, background=False):
+    def __init__(
+        self,
+        sample: Callable[[torch.Tensor], torch.Tensor],
+        grid_head: AffineGridHead,
+        photo: np.ndarray,
+        *,
+        background: bool = False,
+    ) -> None:
         self.photo = photo
         self._sample = sample
         self._head = grid_head
@@ -147,7 +155,7 @@ class Sliders:
         points, known = self._samples
         self._samples = torch.cat([points, c]), torch.cat([known, grids.float()])
 
-    def wait(self, timeout=None):
+    def wait(self, timeout: float | None = None) -> "Sliders":
         """Wait until all points are sampled.
 
         Args:
@@ -163,16 +171,16 @@ class Sliders:
         self._filled.result(timeout)
         return self
 
-    def close(self):
+    def close(self) -> None:
         """Let the background sampling end after the batch at work. What is sampled stays in use."""
         self._closed.set()
 
     @property
-    def points(self):
+    def points(self) -> torch.Tensor:
         """(n,4), the c that are sampled so far, in the order of `ATTRIBUTES`."""
         return self._samples[0].clone()
 
-    def grid(self, c=None):
+    def grid(self, c: Attributes = None) -> torch.Tensor:
         """The grids (B,12,D,gh,gw) at c, float32: one row or several, see `as_attributes`.
 
         Raises:
@@ -194,16 +202,21 @@ class Sliders:
         with torch.autocast(grids.device.type, enabled=False):
             return (weights @ grids.flatten(1)).unflatten(1, grids.shape[1:])
 
-    def __call__(self, c=None, strength=1.0, *, out=None):
+    def __call__(
+        self, c: Attributes = None, strength: float = 1.0, *, out: np.ndarray | None = None
+    ) -> PIL.Image.Image | np.ndarray:
         """The photo retouched at c.
 
         Args:
-            c: one row of attributes, see `as_attributes`.
+            c: one row of attributes in the order of `ATTRIBUTES`, in [-1,1], see `as_attributes`.
             strength (`float`): 0 shows the photo, 1 the retouch, values between mix them exactly; up to 2.
             out (`numpy.ndarray`, *optional*): (H,W,3) uint8, written to and returned; saves making a PIL image.
 
         Returns:
             `PIL.Image.Image`, or `out`.
+
+        Raises:
+            TypeError, ValueError: an argument that is not as said here, named; and whatever stopped the sampling.
         """
         check_strength(strength)
         grid = self.grid(c)
@@ -218,7 +231,7 @@ class Sliders:
             buffer = self._buffers.result = np.empty_like(self.photo)
         return PIL.Image.fromarray(self._head.apply(grid, self.photo, out=buffer))
 
-    def fidelity(self, n=16, seed=0):
+    def fidelity(self, n: int = 16, seed: int = 0) -> Fidelity:
         """Compare interpolated with truly sampled retouches at random c of [-1,1]^4. Waits for all points.
 
         Args:
@@ -239,7 +252,7 @@ class Sliders:
         images = [self._head.apply(g.float(), shown).clamp(0, 1) for g in (self._interpolate(c), grids)]
         return delta_e76(*images)  # (B,)
 
-    def refine(self, limit=1.5, *, rounds=4):
+    def refine(self, limit: float = 1.5, *, rounds: int = 4) -> Fidelity:
         """Sample more points until the mean colour difference at fresh ones is at most `limit`.
 
         Each round samples 16 fresh c, spread evenly over the cube, compares them with what was interpolated there,

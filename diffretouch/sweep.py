@@ -1,5 +1,8 @@
 """A contact sheet of what each attribute does to a photo."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -7,8 +10,21 @@ from PIL import Image, ImageDraw, ImageFont
 from diffretouch.attributes import ATTRIBUTES
 from diffretouch.pixels import shrink
 
+if TYPE_CHECKING:
+    import PIL.Image
 
-def sweep(pipe, image, *, values=(-1.0, -0.5, 0.0, 0.5, 1.0), seed=0, num_inference_steps=None, cell=256):
+    from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
+
+
+def sweep(
+    pipe: "DiffRetouchPipeline",
+    image: np.ndarray,
+    *,
+    values: Sequence[float] = (-1.0, -0.5, 0.0, 0.5, 1.0),
+    seed: int = 0,
+    num_inference_steps: int | None = None,
+    cell: int = 256,
+) -> "PIL.Image.Image":
     """Every attribute through `values`, one row each, all from the same noise.
 
     Args:

@@ -1,5 +1,7 @@
 """Image-adaptive 3D lookup tables: a table for each photo, without sliders: a baseline (TPAMI 2020)."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
@@ -7,7 +9,7 @@ from diffusers import DiffusionPipeline, ImagePipelineOutput
 from diffretouch.lut import Lut3D
 from diffretouch.models.adaptive_lut import AdaptiveLut3D
 from diffretouch.pipelines.pretrained import load_pretrained
-from diffretouch.pixels import as_tensor, one_photo, retouch_one, retouch_photos, shrink
+from diffretouch.pixels import OnePhoto, Photos, SamePhoto, as_tensor, one_photo, retouch_one, retouch_photos, shrink
 
 _SEEN = 1024  # larger photos are averaged to this long side first: the classifier picks its pixels, as published
 
@@ -25,12 +27,12 @@ class AdaptiveLut3DPipeline(DiffusionPipeline):
     model_cpu_offload_seq = ""
     _exclude_from_cpu_offload = ["network"]  # small, and used by parts, not by calls that a hook would see
 
-    def __init__(self, network: AdaptiveLut3D):
+    def __init__(self, network: AdaptiveLut3D) -> None:
         super().__init__()
         self.register_modules(network=network)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs: Any) -> "AdaptiveLut3DPipeline":
         """Load a pipeline: a directory or a Hub id (none is bundled); safetensors and json files only.
 
         Raises:
@@ -40,7 +42,9 @@ class AdaptiveLut3DPipeline(DiffusionPipeline):
         return load_pretrained(cls, pretrained_model_name_or_path, {}, **kwargs)
 
     @torch.no_grad()
-    def __call__(self, image, *, strength: float = 1.0, output_type: str = "pil", return_dict: bool = True):
+    def __call__(
+        self, image: Photos, *, strength: float = 1.0, output_type: str = "pil", return_dict: bool = True
+    ) -> ImagePipelineOutput:
         r"""Retouch one photo or several.
 
         Args:
@@ -48,17 +52,20 @@ class AdaptiveLut3DPipeline(DiffusionPipeline):
                 (B,3,H,W) float tensor in [0,1]; or a list of these (sizes may differ).
             strength (`float`): 0 returns the photo, 1 the model's retouch, values between mix them exactly; up to 2.
             output_type (`str`): "pil", "np" or "pt".
-            return_dict (`bool`): `False` returns the tuple (images,).
+            return_dict (`bool`): `False` returns the tuple (images,), against the annotation.
 
         Returns:
             `diffusers.ImagePipelineOutput` with `images`.
+
+        Raises:
+            TypeError, ValueError: an input that is not as said here, named; before any work is done.
         """
         images = retouch_photos(self._retouch, image, strength, output_type)
         self.maybe_free_model_hooks()
-        return ImagePipelineOutput(images) if return_dict else (images,)
+        return ImagePipelineOutput(images) if return_dict else (images,)  # type: ignore[return-value]
 
     @torch.no_grad()
-    def retouch(self, image, *, strength: float = 1.0, out: np.ndarray | None = None):
+    def retouch(self, image: SamePhoto, *, strength: float = 1.0, out: np.ndarray | None = None) -> SamePhoto:
         """Retouch one photo, in the form it came.
 
         Args:
@@ -75,7 +82,7 @@ class AdaptiveLut3DPipeline(DiffusionPipeline):
         return result
 
     @torch.no_grad()
-    def lut(self, image) -> Lut3D:
+    def lut(self, image: OnePhoto) -> Lut3D:
         """The table of one photo: the whole retouch, exactly."""
         photo = shrink(as_tensor(one_photo(image)[0]), _SEEN).to(self._execution_device, self.network.dtype)
         table = self.network.eval().table(photo)[0][0]  # (channel, b, g, r)

@@ -1,6 +1,8 @@
 """CSRNet and CSRNet-L: one good retouch at once, without sliders (ECCV 2020, arXiv 2009.10390; arXiv 2104.06279)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,10 @@ from diffretouch.models.csrnet import SMALLEST, CSRNet, CSRNetL
 from diffretouch.models.kernels import strips
 from diffretouch.pipelines.pretrained import load_pretrained
 from diffretouch.pixels import (
+    ArrayOrTensor,
+    OnePhoto,
+    Photos,
+    SamePhoto,
     as_float,
     check_output_type,
     check_strength,
@@ -37,7 +43,7 @@ class CSRNetOutput(BaseOutput):
             and (N,3,H,W) for "pt" (lists where sizes differ).
     """
 
-    images: list | np.ndarray | torch.Tensor
+    images: Any
 
 
 class CSRNetPipeline(DiffusionPipeline):
@@ -62,7 +68,7 @@ class CSRNetPipeline(DiffusionPipeline):
         self.register_modules(network=network)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs) -> "CSRNetPipeline":
+    def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs: Any) -> "CSRNetPipeline":
         """Load a pipeline: "small" (CSRNet) or "small-l" (CSRNet-L), both bundled; a directory; or a Hub id.
 
         Reads safetensors and json files only.
@@ -74,11 +80,11 @@ class CSRNetPipeline(DiffusionPipeline):
         return load_pretrained(cls, pretrained_model_name_or_path, BUNDLED, **kwargs)
 
     @property
-    def is_local(self):
+    def is_local(self) -> bool:
         """Whether equal colours may become different ones in different places: CSRNet-L."""
         return isinstance(self.network, CSRNetL)
 
-    def check_inputs(self, strength, other, mix, output_type):
+    def check_inputs(self, strength: float, other: "CSRNetPipeline | None", mix: float, output_type: str) -> None:
         check_strength(strength)
         check_output_type(output_type)
         if other is not None and not isinstance(other, CSRNetPipeline):
@@ -92,14 +98,14 @@ class CSRNetPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        image,
+        image: Photos,
         *,
         strength: float = 1.0,
         other: "CSRNetPipeline | None" = None,
         mix: float = 0.0,
         output_type: str = "pil",
         return_dict: bool = True,
-    ) -> CSRNetOutput | tuple:
+    ) -> CSRNetOutput:
         r"""Retouch one photo or several.
 
         Args:
@@ -109,7 +115,7 @@ class CSRNetPipeline(DiffusionPipeline):
             other (`CSRNetPipeline`, *optional*): a second expert's model.
             mix (`float`): (1 - mix) of this model's retouch and mix of the other's (paper, Sec. 4.5), in [-1,2].
             output_type (`str`): "pil", "np" or "pt".
-            return_dict (`bool`): `False` returns the tuple (images,).
+            return_dict (`bool`): `False` returns the tuple (images,), against the annotation.
 
         Returns:
             [`CSRNetOutput`]
@@ -125,13 +131,13 @@ class CSRNetPipeline(DiffusionPipeline):
         self.check_inputs(strength, other, mix, output_type)
         images = retouch_photos(self._mixed_with(other, mix), image, strength, output_type)
         self.maybe_free_model_hooks()
-        return CSRNetOutput(images) if return_dict else (images,)
+        return CSRNetOutput(images) if return_dict else (images,)  # type: ignore[return-value]
 
     @torch.no_grad()
     def retouch(
-        self, image, *, strength: float = 1.0, other: "CSRNetPipeline | None" = None, mix: float = 0.0,
+        self, image: SamePhoto, *, strength: float = 1.0, other: "CSRNetPipeline | None" = None, mix: float = 0.0,
         out: np.ndarray | None = None,
-    ):  # fmt: skip
+    ) -> SamePhoto:  # fmt: skip
         """Retouch one photo, in the form it came.
 
         Args:
@@ -149,7 +155,9 @@ class CSRNetPipeline(DiffusionPipeline):
         return result
 
     @torch.no_grad()
-    def colour_function(self, image, *, strength=1.0, other=None, mix=0.0):
+    def colour_function(
+        self, image: OnePhoto, *, strength: float = 1.0, other: "CSRNetPipeline | None" = None, mix: float = 0.0
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
         """What happens to colours: with CSRNet the retouch itself, with CSRNet-L that of flat areas, on average.
 
         Args:
@@ -258,7 +266,7 @@ def _finite(colours):
     return colours
 
 
-def condition_thumbnail(photo, size):
+def condition_thumbnail(photo: ArrayOrTensor, size: int) -> torch.Tensor:
     """A photo (H,W,3 array or 3,H,W tensor) at a long side of `size`, and at least 5 pixels on the short one.
 
     Returns (1,3,h,w) float32 in [0,1]. Smaller photos are enlarged: the condition depends on the scale of pixels. Of

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -9,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
 from diffusers.utils import BaseOutput
 
-from diffretouch.attributes import ATTRIBUTE_SCALES, ATTRIBUTES, MEASURE_SIZE, check_statistics
+from diffretouch.attributes import ATTRIBUTE_SCALES, ATTRIBUTES, MEASURE_SIZE, Attributes, check_statistics
 from diffretouch.fitting import nearest_c
 from diffretouch.models.affine_grid import AffineGridHead, between_identity
 from diffretouch.pipelines.pretrained import load_pretrained
@@ -23,6 +24,9 @@ from diffretouch.pipelines.sampler import (
     thumbnails,
 )
 from diffretouch.pixels import (
+    OnePhoto,
+    Photos,
+    SamePhoto,
     as_float,
     as_one_array,
     as_output,
@@ -54,7 +58,7 @@ class DiffRetouchOutput(BaseOutput):
             regions (N,1+R,4).
     """
 
-    images: list | np.ndarray | torch.Tensor
+    images: Any
     grids: torch.Tensor
     c: torch.Tensor
 
@@ -135,7 +139,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         )
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs) -> "DiffRetouchPipeline":
+    def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs: Any) -> "DiffRetouchPipeline":
         """Load a pipeline: "small" (bundled), a directory, or a Hub id. Reads safetensors and json files only.
 
         Raises:
@@ -147,8 +151,8 @@ class DiffRetouchPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        image,
-        c=None,
+        image: Photos,
+        c: Attributes = None,
         *,
         regions: list | None = None,
         strength: float = 1.0,
@@ -161,7 +165,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
         callback_on_step_end_tensor_inputs: tuple[str, ...] = ("latents",),
-    ) -> DiffRetouchOutput | tuple:
+    ) -> DiffRetouchOutput:
         r"""Retouch one photo or several.
 
         Args:
@@ -185,7 +189,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
             latents (`torch.Tensor`, *optional*): (N,4,h,w) start noise instead of a drawn one.
             batch_size (`int`, *optional*): the most rows of one call of the UNet; more go one after the other.
             output_type (`str`): "pil", "np" or "pt".
-            return_dict (`bool`): `False` returns the tuple (images, grids, c).
+            return_dict (`bool`): `False` returns the tuple (images, grids, c), against the annotation.
             callback_on_step_end: called as (pipeline, step, timestep, tensors) after each step; may return a dict with
                 new "latents". With regions, the rows of a result's regions stand together.
 
@@ -226,13 +230,14 @@ class DiffRetouchPipeline(DiffusionPipeline):
         # 4. One array where the sizes allow it
         images = images if output_type == "pil" else as_one_array(images)
         self.maybe_free_model_hooks()
-        return DiffRetouchOutput(images, grids, c) if return_dict else (images, grids, c)
+        return DiffRetouchOutput(images, grids, c) if return_dict else (images, grids, c)  # type: ignore[return-value]
 
     @torch.no_grad()
     def predict_grid(
-        self, image, c=None, *, regions: list | None = None, num_inference_steps: int | None = None,
-        num_samples: int = 1, generator: torch.Generator | list[torch.Generator] | None = None,
-        latents: torch.Tensor | None = None, batch_size: int | None = None,
+        self, image: Photos, c: Attributes = None, *, regions: list | None = None,
+        num_inference_steps: int | None = None, num_samples: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None, latents: torch.Tensor | None = None,
+        batch_size: int | None = None,
     ) -> torch.Tensor:  # fmt: skip
         """The grids alone: for other sizes of the same photo, a series, or a film. Arguments and errors as `__call__`.
 
@@ -249,10 +254,10 @@ class DiffRetouchPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def retouch(
-        self, image, c=None, *, regions: list | None = None, strength: float = 1.0,
+        self, image: SamePhoto, c: Attributes=None, *, regions: list | None = None, strength: float = 1.0,
         num_inference_steps: int | None = None, generator: torch.Generator | None = None,
         latents: torch.Tensor | None = None, out: np.ndarray | None = None,
-    ):  # fmt: skip
+    ) -> SamePhoto:  # fmt: skip
         """Retouch one photo, in the form it came: `predict_grid`, then `apply_grid`.
 
         Args:
@@ -277,9 +282,9 @@ class DiffRetouchPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def apply_grid(
-        self, image, grid: torch.Tensor, *, strength: float = 1.0, regions: list | None = None,
+        self, image: SamePhoto, grid: torch.Tensor, *, strength: float = 1.0, regions: list | None = None,
         out: np.ndarray | None = None,
-    ):  # fmt: skip
+    ) -> SamePhoto:  # fmt: skip
         """Retouch a photo of any size with a grid from `predict_grid`.
 
         Args:
@@ -305,7 +310,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
             form = ",".join(map(str, form))
             raise ValueError(f"`grid` must have shape (1,{form},D,gh,gw), got {tuple(grid.shape)}.")
         result = self._apply_regions(photo, one, regions, strength, given)
-        return out if out is not None else in_the_form_of(image, result, origin)
+        return out if out is not None else in_the_form_of(image, result, origin)  # type: ignore[return-value]
 
     def _apply_regions(self, photo, grid, regions, strength, out=None):
         """One pass for each grid (1+R,12,D,gh,gw), each blended over those before; without regions (12,D,gh,gw)."""
@@ -333,14 +338,14 @@ class DiffRetouchPipeline(DiffusionPipeline):
         return self.grid_head.apply(grid, photo[None].to(grid.device, torch.float32))[0]
 
     def preview(
-        self, image, c=None, *, size: int = 1024, strength: float = 1.0, num_inference_steps: int | None = None,
-        generator: torch.Generator | None = None,
+        self, image: OnePhoto, c: Attributes = None, *, size: int = 1024, strength: float = 1.0,
+        num_inference_steps: int | None = None, generator: torch.Generator | None = None,
     ) -> PIL.Image.Image:  # fmt: skip
         """The retouch of a screen-sized copy: the grid is that of the whole photo, only fewer pixels are retouched.
 
         Args:
             image: one photo, in any form that `__call__` takes.
-            c: one row of attributes, see `as_attributes`.
+            c: one row of attributes in the order of `ATTRIBUTES`, in [-1,1], see `as_attributes`.
             size (`int`): the most pixels along the long side; the copy is area-averaged, never enlarged.
             strength, num_inference_steps, generator: as in `__call__`.
 
@@ -355,7 +360,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         return PIL.Image.fromarray(self.apply_grid(shown, grids, strength=strength))
 
     def sliders(
-        self, image, *, size: int | None = 1024, num_inference_steps: int | None = None,
+        self, image: OnePhoto, *, size: int | None = 1024, num_inference_steps: int | None = None,
         generator: torch.Generator | None = None, background: bool = False,
     ) -> Sliders:  # fmt: skip
         """The retouch of one photo at any c, at once: for sliders that follow the hand.
@@ -401,8 +406,9 @@ class DiffRetouchPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def attributes_of(
-        self, image, reference, *, iterations=8, limit=2.0, num_inference_steps=None, generator=None
-    ):  # fmt: skip
+        self, image: OnePhoto, reference: OnePhoto, *, iterations: int = 8, limit: float = 2.0,
+        num_inference_steps: int | None = None, generator: torch.Generator | None = None,
+    ) -> torch.Tensor:  # fmt: skip
         """The c with which the retouched `image` has the attributes of `reference`, and its look.
 
         The model stands in the loop: from c = 0, the labels of the reference relative to the model's own result are

@@ -1,5 +1,7 @@
 """HDRNet: one retouch at once by an affine bilateral grid, without sliders: a baseline (SIGGRAPH 2017)."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
@@ -8,7 +10,7 @@ from diffretouch.models.affine_grid import between_identity
 from diffretouch.models.hdrnet import HDRNet
 from diffretouch.models.slice_apply import slice_apply
 from diffretouch.pipelines.pretrained import load_pretrained
-from diffretouch.pixels import as_tensor, retouch_one, retouch_photos
+from diffretouch.pixels import Photos, SamePhoto, as_tensor, retouch_one, retouch_photos
 
 
 class HDRNetPipeline(DiffusionPipeline):
@@ -24,12 +26,12 @@ class HDRNetPipeline(DiffusionPipeline):
     model_cpu_offload_seq = ""
     _exclude_from_cpu_offload = ["network"]  # small, and used by parts, not by calls that a hook would see
 
-    def __init__(self, network: HDRNet):
+    def __init__(self, network: HDRNet) -> None:
         super().__init__()
         self.register_modules(network=network)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs: Any) -> "HDRNetPipeline":
         """Load a pipeline: a directory or a Hub id (none is bundled); safetensors and json files only.
 
         Raises:
@@ -39,7 +41,9 @@ class HDRNetPipeline(DiffusionPipeline):
         return load_pretrained(cls, pretrained_model_name_or_path, {}, **kwargs)
 
     @torch.no_grad()
-    def __call__(self, image, *, strength: float = 1.0, output_type: str = "pil", return_dict: bool = True):
+    def __call__(
+        self, image: Photos, *, strength: float = 1.0, output_type: str = "pil", return_dict: bool = True
+    ) -> ImagePipelineOutput:
         r"""Retouch one photo or several.
 
         Args:
@@ -47,17 +51,20 @@ class HDRNetPipeline(DiffusionPipeline):
                 (B,3,H,W) float tensor in [0,1]; or a list of these (sizes may differ).
             strength (`float`): 0 returns the photo, 1 the model's retouch, values between mix them exactly; up to 2.
             output_type (`str`): "pil", "np" or "pt".
-            return_dict (`bool`): `False` returns the tuple (images,).
+            return_dict (`bool`): `False` returns the tuple (images,), against the annotation.
 
         Returns:
             `diffusers.ImagePipelineOutput` with `images`.
+
+        Raises:
+            TypeError, ValueError: an input that is not as said here, named; before any work is done.
         """
         images = retouch_photos(self._retouch, image, strength, output_type)
         self.maybe_free_model_hooks()
-        return ImagePipelineOutput(images) if return_dict else (images,)
+        return ImagePipelineOutput(images) if return_dict else (images,)  # type: ignore[return-value]
 
     @torch.no_grad()
-    def retouch(self, image, *, strength: float = 1.0, out: np.ndarray | None = None):
+    def retouch(self, image: SamePhoto, *, strength: float = 1.0, out: np.ndarray | None = None) -> SamePhoto:
         """Retouch one photo, in the form it came.
 
         Args:

@@ -1,6 +1,7 @@
 """SA-AdjustNet: retouching by region, with an adjustment map that can be replaced (2017, arXiv 1706.08260)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -12,6 +13,9 @@ from diffretouch.models.kernels import strips
 from diffretouch.models.sa_adjustnet import SAAdjustNet
 from diffretouch.pipelines.pretrained import load_pretrained
 from diffretouch.pixels import (
+    ArrayOrTensor,
+    Photos,
+    SamePhoto,
     as_float,
     as_one_array,
     as_output,
@@ -44,7 +48,7 @@ class SAAdjustNetOutput(BaseOutput):
             without presets.
     """
 
-    images: list | np.ndarray | torch.Tensor
+    images: Any
     adjustment_maps: list | None
 
 
@@ -66,7 +70,7 @@ class SAAdjustNetPipeline(DiffusionPipeline):
         self.register_modules(network=network)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs) -> "SAAdjustNetPipeline":
+    def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs: Any) -> "SAAdjustNetPipeline":
         """Load a pipeline: "small" (bundled), a directory, or a Hub id. Reads safetensors and json files only.
 
         Raises:
@@ -78,8 +82,8 @@ class SAAdjustNetPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        image,
-        adjustment_map=None,
+        image: Photos,
+        adjustment_map: ArrayOrTensor | list | None = None,
         *,
         strength: float = 1.0,
         soft_edges: bool | None = None,
@@ -87,7 +91,7 @@ class SAAdjustNetPipeline(DiffusionPipeline):
         edge_epsilon: float = 1e-3,
         output_type: str = "pil",
         return_dict: bool = True,
-    ) -> SAAdjustNetOutput | tuple:
+    ) -> SAAdjustNetOutput:
         r"""Retouch one photo or several at full resolution.
 
         Args:
@@ -104,7 +108,7 @@ class SAAdjustNetPipeline(DiffusionPipeline):
             edge_epsilon (`float`): contrast below which an edge in the photo counts for nothing, see `guided_filter`;
                 in (0, 1].
             output_type (`str`): "pil", "np" or "pt".
-            return_dict (`bool`): `False` returns the tuple (images, adjustment_maps).
+            return_dict (`bool`): `False` returns the tuple (images, adjustment_maps), against the annotation.
 
         Returns:
             [`SAAdjustNetOutput`]
@@ -138,13 +142,14 @@ class SAAdjustNetPipeline(DiffusionPipeline):
         images = images if output_type == "pil" else as_one_array(images)
         used = used if self.network.config.presets else None
         self.maybe_free_model_hooks()
-        return SAAdjustNetOutput(images, used) if return_dict else (images, used)
+        return SAAdjustNetOutput(images, used) if return_dict else (images, used)  # type: ignore[return-value]
 
     @torch.no_grad()
     def retouch(
-        self, image, adjustment_map=None, *, strength: float = 1.0, soft_edges: bool | None = None,
-        edge_radius: float = 0.02, edge_epsilon: float = 1e-3, out: np.ndarray | None = None,
-    ):  # fmt: skip
+        self, image: SamePhoto, adjustment_map: ArrayOrTensor | list | None = None, *, strength: float = 1.0,
+        soft_edges: bool | None = None, edge_radius: float = 0.02, edge_epsilon: float = 1e-3,
+        out: np.ndarray | None = None,
+    ) -> SamePhoto:  # fmt: skip
         """Retouch one photo, in the form it came.
 
         Args:
@@ -165,7 +170,7 @@ class SAAdjustNetPipeline(DiffusionPipeline):
         (own,) = self._checked(adjustment_map, [photo], strength, **edges)
         result, _ = self._retouch(photo, own, strength, edges, given)
         self.maybe_free_model_hooks()
-        return out if out is not None else in_the_form_of(image, result, origin)
+        return out if out is not None else in_the_form_of(image, result, origin)  # type: ignore[return-value]
 
     def _checked(self, adjustment_map, photos, strength, *, soft_edges, radius, epsilon):
         """The map of each photo, (1,K,h,w) or `None`, after everything else was checked."""

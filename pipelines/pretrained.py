@@ -3,8 +3,10 @@
 import json
 import os
 import warnings
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from diffusers import DiffusionPipeline
 
@@ -23,7 +25,7 @@ UNBUNDLED = ("HDRNetPipeline", "AdaptiveLut3DPipeline")  # baselines: to be trai
 HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 
 
-def load_pretrained(cls, name, bundled, **kwargs):
+def load_pretrained(cls: type, name: str | os.PathLike[str], bundled: Mapping[str, str], **kwargs: Any) -> Any:
     """An instance of the pipeline class `cls`.
 
     `DiffusionPipeline.from_pretrained` itself finds no classes but diffusers' own, unless a folder brings code that it
@@ -47,7 +49,7 @@ def load_pretrained(cls, name, bundled, **kwargs):
         raise ValueError(f"`name`: the model in {path} cannot be loaded: {reason}") from error
 
 
-def open_pipeline(name):
+def open_pipeline(name: str | os.PathLike[str]) -> DiffusionPipeline:
     """The pipeline that is called `name`, whichever of this library's it is.
 
     Args:

@@ -3,15 +3,17 @@
 import contextlib
 import copy
 import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import SchedulerMixin
+from diffusers import DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
 from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
 
-from diffretouch.attributes import ATTRIBUTES, as_attributes, in_weights_order
+from diffretouch.attributes import ATTRIBUTES, Attributes, as_attributes, in_weights_order
 from diffretouch.colour import LUMA
 from diffretouch.models.unet import (
     LATENT_CHANNELS,
@@ -22,7 +24,7 @@ from diffretouch.models.unet import (
     unet_thumbnail,
 )
 from diffretouch.pixels import as_tensor, is_monochrome
-from diffretouch.regions import as_mask, as_regions
+from diffretouch.regions import Regions, as_mask, as_regions
 
 logger = logging.get_logger(__name__)
 
@@ -38,7 +40,7 @@ SCHEDULERS = (
 )
 
 
-def check_scheduler(scheduler) -> None:
+def check_scheduler(scheduler: Any) -> None:
     """Raise unless runs with a scheduler of this class, or of one it is made from, were tried.
 
     Raises:
@@ -48,7 +50,7 @@ def check_scheduler(scheduler) -> None:
         raise ValueError(f"`scheduler` must be one of {', '.join(SCHEDULERS)}, got {type(scheduler).__name__}.")
 
 
-def check_generator(generator, results: int | None = None) -> None:
+def check_generator(generator: Any, results: int | None = None) -> None:
     """Raise unless `generator` is a torch.Generator, a list of them (as many as results), or None.
 
     Raises:
@@ -63,7 +65,7 @@ def check_generator(generator, results: int | None = None) -> None:
         raise ValueError(f"`generator` must be one or a list of {results}, got {len(generator)}.")
 
 
-def check_latents(latents, shape: tuple[int, ...]) -> None:
+def check_latents(latents: torch.Tensor | None, shape: tuple[int, ...]) -> None:
     """Raise unless `latents` is None or finite noise of that shape."""
     if latents is None:
         return
@@ -85,7 +87,9 @@ def copies(generator: torch.Generator, count: int) -> list[torch.Generator]:
     return [torch.Generator(generator.device).set_state(generator.get_state()) for _ in range(count)]
 
 
-def own_scheduler(scheduler, steps: int, timestep_range=None, device="cpu"):
+def own_scheduler(
+    scheduler: Any, steps: int, timestep_range: Sequence[int] | None = None, device: torch.device | str = "cpu"
+) -> Any:
     """A copy of a scheduler, set to so many steps: a scheduler keeps the state of a run.
 
     Args:
@@ -135,13 +139,13 @@ class Run:
     batch_size: int | None
 
 
-def check_count(name: str, value, most: int) -> None:
+def check_count(name: str, value: Any, most: int) -> None:
     """Raise unless a value is an integer in 1..most."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1 <= value <= most:
         raise ValueError(f"`{name}` must be an integer in 1..{most}, got {value!r}.")
 
 
-def check_callback_inputs(names, known: list[str]) -> None:
+def check_callback_inputs(names: Sequence[str], known: list[str]) -> None:
     """Raise unless a callback asks for tensors that there are."""
     if set(names) - set(known):
         raise ValueError(
@@ -150,7 +154,15 @@ def check_callback_inputs(names, known: list[str]) -> None:
 
 
 def checked_run(
-    pipe, photos: int, c, regions, steps, num_samples=1, generator=None, latents=None, batch_size=None
+    pipe: DiffusionPipeline,
+    photos: int,
+    c: Attributes,
+    regions: Regions | None,
+    steps: int | None,
+    num_samples: int = 1,
+    generator: torch.Generator | list[torch.Generator] | None = None,
+    latents: torch.Tensor | None = None,
+    batch_size: int | None = None,
 ) -> Run:
     """Check all that a caller gave for a run on so many photos, before any work is done.
 
@@ -184,7 +196,7 @@ def checked_run(
     return Run(c, regions, scheduler, generator, latents, batch_size)
 
 
-def thumbnails(pipe, photos: list) -> torch.Tensor:
+def thumbnails(pipe: DiffusionPipeline, photos: list) -> torch.Tensor:
     """Photos -> what the UNet sees of them, (B,C,h,w)."""
     return torch.cat([_thumbnail(pipe, photo) for photo in photos])
 
@@ -198,7 +210,15 @@ def _thumbnail(pipe, photo):
     return unet_thumbnail(as_tensor(photo), pipe.unet.config, pipe.config.thumbnail)
 
 
-def predict_grids(pipe, photos: list, run: Run, *, callback=None, quiet=False, thumbnail=None):
+def predict_grids(
+    pipe: DiffusionPipeline,
+    photos: list,
+    run: Run,
+    *,
+    callback: Callable[..., Any] | None = None,
+    quiet: bool = False,
+    thumbnail: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Photos -> the grids of a run, and its c.
 
     Args:
@@ -278,16 +298,16 @@ def _without_colour(grids):
 
 
 def sample(
-    unet,
-    scheduler,
+    unet: UNet2DConditionModel,
+    scheduler: Any,
     thumbnail: torch.Tensor,
     c: torch.Tensor,
     *,
     layers: int = 1,
-    generator=None,
+    generator: torch.Generator | list[torch.Generator] | None = None,
     latents: torch.Tensor | None = None,
     batch_size: int | None = None,
-    on_step=None,
+    on_step: Callable[..., Any] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Denoise from noise to latents; every call of the UNet also emits an affine latent, of which the last is used.
 

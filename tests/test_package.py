@@ -1,5 +1,6 @@
 """The package as a whole: what an import costs, and that it can be found in every way it is run."""
 
+import ast
 import os
 import pickle
 import subprocess
@@ -100,3 +101,32 @@ def test_only_the_converter_loads_pickles():
         for path in (ROOT / folder).rglob("*.py"):
             if path.name != "convert.py":
                 assert not any(word in path.read_text() for word in words), path
+
+
+def test_every_public_function_is_annotated():
+    """As `py.typed` promises. mypy (.ci/run) checks what the annotations say."""
+    bare = []
+
+    def look(path, body, inside=""):
+        for node in body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                look(path, node.body, f"{inside}{node.name}.")
+            elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                if node.name.startswith("_") and node.name not in ("__init__", "__call__"):
+                    continue
+                given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                given = given[1:] if inside and given and given[0].arg in ("self", "cls") else given
+                given += [extra for extra in (node.args.vararg, node.args.kwarg) if extra]
+                if node.returns is None or any(one.annotation is None for one in given):
+                    bare.append(f"{path.relative_to(ROOT)}: {inside}{node.name}")
+
+    for folder in ("diffretouch", "pipelines"):
+        for path in (ROOT / folder).rglob("*.py"):
+            look(path, ast.parse(path.read_text()).body)
+    assert not bare
+
+
+def test_the_stub_names_what_the_package_does():
+    stub = ast.parse((ROOT / "diffretouch" / "__init__.pyi").read_text())
+    named = {one.asname: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for one in node.names}
+    assert named == diffretouch._PUBLIC

@@ -5,7 +5,9 @@ import re
 import tempfile
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
@@ -53,8 +55,9 @@ _HEAD_LEADING = {"guide_curve.thresholds": (1, 1), "guide_curve.slopes": (1, 1, 
 
 
 def convert_diffretouch(
-    path, output_dir, *, unet_config=None, dtype="float32", flip_temperature=False, overwrite=False
-):  # fmt: skip
+    path: str | os.PathLike[str], output_dir: str | os.PathLike[str], *, unet_config: Mapping[str, Any] | None = None,
+    dtype: str | torch.dtype = "float32", flip_temperature: bool = False, overwrite: bool = False,
+) -> Path:  # fmt: skip
     """Turn a released DiffRetouch checkpoint into a folder for `DiffRetouchPipeline.from_pretrained`.
 
     The file is memory-mapped, so that of the 10.4 GB of a released checkpoint only the UNet and the grid head are read
@@ -133,7 +136,13 @@ def convert_diffretouch(
     return output_dir
 
 
-def convert_csrnet(path, output_dir, *, input_space="prophoto", overwrite=False):
+def convert_csrnet(
+    path: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str],
+    *,
+    input_space: str = "prophoto",
+    overwrite: bool = False,
+) -> Path:
     """Turn the released CSRNet weights into a folder for `CSRNetPipeline.from_pretrained`.
 
     They were trained on ProPhoto pixels (gamma 1.8) with sRGB targets, which the released code does not say: the
@@ -167,7 +176,7 @@ def convert_csrnet(path, output_dir, *, input_space="prophoto", overwrite=False)
     return output_dir
 
 
-def holds_csrnet(path):
+def holds_csrnet(path: str | os.PathLike[str]) -> bool:
     """Whether a checkpoint file is the released CSRNet's. Raises as `load_state_dict`."""
     return _is_csrnet(load_state_dict(Path(path)))
 
@@ -176,7 +185,7 @@ def _is_csrnet(state):
     return any(name.startswith("cond_scale") for name in state)
 
 
-def load_state_dict(path):
+def load_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint file by name, on the CPU, memory-mapped where the format allows it.
 
     Args:
@@ -195,7 +204,7 @@ def load_state_dict(path):
     return state
 
 
-def load_adaptive_lut(folder):
+def load_adaptive_lut(folder: str | os.PathLike[str]) -> AdaptiveLut3D:
     """The released weights of Image-Adaptive 3D LUT (Zeng et al., TPAMI 2020), to be compared with.
 
     Args:

@@ -2,6 +2,7 @@
 
 import os
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,14 @@ class Plan:
     existing: tuple[Task, ...] = ()
 
 
-def plan_batch(source, target, *, recursive=True, suffix="", format=None):
+def plan_batch(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    recursive: bool = True,
+    suffix: str = "",
+    format: str | None = None,
+) -> Plan:
     """Find the photos of a folder and name their results: the same tree in another folder.
 
     Files count as photos by their suffix. Hidden files and the target folder are left out; links to folders are
@@ -151,11 +159,11 @@ def _tells_case(target):
     return not (os.path.exists(swapped) and os.path.samefile(folder, swapped))
 
 
-def existing_results(tasks):
+def existing_results(tasks: Iterable[Task]) -> list[Task]:
     """The tasks whose results are there already."""
     return [task for task in tasks if os.path.lexists(task.target)]
 
 
-def remove_unfinished(tasks):
+def remove_unfinished(tasks: Iterable[Task]) -> int:
     """Remove what killed runs on this machine left between the results -> number of files."""
     return sum(encoders.remove_abandoned(folder) for folder in {task.target.parent for task in tasks})

@@ -1,9 +1,11 @@
 """What happened to every photo of a batch, as a file."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 
-def report_paths(path, processes):
+def report_paths(path: Path, processes: int) -> list[Path]:
     """Each process writes a file of its own: report.jsonl, or report.0.jsonl, report.1.jsonl, ..."""
     if processes == 1:
         return [path]
@@ -21,7 +23,7 @@ class Report:
         done: names of the photos that it tells of as done.
     """
 
-    def __init__(self, path, *, append=False):
+    def __init__(self, path: Path, *, append: bool = False) -> None:
         self.done = set()
         self.file = open(path, "a+b" if append else "wb")
         if append:
@@ -39,7 +41,7 @@ class Report:
                     self.file.close()
                     raise ValueError(f"{str(path)!r} is no report of a batch.") from error
 
-    def write(self, row):
+    def write(self, row: dict[str, Any]) -> None:
         self.file.write((json.dumps(row) + "\n").encode())
         self.file.flush()
 

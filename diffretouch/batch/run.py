@@ -2,22 +2,31 @@
 
 import os
 import time
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from diffretouch.photo import encoders, read_photo, write_photo
-from diffretouch.photo.write_options import AS_THE_PHOTO
+from diffretouch.photo.write_options import AS_THE_PHOTO, WriteOptions
 from diffretouch.settings import Settings, read_preset, seed_of, settings_of, sidecar_path
 
-from .plan import remove_unfinished
+from .plan import Plan, Task, remove_unfinished
 from .report import Report, report_paths
 from .series import MOST_EXPOSURE, exposed, match, series_looks, series_target
 from .stream import apply, stream
 
+if TYPE_CHECKING:
+    from accelerate import PartialState
+    from diffusers import DiffusionPipeline
 
-def retouch_batch(pipe, tasks, settings, options=AS_THE_PHOTO, *, jobs=None, batch_size=8, max_pixels=300_000_000,
-                  sidecars=False, series=None):  # fmt: skip
+
+def retouch_batch(
+    pipe: "DiffusionPipeline", tasks: Iterable[Task], settings: Settings, options: WriteOptions = AS_THE_PHOTO, *,
+    jobs: int | None = None, batch_size: int = 8, max_pixels: int = 300_000_000, sidecars: bool = False,
+    series: float | None = None,
+) -> Generator[dict[str, Any], None, None]:  # fmt: skip
     """Retouch many photo files: read, sampled in batches and written at the same time, in bounded memory.
 
     A file that cannot be read, retouched or written is told and passed by. Whatever ends the generator (also
@@ -70,8 +79,8 @@ def retouch_batch(pipe, tasks, settings, options=AS_THE_PHOTO, *, jobs=None, bat
             row |= {"exposure": round(exposure, 3), "white_balance": [round(ev, 3) for ev in balance]}
         return {**row, "notes": notes, "write_seconds": round(time.perf_counter() - started, 3)}
 
-    seeded = series is None and settings.seed is not None
-    seeds = (lambda name: seed_of(name, settings.seed)) if seeded else (lambda name: settings.seed)
+    seed = settings.seed
+    seeds = (lambda name: seed_of(name, seed)) if series is None and seed is not None else (lambda name: seed)
     # Whatever else happens to a photo would round its integers once more
     alone = not (options.dither or options.background is not None or series is not None)
     alone = alone and not (settings.exposure or settings.white_balance)
@@ -118,7 +127,7 @@ class Summary:
     notes: tuple[tuple[str, str], ...]
 
 
-def join_processes(device):
+def join_processes(device: str) -> "PartialState":
     """The group of processes that this one was launched in by Accelerate or torchrun, as accelerate's `PartialState`.
 
     Args:
@@ -139,7 +148,7 @@ def join_processes(device):
 _COMPARED = 8  # results that are read, evenly among those that are there
 
 
-def check_existing(tasks, settings, *, consistent=False) -> None:
+def check_existing(tasks: Sequence[Task], settings: Settings, *, consistent: bool = False) -> None:
     """Compare what results say of their settings with those that others will now be made with; a few are read.
 
     Args:
@@ -173,8 +182,12 @@ def _words(value):
     return "none" if value is None else str(value)
 
 
-def run_batch(pipe, plan, settings, options=AS_THE_PHOTO, report=None, *, skip_existing=False, consistent=False,
-              sidecars=False, jobs=None, batch_size=8, max_pixels=300_000_000, progress=None, tell=None):  # fmt: skip
+def run_batch(
+    pipe: "DiffusionPipeline", plan: Plan, settings: Settings, options: WriteOptions = AS_THE_PHOTO,
+    report: Path | None = None, *, skip_existing: bool = False, consistent: bool = False, sidecars: bool = False,
+    jobs: int | None = None, batch_size: int = 8, max_pixels: int = 300_000_000,
+    progress: Callable[..., Any] | None = None, tell: Callable[[str], Any] | None = None,
+) -> Summary:  # fmt: skip
     """Do what a plan says, in all processes that were launched together, each with its share.
 
     Every process calls this with a plan that it made before: nobody writes until all have come here.
@@ -211,7 +224,7 @@ def run_batch(pipe, plan, settings, options=AS_THE_PHOTO, report=None, *, skip_e
     if state.is_main_process:
         remove_unfinished(plan.tasks)
     state.wait_for_everyone()
-    limits = {"jobs": jobs, "batch_size": batch_size, "max_pixels": max_pixels}
+    limits: dict[str, Any] = {"jobs": jobs, "batch_size": batch_size, "max_pixels": max_pixels}
 
     series = None
     if consistent:

@@ -1,6 +1,7 @@
 """A series: one noise for all photos, and exposures and white balances that meet."""
 
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -8,6 +9,12 @@ import torch
 from diffretouch.colour import LUMA
 
 from .stream import apply, stream
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from diffretouch.batch.plan import Task
+    from diffretouch.settings import Settings
 
 MOST_EXPOSURE = 1.5  # EV by which photos of a series are brought together
 MOST_BALANCE = 0.3  # EV of red and of blue: a white balance that wandered, not another subject
@@ -21,7 +28,15 @@ class SeriesLook(NamedTuple):
     b: float
 
 
-def series_looks(pipe, tasks, settings, *, jobs=None, batch_size=8, max_pixels=300_000_000):
+def series_looks(
+    pipe: "DiffusionPipeline",
+    tasks: "Iterable[Task]",
+    settings: "Settings",
+    *,
+    jobs: int | None = None,
+    batch_size: int = 8,
+    max_pixels: int = 300_000_000,
+) -> Iterator[SeriesLook]:
     """What each photo of a series would become with one c and one noise for all of them.
 
     Yields:
@@ -40,14 +55,14 @@ def series_looks(pipe, tasks, settings, *, jobs=None, batch_size=8, max_pixels=3
     yield from (row["look"] for row in rows if row["status"] == "done")
 
 
-def series_target(looks) -> SeriesLook:
+def series_target(looks: Sequence[SeriesLook]) -> SeriesLook:
     """The look that a series is brought to: of each number the middle one of its photos'."""
     if not looks:
         raise ValueError("no photo of the series can be read.")
     return SeriesLook(*np.median(looks, axis=0).tolist())
 
 
-def exposed(pixels, exposure, white_balance=None):
+def exposed(pixels: np.ndarray, exposure: float | None, white_balance: Sequence[float] | None = None) -> np.ndarray:
     """(H,W,3) sRGB float -> the same array, brighter by `exposure` EV on a display of gamma 2.2.
 
     Args:
@@ -59,7 +74,7 @@ def exposed(pixels, exposure, white_balance=None):
     return pixels
 
 
-def match(pixels, look):
+def match(pixels: np.ndarray, look: SeriesLook) -> tuple[float, tuple[float, ...]]:
     """-> (exposure, (red, blue)) in EV that bring pixels to a [`SeriesLook`].
 
     The exposure lies within +-1.5 EV, red and blue within +-0.3 EV: a photo that is farther off comes as near as that.

@@ -4,13 +4,22 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diffretouch.photo import read_photo
 from diffretouch.photo.decoders import pixels_decoded
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
+
+    from diffretouch.batch.plan import Task
+    from diffretouch.settings import Settings
 
 _PIXELS_INSIDE = 100_000_000  # of photos between reading and writing: 3 or 12 bytes each, as much again for moments
 
@@ -38,7 +47,9 @@ def _sample(pipe, photos, settings):
     return results
 
 
-def apply(pipe, pixels, retouch, settings):
+def apply(
+    pipe: "DiffusionPipeline", pixels: np.ndarray, retouch: "torch.Tensor | np.ndarray", settings: "Settings"
+) -> np.ndarray:
     """The retouched pixels, in place of those given where that can be."""
     if isinstance(retouch, np.ndarray):
         return retouch
@@ -48,7 +59,10 @@ def apply(pipe, pixels, retouch, settings):
     return pipe.apply_grid(pixels, grid, strength=settings.strength, regions=regions)
 
 
-def stream(pipe, tasks, settings, finish, seeds, jobs, batch_size, keep_8_bits, max_pixels):
+def stream(
+    pipe: "DiffusionPipeline", tasks: "Iterable[Task]", settings: "Settings", finish: Callable[..., Any],
+    seeds: Callable[[str], int | None], jobs: int | None, batch_size: int, keep_8_bits: bool, max_pixels: int,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Read, sample in batches, `finish` in threads; yields the row of every task, in the order they are finished.
 
     If `keep_8_bits`, photos of 8 bits are retouched as such where the pipeline does that in one step.
@@ -126,7 +140,7 @@ def stream(pipe, tasks, settings, finish, seeds, jobs, batch_size, keep_8_bits, 
                     room.leave(item[3])
                     events.put((failed(item[0], retouch), None))
                 else:
-                    writers.submit(write, *item, retouch, one)
+                    writers.submit(write, *item, retouch, one)  # type: ignore[call-arg]
             del batch, item, retouch, retouches  # the pixels live no longer than their file is written
     finally:
         torch.set_num_threads(threads)
@@ -172,7 +186,7 @@ class _Room:
             self.changed.notify_all()
 
 
-def processors():
+def processors() -> int:
     """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

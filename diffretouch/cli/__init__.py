@@ -35,7 +35,7 @@ def _options(
     pass
 
 
-def main():
+def main() -> None:
     """Entry point: failures end in one sentence and exit code 1, wrong usage in 2."""
     import warnings
 

@@ -35,7 +35,7 @@ def batch(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=1024, help="The most photos in one pass of the model.")] = 8,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
-):
+) -> None:
     """Retouch a folder of photos, each with noise of its own by its name. Files that cannot be used are passed by.
 
     `accelerate launch -m diffretouch.cli batch IN OUT` splits the work over GPUs and machines, `torchrun
@@ -135,7 +135,7 @@ def learn(
     model: options.Model = "small",
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
-):
+) -> None:
     """Fit a preset to your own before and after pairs, and say how close it comes."""
     from diffretouch.evaluation import pair_names
     from diffretouch.settings import write_preset

@@ -14,7 +14,7 @@ def convert(
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     flip_temperature: Annotated[bool, typer.Option(help="The weights' + temperature is cooler.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model in the folder.")] = False,
-):
+) -> None:
     """Turn a released DiffRetouch or CSRNet checkpoint into a pipeline of this library."""
     say(f"Converting {checkpoint} ...")
     from diffretouch.training.convert import convert_csrnet, convert_diffretouch, holds_csrnet

@@ -29,7 +29,7 @@ def demo(
     ] = None,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
     device: options.Device = "auto",
-):
+) -> None:
     """A page in the browser: a photo, four sliders, and the picture follows the hand.
 
     Where other computers can reach it (--host), it asks for a key.

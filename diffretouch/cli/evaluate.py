@@ -2,9 +2,10 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,11 +13,14 @@ from . import options
 from .groups import grouped
 from .loading import load_pipeline, open_photo, say
 
+if TYPE_CHECKING:
+    from diffretouch.evaluation.methods import Method
+
 
 def measure(
     photos: Annotated[list[Path], typer.Argument(help="One photo or more.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
-):
+) -> None:
     """Measure the four attributes of photos."""
     failed = False
     for number, path in enumerate(photos):
@@ -135,7 +139,7 @@ def evaluate(
     targets: Annotated[
         Path | None, typer.Argument(help="An expert's versions, matched by name; or a folder of experts' folders.")
     ] = None,
-):
+) -> None:
     """Measure models and other methods against experts' versions, and what the sliders do.
 
     Only "input", "automatic" and the methods that are no oracles predict blindly; every table says which is which.
@@ -334,7 +338,7 @@ def _own_device(device):
     return device
 
 
-def open_peers(names, device):
+def open_peers(names: Sequence[str], device: str) -> "tuple[list[Method], dict[str, str]]":
     """-> (methods, dict from name to why it cannot be run). Of "all", what is not to be had is passed by, and said."""
     import tempfile
 

@@ -3,14 +3,19 @@
 import copy
 import functools
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Annotated, get_type_hints
+from typing import TYPE_CHECKING, Annotated, get_type_hints
 
 from . import options
 from .loading import read_settings
 
+if TYPE_CHECKING:
+    from diffretouch.photo.write_options import WriteOptions
+    from diffretouch.settings import Settings
 
-def grouped(command):
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """The command with its dataclasses' fields as options, each group under its first line of documentation."""
     parameters, groups = [], {}
     for parameter in inspect.signature(command).parameters.values():
@@ -47,7 +52,7 @@ class Sliders:
     brightness: options.Slider = None
 
     @property
-    def moved(self):
+    def moved(self) -> dict[str, float]:
         """The sliders that were moved, by name."""
         return {name: getattr(self, name) for name in vars(Sliders()) if getattr(self, name) is not None}
 
@@ -67,7 +72,7 @@ class Look(Sliders):
     model: options.ModelOrNone = None
     device: options.Device = "auto"
 
-    def read(self):
+    def read(self) -> "tuple[Settings, str]":
         """-> (settings, model): what the options say, over what the file of `--like` or `--preset` says."""
         return read_settings(
             self.like, self.preset, self.model, self.moved, region=self.region, refine_regions=self.refine_regions,
@@ -87,7 +92,7 @@ class Writing:
     sidecar: options.Sidecar = False
     overwrite: options.Overwrite = False
 
-    def read(self):
+    def read(self) -> "WriteOptions":
         """-> [`WriteOptions`]"""
         from diffretouch.photo.write_options import WriteOptions
 

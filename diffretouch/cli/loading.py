@@ -1,17 +1,26 @@
 """What commands open: models, devices, photos, and the settings of files. What is worth a word goes to stderr."""
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from .options import MAX_PIXELS
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
-def say(text):
+    from diffretouch.photo import Photo
+    from diffretouch.settings import Settings
+
+
+def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def load_pipeline(model, device, *, progress=True):
+def load_pipeline(model: str, device: str, *, progress: bool = True) -> "DiffusionPipeline":
     """The model on the device, its denoising steps with or without a bar."""
     say(f"Loading the model {model} ...")
     from diffusers.utils import logging
@@ -27,7 +36,7 @@ def load_pipeline(model, device, *, progress=True):
     return pipe
 
 
-def find_device(device):
+def find_device(device: str) -> str:
     """The name of a device that is there; "auto" is the fastest."""
     import torch
 
@@ -40,7 +49,7 @@ def find_device(device):
     return device
 
 
-def open_photo(path, max_pixels=MAX_PIXELS):
+def open_photo(path: Path, max_pixels: int = MAX_PIXELS) -> "Photo":
     """The photo, with a word about what of its file is not carried. Before the model: a wrong file is told at once."""
     from diffretouch.photo import load_photo
 
@@ -50,7 +59,7 @@ def open_photo(path, max_pixels=MAX_PIXELS):
     return photo
 
 
-def depth_for(path, source):
+def depth_for(path: Path, source: "Photo") -> int:
     """The source's bit depth, or the deepest that the output format can hold, with a word about it."""
     from diffretouch.photo.encoders import DEPTHS, SUFFIXES
 
@@ -61,7 +70,15 @@ def depth_for(path, source):
     return max(depths)
 
 
-def read_settings(like, preset, model, c, *, region, **given):
+def read_settings(
+    like: Path | None,
+    preset: Path | None,
+    model: str | None,
+    c: dict[str, float],
+    *,
+    region: Sequence[str] | None,
+    **given: Any,
+) -> "tuple[Settings, str]":
     """What the options say, over what the file of `--like` or `--preset` says -> (settings, model)."""
     from diffretouch.settings import Settings, read_preset, settings_of
     from diffretouch.settings.region_texts import parse_region, region_mask
@@ -87,7 +104,7 @@ def read_settings(like, preset, model, c, *, region, **given):
     return given.over(earlier), model or earlier.model or "small"
 
 
-def follow(settings, pipe, model):
+def follow(settings: "Settings", pipe: "DiffusionPipeline", model: str) -> "Settings":
     """The settings as this model follows them, complete; says so where it is not the model that they are from."""
     from diffretouch.settings import resolved, use_scheduler
 

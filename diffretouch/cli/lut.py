@@ -45,7 +45,7 @@ def lut(
     model: options.Model = "small",
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
-):
+) -> None:
     """The retouch of a photo as a colour table for other software, or such a table applied."""
     from diffretouch.lut.files import lut_files, nodes_for
 

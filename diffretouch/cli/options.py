@@ -1,5 +1,6 @@
 """Options that several commands have, and what they must hold before any model is loaded."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -49,7 +50,7 @@ StripMetadata = Annotated[
 Sidecar = Annotated[bool, typer.Option("--sidecar", help="Also write the settings beside the result: OUT.json.")]
 
 
-def colour(name):
+def colour(name: str | None) -> tuple[float, ...] | None:
     """ "white" or "#f0f0f0" -> three numbers in [0,1]."""
     if name is None:
         return None
@@ -61,7 +62,14 @@ def colour(name):
         raise typer.BadParameter(f"{name!r} is no colour: white, '#f0f0f0', ...", param_hint="--background") from error
 
 
-def check_output(output, overwrite, *, photo=None, names=None, hint="--output"):
+def check_output(
+    output: Path,
+    overwrite: bool,
+    *,
+    photo: Path | None = None,
+    names: Iterable[Path] | None = None,
+    hint: str = "--output",
+) -> None:
     """The output's folder must be there; the files `names` (the output alone, if None) must not, nor be the photo."""
     for name in {output: None, **dict.fromkeys(names or ())}:
         if not name.parent.is_dir():

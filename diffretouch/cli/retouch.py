@@ -25,7 +25,7 @@ def retouch(
     samples: Annotated[int, typer.Option(min=1, max=64, help="Results from different noise: OUT-1, OUT-2, ...")] = 1,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
     save_preset: Annotated[Path | None, typer.Option(help="Also write the settings as a preset for others.")] = None,
-):
+) -> None:
     """Retouch one photo at its full resolution.
 
     The result's file tells how it was made: --like repeats that. Options count more than --reference, this more than
@@ -117,7 +117,7 @@ def sweep(
     model: options.Model = "small",
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
-):
+) -> None:
     """A contact sheet: every attribute from -1 to 1, all from the same noise."""
     output = output or photo.with_name(f"{photo.stem}_sweep.png")
     options.check_output(output, overwrite, photo=photo)

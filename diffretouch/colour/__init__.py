@@ -1,11 +1,18 @@
 """Colour, once: luma and the sRGB curve here, for arrays and tensors; CIELAB and ProPhoto RGB beside."""
 
+from typing import TYPE_CHECKING, TypeVar
+
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+Values = TypeVar("Values", np.ndarray, "torch.Tensor")
 
 LUMA = (0.299, 0.587, 0.114)  # weights of sRGB-encoded (R,G,B), ITU-R BT.601
 
 
-def srgb_to_linear(encoded):
+def srgb_to_linear(encoded: Values) -> Values:
     """sRGB -> linear light (IEC 61966-2-1), of any shape, array or tensor.
 
     Colours outside the gamut keep their place: the curve is mirrored for negative values (as in CSS Color 4 and
@@ -15,7 +22,7 @@ def srgb_to_linear(encoded):
     return _where(size <= 0.04045, encoded / 12.92, _signed(((size + 0.055) / 1.055) ** 2.4, encoded))
 
 
-def linear_to_srgb(linear):
+def linear_to_srgb(linear: Values) -> Values:
     """Linear light -> sRGB, the inverse of `srgb_to_linear`."""
     size = abs(linear).clip(0.0031308)  # the power's slope is infinite at 0
     return _where(abs(linear) <= 0.0031308, linear * 12.92, _signed(1.055 * size ** (1 / 2.4) - 0.055, linear))

@@ -1,5 +1,7 @@
 """sRGB and CIELAB, in float32 at least, whatever the autocast."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -12,13 +14,13 @@ _WHITE = (0.95047, 1.0, 1.08883)
 _EPSILON, _KAPPA = 216 / 24389, 24389 / 27
 
 
-def matrix_product(matrix, image):
+def matrix_product(matrix: Sequence[Sequence[float]], image: torch.Tensor) -> torch.Tensor:
     """A 3x3 matrix of numbers times the channels of (...,3,H,W): as sums, since products may run in TF32 or bf16."""
     red, green, blue = image.unbind(-3)
     return torch.stack([row[0] * red + row[1] * green + row[2] * blue for row in matrix], -3)
 
 
-def srgb_to_lab(image):
+def srgb_to_lab(image: torch.Tensor) -> torch.Tensor:
     """(B,3,H,W) sRGB in [0,1] -> CIELAB (D65): L in [0,100], a and b around 0. Colours outside the gamut are kept."""
     xyz = matrix_product(_TO_XYZ, srgb_to_linear(_at_least_float(image))).unbind(1)
     xyz = torch.stack([channel / white for channel, white in zip(xyz, _WHITE, strict=True)], 1)
@@ -27,7 +29,7 @@ def srgb_to_lab(image):
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
 
-def lab_to_srgb(lab):
+def lab_to_srgb(lab: torch.Tensor) -> torch.Tensor:
     """(B,3,H,W) CIELAB (D65) -> sRGB, the inverse of `srgb_to_lab`.
 
     Nothing is clamped: colours outside the gamut come out below 0 or above 1.

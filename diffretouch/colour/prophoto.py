@@ -1,8 +1,13 @@
 """ProPhoto RGB with a plain gamma of 1.8, the space of some released weights' inputs."""
 
+from typing import TYPE_CHECKING
+
 from diffretouch.colour import srgb_to_linear
 
 from .lab import matrix_product
+
+if TYPE_CHECKING:
+    import torch
 
 # Linear sRGB (D65) -> linear ProPhoto RGB (D50), by way of CIE XYZ and the Bradford adaptation.
 _FROM_SRGB = (
@@ -12,7 +17,7 @@ _FROM_SRGB = (
 )
 
 
-def srgb_to_prophoto(image):
+def srgb_to_prophoto(image: "torch.Tensor") -> "torch.Tensor":
     """sRGB -> gamma-1.8 ProPhoto RGB (ROMM RGB, ISO 22028-2, without its linear toe).
 
     Args:

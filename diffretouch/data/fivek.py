@@ -1,14 +1,17 @@
 """MIT-Adobe FiveK (Bychkovsky et al., CVPR 2011): 5,000 photos and the versions of five experts, A to E."""
 
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .paired import PairedPhotos, read_ids, subfolder
 
 EXPERTS = "ABCDE"
 
 
-def fivek_id(name):
+def fivek_id(name: str) -> str:
     """ "a0001-jmac_DSC1459", "a0001" or "1" -> "a0001"."""
     found = re.match(r"a?(\d{1,4})(?!\d)", str(name))
     if not found:
@@ -16,7 +19,15 @@ def fivek_id(name):
     return f"a{int(found[1]):04d}"
 
 
-def fivek(folder, size=128, *, experts="ABCDE", input_folder=None, split=None, **arguments):
+def fivek(
+    folder: str | os.PathLike[str],
+    size: int = 128,
+    *,
+    experts: str | Sequence[str] = "ABCDE",
+    input_folder: str | os.PathLike[str] | None = None,
+    split: str | None = None,
+    **arguments: Any,
+) -> PairedPhotos:
     """A rendering of FiveK on disk as `PairedPhotos`.
 
     The photos come as raw files, so every user's rendering is another: folders as Lightroom exports them

@@ -5,6 +5,10 @@ classes. Here the regions come from what can be seen in a small copy of the phot
 how far a place stands out from the border. A network can learn them; a function of a pixel's colour cannot.
 """
 
+import os
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -34,7 +38,7 @@ def _blur(x, radius):
     return x
 
 
-def scene_regions(photo):
+def scene_regions(photo: torch.Tensor) -> torch.Tensor:
     """Where a photo's subject, sky, greenery and ground are, in the order of `REGIONS`.
 
     Args:
@@ -112,7 +116,7 @@ _SETTINGS = {
 }
 
 
-def local_effect(photo, effect, shares=None):
+def local_effect(photo: torch.Tensor, effect: str, shares: torch.Tensor | None = None) -> torch.Tensor:
     """The retouched version of a photo.
 
     Args:
@@ -153,8 +157,9 @@ class LocalEffectPhotos(torch.utils.data.Dataset):
     """
 
     def __init__(
-        self, folder, effect, size=128, *, pixels=2048, seed=0, vary=True, exclude=(), only=None, on_bad_file="stop"
-    ):  # fmt: skip
+        self, folder: str | os.PathLike[str], effect: str, size: int = 128, *, pixels: int = 2048, seed: int = 0,
+        vary: bool = True, exclude: Iterable[str] = (), only: Iterable[str] | None = None, on_bad_file: str = "stop",
+    ) -> None:  # fmt: skip
         if effect not in EFFECTS:
             raise ValueError(f"`effect` must be one of {', '.join(EFFECTS)}, got {effect!r}.")
         paths = photo_paths(folder)
@@ -173,11 +178,11 @@ class LocalEffectPhotos(torch.utils.data.Dataset):
     def __len__(self):
         return self.length
 
-    def describe(self):
+    def describe(self) -> dict[str, Any]:
         """What the data set holds, for logs and model cards."""
         return {"kind": "simulated local effect", "effect": self.effect, "photos": len(self.paths), "size": self.size}
 
-    def photo(self, index):
+    def photo(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """-> photo, target (3,h,w) float32 in [0,1] and scene (h,w) int64 of the photo with that index, unturned."""
         if index not in self._kept:
             photo = as_chw(np.asarray(self._open(self.paths[index])[0], np.float32) / 255)

@@ -1,5 +1,7 @@
 """Which photo sample k of an endless data set shows."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 
@@ -19,16 +21,16 @@ class EpochOrder:
         seed (`int`)
     """
 
-    def __init__(self, count, seed=0):
+    def __init__(self, count: int, seed: int = 0) -> None:
         self.count, self.seed = count, seed
         self._cached = None, None
 
-    def __call__(self, k):
+    def __call__(self, k: int) -> int:
         """Index of the photo that sample k shows."""
         epoch, position = divmod(k, self.count)
         return int(self._epoch(epoch)[position])
 
-    def following(self, k):
+    def following(self, k: int) -> Iterator[int]:
         """The index of sample k's photo, then those that come after it in its epoch: each photo once."""
         epoch, position = divmod(k, self.count)
         order = self._epoch(epoch)

@@ -1,8 +1,11 @@
 """Photos and what experts made of them: folders with the same names."""
 
+import os
 import re
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,30 +62,30 @@ class PairedPhotos(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        inputs,
-        targets,
-        size=128,
+        inputs: str | os.PathLike[str],
+        targets: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]],
+        size: int = 128,
         *,
-        seed=0,
-        length=10**9,
-        ids=None,
-        most=None,
-        exclude=(),
-        id_of=str,
-        masks=None,
-        vary=True,
-        styled=0.0,
-        statistics=None,
-        crops=True,
-        squeeze=True,
-        input_space="srgb",
-        untagged=None,
-        on_bad_file="stop",
-        thumbnails=None,
-        split="all",
-        rendering="not stated",
-        strict=True,
-    ):
+        seed: int = 0,
+        length: int = 10**9,
+        ids: Iterable[str] | None = None,
+        most: int | None = None,
+        exclude: Iterable[str] = (),
+        id_of: Callable[[str], str] = str,
+        masks: str | os.PathLike[str] | None = None,
+        vary: bool = True,
+        styled: float = 0.0,
+        statistics: Mapping[str, Any] | None = None,
+        crops: bool = True,
+        squeeze: bool = True,
+        input_space: str = "srgb",
+        untagged: str | None = None,
+        on_bad_file: str = "stop",
+        thumbnails: Thumbnails | None = None,
+        split: str = "all",
+        rendering: str = "not stated",
+        strict: bool = True,
+    ) -> None:
         targets = dict(targets) if isinstance(targets, dict) else {Path(targets).name: targets}
         if not targets:
             raise ValueError("`targets` must name at least one folder.")
@@ -176,12 +179,12 @@ class PairedPhotos(torch.utils.data.Dataset):
             sample["mask"] = torch.from_numpy(cut(opened[2], crop, self.size)[..., 0].copy())[None]
         return sample
 
-    def target(self, item):
+    def target(self, item: int) -> torch.Tensor:
         """The whole target (3,size,size) of an `item`, as samples name it."""
         photo, expert = divmod(item, len(self.experts))
         return as_chw(cut(self.thumbnails(self.targets[photo][expert])[0], WHOLE, self.size))
 
-    def scores(self, photo):
+    def scores(self, photo: int) -> torch.Tensor:
         """Scores (K,4) of the K experts' versions of a whole photo, by its place in `ids`."""
         if photo not in self._scores:
             rows = []
@@ -216,7 +219,7 @@ class PairedPhotos(torch.utils.data.Dataset):
             raise ValueError(f"{source} is {sizes[0]} px, {target} {sizes[1]}.")
         return [shrink(as_chw(image)[None], self.size)[0].permute(1, 2, 0).numpy() for image in opened]
 
-    def describe(self):
+    def describe(self) -> dict[str, Any]:
         """Folders, experts, split and rendering, as far as they are known, and counts: JSON-able."""
         return {
             "folders": self.folders,
@@ -234,12 +237,12 @@ class PairedPhotos(torch.utils.data.Dataset):
         }
 
 
-def read_ids(path, id_of=str):
+def read_ids(path: str | os.PathLike[str], id_of: Callable[[str], str] = str) -> list[str]:
     """Ids of a split list: one a line, empty lines and those with # left out, extensions too."""
     return [id_of(stem(name)) for name in read_names(path)]
 
 
-def subfolder(root, pattern, meaning):
+def subfolder(root: str | os.PathLike[str], pattern: str, meaning: str) -> Path:
     """The one folder within two levels of `root` whose name the pattern matches."""
     root = Path(root)
     if not root.is_dir():

@@ -1,5 +1,6 @@
 """Lists of photos: one meaning wherever a list says which photos are taken or left out."""
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -30,7 +31,7 @@ def stem(name: str) -> str:
 def named(
     paths: Iterable[Path],
     names: Iterable[str],
-    folder: str | Path,
+    folder: str | os.PathLike[str],
     *,
     parameter: str = "exclude",
     id_of: Callable[[str], str] | None = None,

@@ -1,14 +1,17 @@
 """PPR10K (Liang et al., CVPR 2021): 11,161 portraits, the versions of three experts and masks of the people."""
 
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .paired import PairedPhotos, read_ids, subfolder
 
 EXPERTS = "abc"
 
 
-def ppr10k_id(name):
+def ppr10k_id(name: str) -> str:
     """Group and number of a photo, without the number of an augmented source: "583_9_2" -> "583_9"."""
     found = re.match(r"(\d+_\d+)(_\d+)?$", str(name))
     if not found:
@@ -16,7 +19,10 @@ def ppr10k_id(name):
     return found[1]
 
 
-def ppr10k(folder, size=128, *, experts="abc", split=None, masks=False, input_folder=None, **arguments):
+def ppr10k(
+    folder: str | os.PathLike[str], size: int = 128, *, experts: str | Sequence[str] = "abc", split: str | None = None,
+    masks: bool = False, input_folder: str | os.PathLike[str] | None = None, **arguments: Any,
+) -> PairedPhotos:  # fmt: skip
     """The released 360p layout of PPR10K as `PairedPhotos`: `source`, `target_a`, `target_b`, `target_c`, `masks`.
 
     Args:

@@ -1,6 +1,8 @@
 """SceneParse150: 20,210 training photos whose every pixel has one of 150 classes (Zhou et al., CVPR 2017)."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +28,10 @@ class SceneParse150(torch.utils.data.Dataset):
     outside the photo, `pixels` (P,) int64.
     """
 
-    def __init__(self, folder, split="training", size=512, *, pixels=2048, seed=0, on_bad_file="stop"):
+    def __init__(
+        self, folder: str | os.PathLike[str], split: str = "training", size: int = 512, *, pixels: int = 2048,
+        seed: int = 0, on_bad_file: str = "stop",
+    ) -> None:  # fmt: skip
         images, annotations = Path(folder) / "images" / split, Path(folder) / "annotations" / split
         for part in (images, annotations):
             if not part.is_dir():
@@ -44,11 +49,11 @@ class SceneParse150(torch.utils.data.Dataset):
     def __len__(self):
         return self.length
 
-    def describe(self):
+    def describe(self) -> dict[str, Any]:
         """What the data set holds, for logs and model cards."""
         return {"kind": "SceneParse150", "photos": len(self.paths), "size": self.size}
 
-    def photo(self, index):
+    def photo(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """-> photo (3,h,w) float32 in [0,1], scene (h,w) int64."""
         path = self.paths[index]
         photo = self._open(path)[0]

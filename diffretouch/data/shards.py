@@ -3,8 +3,10 @@
 import io
 import itertools
 from collections import deque
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +17,9 @@ from diffretouch.attributes import attribute_labels, measure_attributes, quantil
 from .crops import as_chw, cut, random_crop
 from .thumbnails import first_readable
 from .unpaired import finished_crop, simulated_pair
+
+if TYPE_CHECKING:
+    from diffretouch.data.tastes import Taste
 
 _PICTURES = {"jpg", "jpeg", "png", "webp"}
 
@@ -43,23 +48,11 @@ class Shards(torch.utils.data.IterableDataset):
     """
 
     def __init__(
-        self,
-        urls,
-        size=128,
-        *,
-        seed=0,
-        start=0,
-        batch_size=1,
-        process=0,
-        processes=1,
-        window=200,
-        vary=True,
-        tastes=(),
-        looks=None,
-        statistics=None,
-        on_bad_file="stop",
-        rendering="not stated",
-    ):
+        self, urls: str | Sequence[str], size: int = 128, *, seed: int = 0, start: int = 0, batch_size: int = 1,
+        process: int = 0, processes: int = 1, window: int = 200, vary: bool = True, tastes: "Sequence[Taste]" = (),
+        looks: Sequence[np.ndarray] | None = None, statistics: Mapping[str, Any] | None = None,
+        on_bad_file: str = "stop", rendering: str = "not stated",
+    ) -> None:  # fmt: skip
         try:
             from webdataset.shardlists import expand_urls
         except ImportError as error:
@@ -83,7 +76,7 @@ class Shards(torch.utils.data.IterableDataset):
         self.tastes, self.looks, self.statistics = list(tastes), looks, statistics
         self.on_bad_file, self.rendering = on_bad_file, rendering
 
-    def describe(self):
+    def describe(self) -> dict[str, Any]:
         """Shards, rendering and how they are split: JSON-able."""
         return {
             "shards": len(self.urls),

@@ -5,6 +5,8 @@ A finished photo (sRGB, (H,W,3) float32 in [0,1]) is the start of both: `camera_
 All randomness comes from the generator that is passed in.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -17,7 +19,7 @@ LUMA = np.float32(colour.LUMA)
 MARGIN = np.float32(0.012)  # what targets keep from black and white: three levels of 255
 
 
-def with_black_point(crop, photo, rng):
+def with_black_point(crop: np.ndarray, photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A crop of a finished photo with the black point that most retouchers would have set, and nothing clipped.
 
     Many finished photos on the web have a lifted, matte black: a look of its own, not the usual finish of c = 0. All
@@ -35,7 +37,7 @@ def with_black_point(crop, photo, rng):
     return MARGIN + (1 - 2 * MARGIN) * np.clip((crop - black) / (1 - black), 0, 1)
 
 
-def camera_input(photo, rng):
+def camera_input(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A finished photo as a camera would have left it: underexposed, off in white balance, flat, dull, a little hazy.
 
     In linear light: exposure, white balance (one photo in seven in lamplight), uneven light. Then in sRGB: a tone
@@ -81,7 +83,9 @@ def _bent(image, log_slopes):
     return np.interp(image, tones, curve / curve[-1]).astype(np.float32)
 
 
-def finish(photo, saturation, contrast, warmth, brightness, split):
+def finish(
+    photo: np.ndarray, saturation: float, contrast: float, warmth: float, brightness: float, split: np.ndarray | None
+) -> np.ndarray:
     """One set of darkroom controls: all zeros, and no split tone, leave the photo as it is.
 
     Args:
@@ -122,7 +126,9 @@ _CONTROL_STEPS = np.float32([0.5, 0.4, 0.5, 0.5])
 _CONTROL_LIMITS = np.float32([2.5, 1.6, 1.6, 1.8])
 
 
-def expert_version(photo, c, rng, style=0.0):
+def expert_version(
+    photo: np.ndarray, c: Sequence[float] | np.ndarray, rng: np.random.Generator, style: float = 0.0
+) -> np.ndarray:
     """The finished photo, finished again so that its attributes lie `c` from the photographer's own.
 
     The controls for colour, contrast, warmth and brightness are searched on a small copy until the measured labels
@@ -151,6 +157,6 @@ def _scores(photo):
     return measure_attributes(torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)[None])[0]
 
 
-def version_label(version, photo):
+def version_label(version: np.ndarray, photo: np.ndarray) -> np.ndarray:
     """c (4,) float32 of a version relative to the finished photo, limited to [-2.5, 2.5]."""
     return attribute_labels(_scores(version)[None], _scores(photo), limit=2.5)[0].numpy()

@@ -1,9 +1,13 @@
 """Square, slightly turned views of a photo and its retouch, as SA-AdjustNet is trained on (Nam and Kim 2017)."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class SquareView:
@@ -15,10 +19,16 @@ class SquareView:
         degrees (`float`): turns are drawn from [-degrees, degrees].
     """
 
-    def __init__(self, size, pixels=2048, degrees=10.0):
+    def __init__(self, size: int, pixels: int = 2048, degrees: float = 10.0) -> None:
         self.size, self.pixels, self.degrees = size, pixels, degrees
 
-    def __call__(self, photo, target, scene=None, rng=None):
+    def __call__(
+        self,
+        photo: torch.Tensor,
+        target: torch.Tensor,
+        scene: torch.Tensor | None = None,
+        rng: "np.random.Generator | None" = None,
+    ) -> dict[str, torch.Tensor]:
         """One view.
 
         Args:

@@ -1,5 +1,7 @@
 """Simulated experts with tastes of their own: the same lean on every photo, and a little mood on each."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +37,7 @@ class Taste:
     look_strength: float = 0.0
 
 
-def draw_tastes(count, seed=0, *, looks=0):
+def draw_tastes(count: int, seed: int = 0, *, looks: int = 0) -> list[Taste]:
     """`count` tastes that (seed, count) decide, spread so that no two lean alike.
 
     Each property takes `count` evenly spaced values, dealt out to the experts in a random order (a Latin hypercube).
@@ -74,7 +76,9 @@ def draw_tastes(count, seed=0, *, looks=0):
     return tastes
 
 
-def taste_version(photo, taste, rng, looks=None):
+def taste_version(
+    photo: np.ndarray, taste: Taste, rng: np.random.Generator, looks: Sequence[np.ndarray] | None = None
+) -> np.ndarray:
     """A finished photo as the expert would have finished it.
 
     Args:
@@ -108,7 +112,7 @@ def taste_version(photo, taste, rng, looks=None):
     return np.clip(photo, 0, 1).astype(np.float32)
 
 
-def apply_look(photo, table):
+def apply_look(photo: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Trilinear look-up of (H,W,3) in [0,1] in a table (n,n,n,3) indexed by blue, green, red."""
     volume = torch.from_numpy(np.ascontiguousarray(table, np.float32)).permute(3, 0, 1, 2)[None]  # (1,3,b,g,r)
     where = (
@@ -118,7 +122,7 @@ def apply_look(photo, table):
     return looked_up[0, :, 0].permute(1, 2, 0).numpy()
 
 
-def load_looks(folder):
+def load_looks(folder: str | os.PathLike[str]) -> list[np.ndarray]:
     """Film looks from a folder: `.cube` files and `.npz` archives with an array `luts` of shape (N,n,n,n,3).
 
     Returns:

@@ -3,7 +3,9 @@
 import hashlib
 import os
 import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
@@ -11,10 +13,13 @@ from PIL import Image, ImageOps, PngImagePlugin
 from diffretouch.photo import PhotoError, load_photo
 from diffretouch.photo.icc import is_srgb
 
+if TYPE_CHECKING:
+    import PIL.Image
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".avif"}
 
 
-def photo_paths(folder):
+def photo_paths(folder: str | os.PathLike[str]) -> list[Path]:
     """Photos under a folder by their suffix, searched recursively, sorted."""
     return sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
 
@@ -31,12 +36,12 @@ class Thumbnails:
         folder (*optional*): where copies are kept across processes and runs.
     """
 
-    def __init__(self, side, *, memory=2**29, folder=None):
+    def __init__(self, side: int, *, memory: int = 2**29, folder: str | os.PathLike[str] | None = None) -> None:
         self.side, self.memory = side, memory
         self.folder = Path(folder) if folder else None
         self._kept = {}
 
-    def __call__(self, path):
+    def __call__(self, path: Path) -> "tuple[PIL.Image.Image, tuple[int, int]]":
         """-> (PIL image: RGB, size of the file's photo).
 
         Raises:
@@ -103,7 +108,7 @@ def _from_small_jpeg(path, side):
         return photo, size[::-1] if turned else size
 
 
-def describe_file(thumbnails, path):
+def describe_file(thumbnails: Thumbnails, path: Path) -> str:
     """Name and size of a photo, for the `describe` of data sets."""
     try:
         return f"{path.name}, {'x'.join(map(str, thumbnails(path)[1]))} px"
@@ -111,7 +116,9 @@ def describe_file(thumbnails, path):
         return f"{path.name}, cannot be read"
 
 
-def first_readable(candidates, read, on_bad_file="stop"):
+def first_readable(
+    candidates: Iterable[Any], read: Callable[[Any], Any], on_bad_file: str = "stop"
+) -> tuple[Any, Any, list[str]]:
     """Read the first of `candidates` that can be read.
 
     Args:

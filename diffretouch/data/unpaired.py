@@ -1,8 +1,11 @@
 """Finished photos as training pairs, by simulated experts: no expert pairs are needed."""
 
 import hashlib
+import os
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,8 +16,11 @@ from .crops import as_chw, cut, random_crop
 from .order import EpochOrder, drawn
 from .photo_names import named
 from .simulated_experts import camera_input, expert_version, version_label, with_black_point
-from .tastes import taste_version
+from .tastes import Taste, taste_version
 from .thumbnails import SUFFIXES, Thumbnails, describe_file, first_readable, photo_paths
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 
 class UnpairedPhotos(torch.utils.data.Dataset):
@@ -46,23 +52,23 @@ class UnpairedPhotos(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        folder,
-        size=128,
+        folder: str | os.PathLike[str],
+        size: int = 128,
         *,
-        seed=0,
-        length=10**9,
-        exclude=(),
-        most=None,
-        vary=True,
-        styled=0.0,
-        tastes=(),
-        looks=None,
-        statistics=None,
-        on_bad_file="stop",
-        thumbnails=None,
-        split="all",
-        rendering="finished photos",
-    ):
+        seed: int = 0,
+        length: int = 10**9,
+        exclude: Iterable[str] = (),
+        most: int | None = None,
+        vary: bool = True,
+        styled: float = 0.0,
+        tastes: Sequence[Taste] = (),
+        looks: Sequence[np.ndarray] | None = None,
+        statistics: Mapping[str, Any] | None = None,
+        on_bad_file: str = "stop",
+        thumbnails: Thumbnails | None = None,
+        split: str = "all",
+        rendering: str = "finished photos",
+    ) -> None:
         self.folder = Path(folder)
         self.paths = photo_paths(folder)
         left_out = named(self.paths, exclude, folder)
@@ -101,7 +107,7 @@ class UnpairedPhotos(torch.utils.data.Dataset):
             "bad": "\n".join(bad),
         }
 
-    def describe(self):
+    def describe(self) -> dict[str, Any]:
         """Folder, who made the versions, split and rendering, and counts: JSON-able."""
         experts = f"{len(self.tastes)} simulated tastes" if self.tastes else "simulated, asked for c"
         return {
@@ -118,7 +124,7 @@ class UnpairedPhotos(torch.utils.data.Dataset):
         }
 
 
-def finished_crop(photo, rng, size):
+def finished_crop(photo: "PIL.Image.Image", rng: np.random.Generator, size: int) -> np.ndarray:
     """A random crop (size,size,3) of a finished PIL photo, its black where most retouchers would have set it."""
     whole = np.asarray(photo.reduce(4), np.float32) / 255
     return with_black_point(cut(photo, random_crop(rng), size), whole, rng)
@@ -132,7 +138,16 @@ def is_styled(k: int, share: float) -> bool:
     return int((k + 2) * share) > int((k + 1) * share)
 
 
-def simulated_pair(finished, rng, *, vary=True, styled=False, tastes=(), looks=None, statistics=None):
+def simulated_pair(
+    finished: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    vary: bool = True,
+    styled: bool = False,
+    tastes: Sequence[Taste] = (),
+    looks: Sequence[np.ndarray] | None = None,
+    statistics: Mapping[str, Any] | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A finished crop (H,W,3) -> (input, target, c (4,)), all by `rng`: see `UnpairedPhotos`."""
     target, c = finished, np.zeros(4, np.float32)
     if vary and tastes:
@@ -167,17 +182,17 @@ def _scores(image):
     return measure_attributes(as_chw(image)[None])
 
 
-def names_digest(names):
+def names_digest(names: Iterable[str]) -> str:
     """A short digest of a split, for telling whether two trainings saw the same photos."""
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16]
 
 
-def styled_attributes(rng):
+def styled_attributes(rng: np.random.Generator) -> np.ndarray:
     """c (4,) of some expert's finish: the spread of styles that is left where nothing is asked for."""
     return rng.normal(0, 0.8, 4).clip(-2, 2).astype(np.float32)
 
 
-def asked_attributes(rng):
+def asked_attributes(rng: np.random.Generator) -> np.ndarray:
     """c (4,) that a simulated expert is asked for: often the photo's own finish, else one to four attributes moved."""
     if rng.random() < 0.55:
         return np.zeros(4, np.float32)

@@ -1,9 +1,14 @@
 """What is wrong with a data set, before an hour of training is lost on it."""
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from PIL import Image
 
 from diffretouch.colour import srgb_to_linear
+
+if TYPE_CHECKING:
+    from diffretouch.data.paired import PairedPhotos
 
 # Single pairs: FiveK's inputs differ from an expert's version by up to 0.25 in mean brightness.
 _PAIR_BRIGHTNESS, _SAME_PICTURE = 0.3, 0.5
@@ -15,7 +20,7 @@ _PAIR_BRIGHTNESS, _SAME_PICTURE = 0.3, 0.5
 _STOPS, _CONTRAST, _SPREAD, _GAMMA_GAIN = (-0.15, 1.1), (0.9, 1.5), 0.85, 2.0
 
 
-def verify(photos, limit=2000):
+def verify(photos: "PairedPhotos", limit: int = 2000) -> dict[str, Any]:
     """Look through a data set: unpaired names, unreadable files, other sizes, other pictures, mismatch of brightness.
 
     A mismatch of brightness is the field's commonest mistake: inputs that were exported linear, or by another program

@@ -3,7 +3,9 @@
 The photos are published at github.com/stephenyan1231/dl-image-enhance without a stated licence; bring your own copy.
 """
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from diffretouch.data.thumbnails import Thumbnails, first_readable, photo_paths
 HELD_OUT = 10  # of the 70 training photos, for validation; which ones the paper does not say: here the last
 
 
-def yan_ids(folder, split):
+def yan_ids(folder: str | os.PathLike[str], split: str) -> list[str]:
     """Photo ids of a split, from the published lists `uniform_set_train_id.txt` (70) and `uniform_set_test_id.txt`.
 
     Args:
@@ -60,8 +62,10 @@ class YanPhotos(torch.utils.data.Dataset):
     """
 
     def __init__(
-        self, inputs, targets, lists, split="train", size=512, *, pixels=2048, seed=0, vary=True, on_bad_file="stop"
-    ):  # fmt: skip
+        self, inputs: str | os.PathLike[str], targets: str | os.PathLike[str], lists: str | os.PathLike[str],
+        split: str = "train", size: int = 512, *, pixels: int = 2048, seed: int = 0, vary: bool = True,
+        on_bad_file: str = "stop",
+    ) -> None:  # fmt: skip
         self.ids = yan_ids(lists, split)
         self.inputs, self.targets = _by_id("inputs", inputs, self.ids), _by_id("targets", targets, self.ids)
         self.split, self.size, self.on_bad_file = split, size, on_bad_file
@@ -73,11 +77,11 @@ class YanPhotos(torch.utils.data.Dataset):
     def __len__(self):
         return self.length
 
-    def describe(self):
+    def describe(self) -> dict[str, Any]:
         """What the data set holds, for logs and model cards."""
         return {"kind": "Yan et al. 2016", "split": self.split, "photos": len(self.ids), "size": self.size}
 
-    def photo(self, index):
+    def photo(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """-> photo, target (3,h,w) float32 in [0,1] of the photo with that index, unturned."""
         id = self.ids[index]
         photo, target = self._open(self.inputs[id])[0], self._open(self.targets[id])[0]

@@ -4,11 +4,16 @@ import asyncio
 import hmac
 import ipaddress
 import socket
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 # Nothing is loaded from elsewhere, nothing inline is run, and no other page may show this one in a frame
 _POLICY = (
@@ -29,7 +34,7 @@ _ASK = """<!doctype html><html lang="en"><meta charset="utf-8"><title>diffretouc
 """
 
 
-def is_loopback(host):
+def is_loopback(host: str) -> bool:
     """Whether an address to listen on is reached from this computer alone."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -50,7 +55,9 @@ class Guard:
         key (`str`, *optional*): what visitors must know; asked for once, then kept in a cookie.
     """
 
-    def __init__(self, app, *, host="127.0.0.1", names=(), key=None):
+    def __init__(
+        self, app: "ASGIApp", *, host: str = "127.0.0.1", names: Iterable[str] = (), key: str | None = None
+    ) -> None:
         self.app, self._key = app, key
         self._local = is_loopback(host)
         self._names = {"localhost", host.lower(), *(name.lower() for name in names)}
@@ -58,7 +65,7 @@ class Guard:
             own = socket.gethostname().lower()
             self._names |= {own, f"{own}.local", socket.getfqdn().lower()}
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
 

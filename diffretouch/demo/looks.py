@@ -3,6 +3,8 @@
 import base64
 import io
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -17,7 +19,7 @@ _MASK_BYTES = 8 << 20  # of a painted mask, as it is sent
 _MASK_PIXELS = 4_000_000
 
 
-def look_of(asked):
+def look_of(asked: Mapping[str, Any]) -> Look:
     """JSON or a query -> [`Look`]: `c` as four numbers, or the attributes by name; what is left out is the default."""
     c = asked.get("c")
     c = [asked.get(name) or 0 for name in ATTRIBUTES] if c is None else c
@@ -31,7 +33,7 @@ def look_of(asked):
     return Look(str(asked.get("model")), c, strength, as_seed(asked.get("seed") or 0))
 
 
-def as_numbers(name, values, count):
+def as_numbers(name: str, values: Any, count: int) -> list[float]:
     """Returns `count` finite floats; numbers may come as text."""
     try:
         numbers = [float(value) for value in values]
@@ -43,7 +45,7 @@ def as_numbers(name, values, count):
     return numbers
 
 
-def as_seed(seed):
+def as_seed(seed: Any) -> int:
     """Returns a seed as an `int`; raises unless it is a whole number that JSON carries exactly."""
     try:
         number = float(seed) if not isinstance(seed, bool) else -1
@@ -54,7 +56,7 @@ def as_seed(seed):
     return int(number)
 
 
-def area_of(asked, pixels):
+def area_of(asked: Mapping[str, Any], pixels: np.ndarray) -> Area:
     """JSON -> [`Area`]: `kind` "tone" or "colour" with `low`, `high`, `softness`, or "paint" with a `mask` as a PNG
     data URL; `c`, `invert`, `name`."""
     if not isinstance(asked, dict):
@@ -76,7 +78,7 @@ def area_of(asked, pixels):
     return Area(str(asked.get("name", "Area")), mask, c, words)
 
 
-def decode_mask(data):
+def decode_mask(data: Any) -> PIL.Image.Image:
     """A PNG data URL of a grey picture -> PIL image.
 
     Raises:

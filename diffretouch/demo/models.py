@@ -1,8 +1,10 @@
 """The models that the page offers, opened when they are first asked for, and what they do with a photo."""
 
+import os
 import threading
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +12,11 @@ import torch
 from diffretouch.attributes import ATTRIBUTES
 from diffretouch.pixels import as_float
 from diffretouch.settings import Settings, resolved
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+    from diffretouch.lut.table import Lut3D
 
 LABELS = {
     "small": "DiffRetouch",
@@ -63,7 +70,7 @@ class Models:
         ValueError: a directory holds no model.
     """
 
-    def __init__(self, directories=(), device="cpu"):
+    def __init__(self, directories: Iterable[str | os.PathLike[str]] = (), device: str = "cpu") -> None:
         bundled = {label: name for name, label in LABELS.items()}
         self._names = {}
         for directory in directories:
@@ -81,7 +88,7 @@ class Models:
         self._working = threading.Lock()
 
     @property
-    def labels(self):
+    def labels(self) -> list[str]:
         """What can be chosen, the default first."""
         return list(self._names)
 
@@ -100,11 +107,11 @@ class Models:
         if label not in self._names:
             raise ValueError(f"`model` must be one of {', '.join(self._names)}, got {label!r}.")
 
-    def is_steered(self, label):
+    def is_steered(self, label: str) -> bool:
         """Whether the model follows the four attributes."""
         return self[label].has_sliders
 
-    def described(self, label, load=False):
+    def described(self, label: str, load: bool = False) -> dict[str, Any]:
         """What the page must know of a model: its name for settings, and once it is loaded its guide and settings."""
         self._check(label)
         own = self._names[label]
@@ -117,7 +124,7 @@ class Models:
                 said["clipping_limit"] = self[label].config.clipping_limit
         return said
 
-    def retouch(self, look, pixels, areas=()):
+    def retouch(self, look: Look, pixels: np.ndarray, areas: Sequence[Area] = ()) -> np.ndarray:
         """The same as the command line: (H,W,3) array -> array of its kind, at full resolution.
 
         Raises:
@@ -133,7 +140,7 @@ class Models:
             grids = pipe.predict_grid(pixels, look.c, regions=regions, generator=noise(look.seed))
         return pipe.apply_grid(pixels, grids, strength=look.strength, regions=regions)
 
-    def seen(self, label, pixels):
+    def seen(self, label: str, pixels: np.ndarray) -> torch.Tensor:
         """What a steered model sees of a photo, (1,3,h,w) in [0,1]: its grids are those of the photo, found sooner."""
         from diffretouch.models.unet import seen_photo, thumbnail_fold_and_size, unet_thumbnail
         from diffretouch.pixels import as_tensor
@@ -146,7 +153,9 @@ class Models:
             pixels = pixels[rows[:, None], columns]
         return seen_photo(unet_thumbnail(as_tensor(pixels), config, mode), config)
 
-    def grids_at(self, label, seen, c, seeds):
+    def grids_at(
+        self, label: str, seen: torch.Tensor, c: torch.Tensor | list[list[float]], seeds: Sequence[int]
+    ) -> np.ndarray:
         """The grids (n,12,D,gh,gw) at rows of c (n,4), one seed each, for pixels in [0,1]: numpy, float32.
 
         They are not yet held in range: the page does that, each where its area is.
@@ -166,7 +175,7 @@ class Models:
         cells[:, :, 3] /= high - low
         return grids.float().numpy()
 
-    def guide(self, label):
+    def guide(self, label: str) -> dict[str, Any]:
         """The guide's curve for pixels in [0,1]: guide = bias + mean over j of sum of slopes relu(y_j - thresholds),
         y = pixel matrix + matrix_bias, limited to [0,1]."""
         head = self[label].grid_head
@@ -176,7 +185,7 @@ class Models:
         curve["matrix"] = curve["matrix"] * (high - low)
         return {name: value.tolist() for name, value in curve.items()}
 
-    def sheet(self, look, pixels):
+    def sheet(self, look: Look, pixels: np.ndarray) -> "PIL.Image.Image":
         """The contact sheet: every attribute from -1 to 1, see `sweep`."""
         from diffretouch.sweep import sweep
 
@@ -184,7 +193,7 @@ class Models:
         with self._working:
             return sweep(self[look.model], as_float(pixels), seed=look.seed)
 
-    def table(self, look, pixels, size=33):
+    def table(self, look: Look, pixels: np.ndarray, size: int = 33) -> "Lut3D":
         """The look as a colour table, see `bake_lut`."""
         from diffretouch.lut import bake_lut
         from diffretouch.pipelines.pipeline_sa_adjustnet import SAAdjustNetPipeline
@@ -195,7 +204,7 @@ class Models:
         with self._working:
             return bake_lut(self[look.model], pixels, size=size, strength=look.strength, **steered)
 
-    def settings(self, look, areas=()):
+    def settings(self, look: Look, areas: Sequence[Area] = ()) -> Settings:
         """The look as `Settings` for files, complete; areas that were painted are not among them."""
         words = []
         for area in areas:
@@ -210,15 +219,15 @@ class Models:
         )
         return resolved(said, self[look.model], self._names[look.model])
 
-    def check_steered(self, label, what):
+    def check_steered(self, label: str, what: str) -> None:
         if not self.is_steered(label):
             raise ValueError(f"{label} has no sliders: {what} needs DiffRetouch.")
 
 
-def noise(seed):
+def noise(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def regions_of(areas):
+def regions_of(areas: Iterable[Area]) -> list[tuple[Any, Any]] | None:
     """Areas -> `regions` as the pipelines take them; an empty mask changes nothing and is left out."""
     return [(area.mask, area.c) for area in areas if area.mask.any()] or None

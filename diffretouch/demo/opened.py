@@ -7,11 +7,18 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from diffretouch.photo import PhotoError, read_photo
+from diffretouch.photo import Photo, PhotoError, read_photo
+
+if TYPE_CHECKING:
+    import torch
+
+    from diffretouch.demo.models import Models
 
 MAX_PIXELS = 64_000_000
 
@@ -28,24 +35,24 @@ class OpenPhoto:
         PhotoError: it cannot be read, or has too many pixels; the message says `name`, not `path`.
     """
 
-    def __init__(self, path, name, folder):
+    def __init__(self, path: Path, name: str, folder: Path) -> None:
         self.name = Path(name).name or "photo"
         self.photo = read_named(path, self.name)
         self.photo.pixels = on_disk(self.photo.pixels, folder)
         self._seen = {}  # model's label -> what it sees of the photo
 
     @property
-    def size(self):
+    def size(self) -> tuple[int, int]:
         """Width and height."""
         return self.photo.pixels.shape[1], self.photo.pixels.shape[0]
 
-    def seen_by(self, models, label):
+    def seen_by(self, models: "Models", label: str) -> "torch.Tensor":
         """See `Models.seen`; found once."""
         if label not in self._seen:
             self._seen[label] = models.seen(label, self.photo.pixels)
         return self._seen[label]
 
-    def rows(self, retouched=None):
+    def rows(self, retouched: np.ndarray | None = None) -> Iterator[bytes]:
         """The pixels, or a retouch of them, as 8 bits, in strips of bytes."""
         pixels = self.photo.pixels if retouched is None else retouched
         for start in range(0, len(pixels), 256):
@@ -72,7 +79,7 @@ class OpenPhotos:
         clock: returns seconds.
     """
 
-    def __init__(self, most=16, idle=1800.0, clock=time.monotonic):
+    def __init__(self, most: int = 16, idle: float = 1800.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._most, self._idle, self._clock = most, idle, clock
         self._open = OrderedDict()  # (visitor, number) -> (photo, time of the last use), the quietest first
         self._lock = threading.Lock()
@@ -80,7 +87,7 @@ class OpenPhotos:
     def __len__(self):
         return len(self._open)
 
-    def add(self, visitor, photo):
+    def add(self, visitor: str, photo: OpenPhoto) -> str:
         """Returns the number by which that visitor asks for the photo."""
         number = secrets.token_urlsafe(12)
         with self._lock:
@@ -89,7 +96,7 @@ class OpenPhotos:
                 self._open.popitem(last=False)
         return number
 
-    def get(self, visitor, number):
+    def get(self, visitor: str, number: Any) -> OpenPhoto:
         """
         Raises:
             Gone: that visitor has no such photo open.
@@ -101,20 +108,20 @@ class OpenPhotos:
             self._open[visitor, number] = photo, self._clock()
             return photo
 
-    def close(self, visitor, number=None):
+    def close(self, visitor: str, number: Any = None) -> None:
         """Close a photo of a visitor, or all."""
         with self._lock:
             for own in [key for key in self._open if key[0] == visitor and number in (None, key[1])]:
                 del self._open[own]
 
-    def close_idle(self):
+    def close_idle(self) -> None:
         now = self._clock()
         with self._lock:
             for own in [key for key, (_, used) in self._open.items() if now - used > self._idle]:
                 del self._open[own]
 
 
-def read_named(path, name):
+def read_named(path: Path, name: str) -> Photo:
     """Read a photo that a visitor sent; 8 bits stay 8 bits.
 
     Raises:
@@ -128,7 +135,7 @@ def read_named(path, name):
         raise PhotoError(text.replace(f"`max_pixels` = {MAX_PIXELS}", most)) from error
 
 
-def on_disk(pixels, folder):
+def on_disk(pixels: np.ndarray, folder: Path) -> np.ndarray:
     """The pixels in a mapped file without a name; as they are where the disk has no room for them.
 
     Room is taken before it is mapped: writing into a hole of a mapped file on a full disk ends the process (SIGBUS).
@@ -143,7 +150,7 @@ def on_disk(pixels, folder):
     return moved
 
 
-def take_room(file, size):
+def take_room(file: BinaryIO, size: int) -> None:
     """Make a file `size` bytes long, all of them allocated.
 
     Raises:
@@ -159,7 +166,7 @@ def take_room(file, size):
 
 
 @contextlib.contextmanager
-def own_folder(folder):
+def own_folder(folder: Path) -> Iterator[Path]:
     """A folder that nobody can guess, for what one answer needs; gone with all in it afterwards."""
     with tempfile.TemporaryDirectory(dir=folder) as own:
         yield Path(own)

@@ -4,23 +4,30 @@ import json
 import logging
 import secrets
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from diffretouch import __version__
 from diffretouch.attributes import ATTRIBUTES
 from diffretouch.lut import Lut3D
-from diffretouch.photo import PhotoError, save_photo
+from diffretouch.photo import Photo, PhotoError, save_photo
 from diffretouch.photo.encoders import DEPTHS, SUFFIXES
 from diffretouch.settings import FORMAT
 
 from .looks import area_of, as_numbers, as_seed, look_of
-from .opened import MAX_PIXELS, Gone, OpenPhoto, own_folder
+from .opened import MAX_PIXELS, Gone, OpenPhoto, OpenPhotos, own_folder
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from diffretouch.demo.models import Models
 
 MAX_MB = 100
 MOST_AREAS = 4
@@ -43,11 +50,11 @@ class Routes:
         folder: where temporary files go.
     """
 
-    def __init__(self, models, photos, folder):
+    def __init__(self, models: "Models", photos: OpenPhotos, folder: Path) -> None:
         self.models, self.photos, self.folder = models, photos, Path(folder)
         self._visitors = {}  # token -> None, the oldest first
 
-    def routes(self):
+    def routes(self) -> list[Route]:
         listed = [
             ("GET", "", self.listing),
             ("GET", "/about", self.about),
@@ -64,7 +71,7 @@ class Routes:
         ]
         return [Route(f"/api{path}", told(answer), methods=[method]) for method, path, answer in listed]
 
-    async def listing(self, request):
+    async def listing(self, request: Request) -> Response:
         """This list."""
         said = {}
         for route in self.routes():
@@ -72,7 +79,7 @@ class Routes:
             said[f"{min(route.methods - {'HEAD'})} {route.path}"] = text
         return JSONResponse({"version": __version__, "routes": said})
 
-    async def about(self, request):
+    async def about(self, request: Request) -> Response:
         """Models with their guide curves, limits, formats; a new visitor's token, for the header `X-Visitor`."""
         visitor = secrets.token_urlsafe(24)
         self._visitors[visitor] = None
@@ -91,7 +98,7 @@ class Routes:
         }
         return JSONResponse(said)
 
-    async def model(self, request):
+    async def model(self, request: Request) -> Response:
         """`?label=`: what `about` says of a model that was not loaded yet: it is loaded."""
         label = request.query_params.get("label", "")
         return JSONResponse(await run_in_threadpool(self.models.described, label, True))
@@ -105,7 +112,7 @@ class Routes:
     def _photo(self, request, number):
         return self.photos.get(self._visitor(request), str(number))
 
-    async def open(self, request):
+    async def open(self, request: Request) -> Response:
         """Body: a photo's file; `?name=`. -> its `photo` number, size, and notes on what it carried."""
         visitor = self._visitor(request)
         name = Path(request.query_params.get("name", "photo")).name
@@ -126,7 +133,7 @@ class Routes:
         }
         return JSONResponse(said)
 
-    async def pixels(self, request):
+    async def pixels(self, request: Request) -> Response:
         """`?photo=`: its pixels, upright sRGB, 8 bits, rows of RGB; `&model=&strength=`: retouched; `&seen=MODEL`:
         what that model sees of it, planes of float32."""
         asked = request.query_params
@@ -142,7 +149,7 @@ class Routes:
         size = {"Content-Length": str(3 * width * height), "X-Shape": f"{height},{width},3"}
         return StreamingResponse(photo.rows(retouched), media_type="application/octet-stream", headers=size)
 
-    async def grids(self, request):
+    async def grids(self, request: Request) -> Response:
         """JSON: `photo`, `model`, `c` (rows of four), `seed` (or one a row). -> float32 grids, shape in `X-Shape`,
         before they are held in range."""
         asked = await json_of(request)
@@ -162,7 +169,7 @@ class Routes:
 
         return floats(await run_in_threadpool(work))
 
-    async def export(self, request):
+    async def export(self, request: Request) -> Response:
         """JSON: `photo`, `model`, `c`, `strength`, `seed`, `areas`, `suffix`, `quality`. -> the whole photo's file."""
         asked = await json_of(request)
         photo = self._photo(request, asked.get("photo"))
@@ -195,7 +202,7 @@ class Routes:
             raise ValueError(str(error).replace(repr(str(path)), "The look")) from error
         return table.at_strength(look.strength).apply(pixels, interpolation="trilinear")
 
-    async def sheet(self, request):
+    async def sheet(self, request: Request) -> Response:
         """JSON: `photo`, `model`, `seed`. -> the contact sheet of the sliders, PNG."""
         asked = await json_of(request)
         photo = self._photo(request, asked.get("photo"))
@@ -218,21 +225,21 @@ class Routes:
             table.save(path)
             return file_answer(path, [f"Against the retouch: {table.error}."])
 
-    async def close(self, request):
+    async def close(self, request: Request) -> Response:
         """Body: a visitor's token, and after a blank a photo's number. Closes that photo, or all of the visitor's."""
         visitor, _, number = (await small_body(request)).decode("utf-8", "replace").strip().partition(" ")
         self.photos.close(visitor, number or None)
         return JSONResponse({})
 
-    async def retouch(self, request):
+    async def retouch(self, request: Request) -> Response:
         """For programs. Body: a photo's file; `?brightness=0.4&strength=&seed=&model=&suffix=&name=...`. -> a file."""
         return await self._stateless(request, self._saved)
 
-    async def sweep(self, request):
+    async def sweep(self, request: Request) -> Response:
         """For programs. Body: a photo's file; `?seed=&model=&name=`. -> the contact sheet, PNG."""
         return await self._stateless(request, lambda photo, name, look, asked: self._sheet(photo.pixels, name, look))
 
-    async def lut(self, request):
+    async def lut(self, request: Request) -> Response:
         """Body: a photo's file and `?brightness=0.4&size=...`; or JSON with the `photo`. -> a colour table."""
         if request.headers.get("content-type", "").startswith("application/json"):
             asked = await json_of(request)
@@ -253,7 +260,7 @@ class Routes:
 TABLES = (".cube", ".png")
 
 
-def told(answer):
+def told(answer: Callable[[Request], Any]) -> Callable[[Request], Any]:
     """An answer whose failures are JSON: one sentence, and a status that says whose fault it is."""
 
     async def run(request):
@@ -279,7 +286,7 @@ def told(answer):
     return run
 
 
-async def received(request, path):
+async def received(request: Request, path: Path) -> Path:
     """Write a body to a file, in pieces; returns the path."""
     most = MAX_MB * 1_000_000
     sorry = f"The file has more than {MAX_MB} MB, the most that this page takes."
@@ -297,7 +304,7 @@ async def received(request, path):
     return path
 
 
-async def small_body(request, most=4096):
+async def small_body(request: Request, most: int = 4096) -> bytes:
     body = bytearray()
     async for part in request.stream():
         body += part
@@ -306,7 +313,7 @@ async def small_body(request, most=4096):
     return bytes(body)
 
 
-async def json_of(request):
+async def json_of(request: Request) -> dict[str, Any]:
     try:
         asked = json.loads(await small_body(request, _MOST_JSON))
     except (ValueError, RecursionError) as error:
@@ -318,13 +325,13 @@ async def json_of(request):
     return asked
 
 
-def floats(array):
+def floats(array: "np.ndarray") -> Response:
     """A float32 array as its bytes, the shape in `X-Shape`."""
     headers = {"X-Shape": ",".join(map(str, array.shape))}
     return Response(array.tobytes(), media_type="application/octet-stream", headers=headers)
 
 
-def file_answer(path, notes=()):
+def file_answer(path: Path, notes: Sequence[str] = ()) -> Response:
     """A file as a download; notes in the header `X-Notes`, as JSON."""
     headers = {
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(path.name)}",
@@ -342,7 +349,15 @@ _MEDIA = {
 }
 
 
-def save_result(result, photo, name, folder, suffix=None, quality=None, description=None):
+def save_result(
+    result: "np.ndarray",
+    photo: Photo,
+    name: str,
+    folder: Path,
+    suffix: str | None = None,
+    quality: int | None = None,
+    description: str | None = None,
+) -> tuple[Path, list[str]]:
     """Write a retouch of a `Photo` under a name made from `name`, by default as the photo's own kind of file.
 
     Returns:
@@ -378,7 +393,7 @@ def save_result(result, photo, name, folder, suffix=None, quality=None, descript
     return path, notes
 
 
-def safe_stem(name):
+def safe_stem(name: str) -> str:
     """ "../My photo.jpg" -> "My_photo": a name that any system takes."""
     import re
 

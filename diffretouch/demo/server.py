@@ -1,6 +1,7 @@
 """Starting and ending the page: local, alone, and leaving nothing behind."""
 
 import contextlib
+import os
 import secrets
 import shutil
 import socket
@@ -10,6 +11,7 @@ import threading
 import time
 import warnings
 import webbrowser
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 
 import uvicorn
@@ -27,7 +29,10 @@ _FIRST_PORT = 7860
 
 
 @contextlib.contextmanager
-def serving(models=(), *, host="127.0.0.1", port=None, device="cpu", browser=False, key=None, names=()):
+def serving(
+    models: Iterable[str | os.PathLike[str]] | Models = (), *, host: str = "127.0.0.1", port: int | None = None,
+    device: str = "cpu", browser: bool = False, key: str | None = None, names: Iterable[str] = (),
+) -> Iterator[str]:  # fmt: skip
     """The page, while the context lasts; yields its address.
 
     All temporary files lie in one folder, which goes with the page.
@@ -90,11 +95,11 @@ def serving(models=(), *, host="127.0.0.1", port=None, device="cpu", browser=Fal
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def samples():
+def samples() -> Mount:
     return Mount("/samples", StaticFiles(directory=str(files("diffretouch.demo") / "samples")))
 
 
-def bind(host, port):
+def bind(host: str, port: int | None) -> socket.socket:
     """A listening socket at that port, or at the first free one from 7860.
 
     Raises:

@@ -2,7 +2,9 @@
 
 import hashlib
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,12 +22,17 @@ from diffretouch.metrics import (
 from diffretouch.pixels import shrink
 
 from .pairs import as_array, as_batch, photo_tensor, simulated_camera
-from .runs import file_digest, for_each, model_digest, versions
+from .runs import Cache, file_digest, for_each, model_digest, versions
+
+if TYPE_CHECKING:
+    from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
 
 
 def controllability(
-    pipe, photos, *, values=9, seed=0, steps=None, samples=4, size=256, camera=True, cache=None, description=None
-):
+    pipe: "DiffRetouchPipeline", photos: Sequence[Path], *, values: int = 9, seed: int = 0, steps: int | None = None,
+    samples: int = 4, size: int = 256, camera: bool = True, cache: Cache | None = None,
+    description: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Move every slider of a model through its range on every photo, all with the same noise, and measure the results.
 
     Args:
@@ -127,14 +134,14 @@ def _one_photo(pipe, path, *, values, seed, steps, samples, size, camera):
 _MEANS = ("clipping_finished", "diversity", "drift", "psnr_input", "delta_e76_input", "psnr", "delta_e76")
 
 
-def slider_labels(record, scales):
+def slider_labels(record: Mapping[str, Any], scales: Sequence[float]) -> torch.Tensor:
     """(slider, value, attribute): how far each result's attributes lie from those of c = 0, in units of c."""
     scores = torch.tensor(record["scores"])
     centre = scores[:, scores.shape[1] // 2]  # (4,4): the same result four times
     return attribute_labels(scores, centre, scales=scales, limit=100.0)
 
 
-def summarise(records, values, scales):
+def summarise(records: Sequence[Mapping[str, Any]], values: int, scales: Sequence[float]) -> dict[str, Any]:
     """Means over the photos.
 
     * `spearman_mean`, `spearman_worst`: rank correlation of slider and measured attribute; a slider without any effect
@@ -188,7 +195,12 @@ def summarise(records, values, scales):
     }
 
 
-def step_table(pipes, photos, steps=(1, 2, 4, 8, 20), **settings):
+def step_table(
+    pipes: "Mapping[str, DiffRetouchPipeline]",
+    photos: Sequence[Path],
+    steps: Sequence[int] = (1, 2, 4, 8, 20),
+    **settings: Any,
+) -> list[dict[str, Any]]:
     """What more denoising steps change: a row for every model and number of steps, means over the four sliders.
 
     Args:

@@ -5,22 +5,32 @@ import gc
 import statistics
 import sys
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from diffretouch.evaluation.methods import Method
+    from diffretouch.evaluation.pairs import Pair
 
 COST_SIZE = 512  # long side of the photo, px
 _VAE = ("vae",)  # components that take no part in a retouch
 
 
-def count_parameters(pipe) -> int:
+def count_parameters(pipe: "DiffusionPipeline") -> int:
     """Parameters of the networks of a pipeline that a retouch runs."""
     parts = getattr(pipe, "components", {})
     networks = [part for name, part in parts.items() if name not in _VAE and hasattr(part, "parameters")]
     return sum(parameter.numel() for network in networks for parameter in network.parameters())
 
 
-def measure_costs(methods, source, target, pair, *, repeats=3) -> dict:
+def measure_costs(
+    methods: "Sequence[Method]", source: torch.Tensor, target: torch.Tensor, pair: "Pair", *, repeats: int = 3
+) -> dict:
     """The cost of each method for one photo of `COST_SIZE` px, after one call to warm up.
 
     Args:

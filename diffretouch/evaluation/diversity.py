@@ -2,6 +2,8 @@
 
 import math
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,10 +15,21 @@ from .figures import random_attributes
 from .pairs import Pair, load_pair
 from .runs import for_each
 
+if TYPE_CHECKING:
+    from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
+
 RANGES = ((0, 1), (1, 2), (2, 3))  # of the largest |value| of c, as in figure 1 of the paper
 
 
-def diversity(pipe, pairs, *, samples=8, seed=0, steps=None, description="Drawing samples") -> dict:
+def diversity(
+    pipe: "DiffRetouchPipeline",
+    pairs: Sequence[Pair],
+    *,
+    samples: int = 8,
+    seed: int = 0,
+    steps: int | None = None,
+    description: str = "Drawing samples",
+) -> dict:
     """Several retouches of every photo by their noise alone, and by random c of growing size.
 
     Args:
@@ -92,7 +105,7 @@ def _one_pair(pipe, pair, samples, seed, steps):
     return record
 
 
-def best_of(values) -> list[float]:
+def best_of(values: Iterable[float]) -> list[float]:
     """The expected largest of n of N values drawn without repetition, for n = 1..N: no luck of the order in it."""
     values, count = sorted(values), len(values)
     return [
@@ -101,7 +114,7 @@ def best_of(values) -> list[float]:
     ]
 
 
-def diversity_rows(run) -> list[list[list[str]]]:
+def diversity_rows(run: Mapping[str, Any]) -> list[list[list[str]]]:
     """Tables of cells, the head first: curves over the number of samples, spread, ranges of c."""
     kinds = {"unknown": "c unknown", "usual": "c = 0"}
     counts = [n for n in (1, 2, 4, 8, 16, 32, 64) if n < run["samples"]] + [run["samples"]]

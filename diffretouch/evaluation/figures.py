@@ -2,7 +2,10 @@
 
 import math
 import warnings
+from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,15 +14,20 @@ from diffretouch.attributes import ATTRIBUTES
 from diffretouch.metrics import psnr
 from diffretouch.pixels import shrink
 
-from .pairs import load_pair, photo_tensor
+from .pairs import Pair, load_pair, photo_tensor
 from .pictures import PICTURE_SIZE, data_uri
 from .runs import model_digest, versions
+
+if TYPE_CHECKING:
+    from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
 
 CROP = 144  # side of the crops that show texture, px of the photo
 _NAMED = ("diffretouch", "torch", "device")  # of `versions`, on a page
 
 
-def attributes_figure(pipe, photos, *, columns=6, seed=0, steps=None):
+def attributes_figure(
+    pipe: "DiffRetouchPipeline", photos: Sequence[Path], *, columns: int = 6, seed: int = 0, steps: int | None = None
+) -> tuple[str, str]:
     """As figure 1 of the paper: what random c do whose largest |value| lies in [0,1], in (1,2] and in (2,3]."""
     parts = []
     for path in photos:
@@ -37,7 +45,9 @@ def attributes_figure(pipe, photos, *, columns=6, seed=0, steps=None):
     return "c of growing size", note + _made_with({"the model": pipe}, seed, steps) + "".join(parts)
 
 
-def models_figure(pipes, pairs, *, seed=0, steps=None):
+def models_figure(
+    pipes: "Mapping[str, DiffRetouchPipeline]", pairs: Sequence[Pair], *, seed: int = 0, steps: int | None = None
+) -> tuple[str, str]:
     """As figure 3 of the paper: two models or more on the same photos, such as with and without the grid.
 
     Beside each result at c = 0 a crop at the photo's own pixels, which shows what becomes of texture, and contrast
@@ -76,7 +86,9 @@ def _whole_and_crop(name, image, target):
     return [whole, _figure(_crop(image), "at its own pixels")]
 
 
-def experts_figure(pipe, pairs, *, seed=0, steps=None):
+def experts_figure(
+    pipe: "DiffRetouchPipeline", pairs: Sequence[Pair], *, seed: int = 0, steps: int | None = None
+) -> tuple[str, str]:
     """As figure 5 of the paper: the experts' versions, below them the model's with c matched to each (an oracle)."""
     by_source = {}
     for pair in pairs:
@@ -112,7 +124,7 @@ def _made_with(pipes, seed, steps):
     return f"<p>{'; '.join(parts)}.</p>"
 
 
-def random_attributes(low, high, count, seed):
+def random_attributes(low: float, high: float, count: int, seed: int) -> torch.Tensor:
     """`count` random c (count,4), seeded, in random directions of the cube, of which the first is the smallest.
 
     The largest |values| lie in (low, high], one in each of `count` equal parts of it.

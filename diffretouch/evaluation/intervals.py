@@ -1,5 +1,8 @@
 """How sure a difference is: paired comparisons of methods over photos, with intervals, p and wins (SciPy)."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 LEVEL = 0.95
@@ -9,7 +12,14 @@ INTERVALS = {
 }
 
 
-def uncertainty(rows, names, metrics, against, *, interval="t") -> dict:
+def uncertainty(
+    rows: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    metrics: Mapping[str, int],
+    against: str,
+    *,
+    interval: str = "t",
+) -> dict:
     """The spread over photos of every method's measures, and its paired difference from another method.
 
     What is drawn at random are the photos: several experts' versions of one photo count as their mean.
@@ -38,7 +48,7 @@ def uncertainty(rows, names, metrics, against, *, interval="t") -> dict:
     return result
 
 
-def photo_means(rows, name, metric):
+def photo_means(rows: Sequence[Mapping[str, Any]], name: str, metric: str) -> np.ndarray:
     """One value a photo, in the order of the rows: the mean over the experts' versions of it."""
     by_photo = {}
     for row in rows:
@@ -46,7 +56,7 @@ def photo_means(rows, name, metric):
     return np.array([np.mean(values) for values in by_photo.values()])
 
 
-def paired_difference(differences, better=1, *, interval="t") -> dict:
+def paired_difference(differences: np.ndarray, better: int = 1, *, interval: str = "t") -> dict:
     """What can be said of a mean difference, from one difference for each photo.
 
     Args:
@@ -90,6 +100,6 @@ def has_scipy() -> bool:
     return True
 
 
-def within_noise(spread) -> bool:
+def within_noise(spread: Mapping[str, Any]) -> bool:
     """Whether a difference of `uncertainty` may as well be none: its interval holds 0."""
     return "low" in spread and spread["low"] <= 0 <= spread["high"]

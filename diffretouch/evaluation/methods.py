@@ -2,8 +2,9 @@
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +15,11 @@ from diffretouch.metrics import after_curves, psnr
 from .cost import count_parameters
 from .pairs import as_batch
 from .runs import model_digest
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
 
 # How a DiffRetouch pipeline is asked, and what it is told. Only "automatic" is a blind prediction.
 PROTOCOLS = {
@@ -54,11 +60,19 @@ class Method:
     parameters: int = 0
 
 
-def untouched():
+def untouched() -> Method:
     return Method("input", PROTOCOLS["input"], lambda source, target, pair: (source, {}))
 
 
-def retouch_methods(pipe, *, suffix="", seed=0, steps=None, best_of=1, labels=False):
+def retouch_methods(
+    pipe: "DiffRetouchPipeline",
+    *,
+    suffix: str = "",
+    seed: int = 0,
+    steps: int | None = None,
+    best_of: int = 1,
+    labels: bool = False,
+) -> list[Method]:
     """The protocols of one [`DiffRetouchPipeline`].
 
     Args:
@@ -115,7 +129,7 @@ def _short(c):
     return [round(v, 3) for v in c]
 
 
-def pipeline_method(name, pipe, meaning):
+def pipeline_method(name: str, pipe: "DiffusionPipeline", meaning: str) -> Method:
     """A deterministic pipeline with the call `pipe(image, output_type="pt")`, such as `CSRNetPipeline`."""
 
     def retouch(source, target, pair):
@@ -126,7 +140,7 @@ def pipeline_method(name, pipe, meaning):
     return Method(name, meaning, retouch, identity=identity, parameters=count_parameters(pipe))
 
 
-def peer_methods(names):
+def peer_methods(names: Iterable[str]) -> tuple[list[Method], dict[str, str]]:
     """Methods without learning, of `PEERS`, and the reasons for those that cannot run here.
 
     Returns:

@@ -1,6 +1,10 @@
 """The report as one HTML page that needs nothing else: pictures, error maps, histograms, tables, sliders, curves."""
 
+import os
+from collections.abc import Iterable, Mapping
 from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,6 +29,11 @@ from .tables import (
     table_notes,
     table_rows,
 )
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+    from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
 
 _STYLE = (
     """
@@ -73,7 +82,9 @@ figcaption b { color: var(--ink) }
 _ORACLE = '<span class="oracle">oracle</span>'  # beside every name that saw the target
 
 
-def write_page(path, sections, *, title="diffretouch evaluate"):
+def write_page(
+    path: str | os.PathLike[str], sections: Iterable[tuple[str, str]], *, title: str = "diffretouch evaluate"
+) -> None:
     """Write sections, (heading, HTML) each, as one page, whole or not at all.
 
     The page holds its pictures and styles, and neither scripts nor addresses: it works offline, on a phone, in light
@@ -88,7 +99,7 @@ def write_page(path, sections, *, title="diffretouch evaluate"):
     )
 
 
-def report_sections(report):
+def report_sections(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Sections of an `evaluate_pairs` report: its tables, and the pictures it kept."""
     sections = [("Figures", _report_tables(report))]
     shown = [row for row in report["photos"] if any("picture" in v for v in row.values() if isinstance(v, dict))]
@@ -162,7 +173,9 @@ def _figure(picture, caption, name):
     return f"<figure>{image}{error}{histogram}<figcaption>{caption}</figcaption></figure>"
 
 
-def controllability_sections(report, sheets=()):
+def controllability_sections(
+    report: Mapping[str, Any], sheets: "Iterable[tuple[str, PIL.Image.Image]]" = ()
+) -> list[tuple[str, str]]:
     """Sections of a controllability report: tables, the curves of all photos, and slider sheets.
 
     Args:
@@ -213,7 +226,15 @@ def _curves(runs):
     return f'{note}<div class="grid plots">{figures}</div>'
 
 
-def slider_sheets(pipe, photos, *, camera=True, seed=0, steps=None, cell=192):
+def slider_sheets(
+    pipe: "DiffRetouchPipeline",
+    photos: Iterable[Path],
+    *,
+    camera: bool = True,
+    seed: int = 0,
+    steps: int | None = None,
+    cell: int = 192,
+) -> "list[tuple[str, PIL.Image.Image]]":
     """(caption, sheet) of each photo: every attribute from -1 to 1. With the simulated camera as `controllability`."""
     from diffretouch.pixels import shrink
 

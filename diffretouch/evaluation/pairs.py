@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import os
 import re
 import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -86,7 +88,7 @@ DATA_PROTOCOLS = {
 }
 
 
-def read_names(path):
+def read_names(path: str | os.PathLike[str]) -> list[str]:
     """The photo names or ids of a split file, one a line; `#` starts a comment."""
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -99,7 +101,7 @@ def read_names(path):
     return names
 
 
-def folder_photos(name, folder, names=None):
+def folder_photos(name: str, folder: str | os.PathLike[str], names: Iterable[str] | None = None) -> dict[str, Path]:
     """The photos of a folder by stem, sorted; with `names` (file names, stems or ids) only these, and all of these.
 
     Hidden files and text beside the photos (.csv, .txt, .json, .md, .xmp) are no photos.
@@ -123,7 +125,9 @@ def folder_photos(name, folder, names=None):
     return {stem: files[stem] for stem in sorted(set(stems.values()))}
 
 
-def pair_names(inputs, targets, names=None):
+def pair_names(
+    inputs: str | os.PathLike[str], targets: str | os.PathLike[str], names: Iterable[str] | None = None
+) -> list[tuple[Path, Path]]:
     """Pairs (input path, target path) with the same stem in both folders, sorted; unpaired names are an error.
 
     Args:
@@ -139,7 +143,9 @@ def pair_names(inputs, targets, names=None):
     return [(sides[0][stem], sides[1][stem]) for stem in sides[0]]
 
 
-def expert_pairs(inputs, targets, names=None):
+def expert_pairs(
+    inputs: str | os.PathLike[str], targets: str | os.PathLike[str], names: Iterable[str] | None = None
+) -> list[Pair]:
     """Every [`Pair`] of a folder of inputs and either one expert's folder or a folder of several experts' folders.
 
     The experts of FiveK (`expertA` or `01-Experts-A` to E), of PPR10K (`target_a` to c) and the effects of Yan et al.
@@ -153,7 +159,7 @@ def expert_pairs(inputs, targets, names=None):
     return [Pair(*pair, expert=folder.name) for folder in folders for pair in pair_names(inputs, folder, names)]
 
 
-def expert_labels(pairs):
+def expert_labels(pairs: Sequence[Pair]) -> list[Pair]:
     """The pairs with labels c from the experts' versions of each photo, which must be two or more (an oracle)."""
     by_source = {}
     for pair in pairs:
@@ -168,7 +174,7 @@ def expert_labels(pairs):
     return [labelled[pair] for pair in pairs]
 
 
-def read_labels(path, pairs):
+def read_labels(path: str | os.PathLike[str], pairs: Sequence[Pair]) -> list[Pair]:
     """The pairs with labels c of a JSON file: {photo name or id: c}, c as `as_attributes` takes it.
 
     Several experts: {expert: {photo: c}}. The JSON files of the released DiffRetouch have another order
@@ -195,7 +201,7 @@ def read_labels(path, pairs):
     return found
 
 
-def with_masks(pairs, folder):
+def with_masks(pairs: Sequence[Pair], folder: str | os.PathLike[str]) -> list[Pair]:
     """The pairs with the masks of a folder, one for every photo, of the same stem."""
     masks = folder_photos("masks", folder)
     missing = [pair.source.stem for pair in pairs if pair.source.stem not in masks]
@@ -204,14 +210,14 @@ def with_masks(pairs, folder):
     return [pair._replace(mask=masks[pair.source.stem]) for pair in pairs]
 
 
-def load_mask(path, size):
+def load_mask(path: str | os.PathLike[str], size: Sequence[int]) -> torch.Tensor:
     """A mask as (1,1,H,W) float32 of the size (height, width) of its photo, by nearest pixels."""
     pixels = load_photo(path).pixels.max(-1)
     mask = torch.from_numpy(np.ascontiguousarray(pixels))[None, None]
     return mask if mask.shape[2:] == tuple(size) else torch.nn.functional.interpolate(mask, size, mode="nearest-exact")
 
 
-def photo_groups(pairs, pattern):
+def photo_groups(pairs: Sequence[Pair], pattern: str) -> list[str]:
     """The series of each pair: what its file's stem matches of the pattern, a regular expression.
 
     Raises:
@@ -227,7 +233,9 @@ def photo_groups(pairs, pattern):
     return [match[0] for match in found]
 
 
-def simulated_pairs(folder, names=None, *, experts=3, seed=0):
+def simulated_pairs(
+    folder: str | os.PathLike[str], names: Iterable[str] | None = None, *, experts: int = 3, seed: int = 0
+) -> list[Pair]:
     """Pairs from finished photos alone: a simulated camera makes the inputs, simulated experts the targets.
 
     The expert "photographer" is the finished photo itself (c = 0); "1", "2", ... re-finish it with an asked c, drawn
@@ -240,7 +248,7 @@ def simulated_pairs(folder, names=None, *, experts=3, seed=0):
     return [Pair(path, path, name, None, seed) for name in names for path in photos]
 
 
-def load_pair(pair, *, fit=False):
+def load_pair(pair: Pair, *, fit: bool = False) -> tuple[torch.Tensor, torch.Tensor, Pair]:
     """Input and target as (1,3,H,W) float32 in [0,1], and the pair with its label, if it has one.
 
     Args:
@@ -267,31 +275,31 @@ def load_pair(pair, *, fit=False):
     return as_batch(source), (as_batch(target) * 255).round() / 255, pair._replace(label=label)
 
 
-def simulated_camera(finished, name, seed):
+def simulated_camera(finished: np.ndarray, name: str, seed: int) -> np.ndarray:
     """The finished photo (H,W,3) as a camera would have left it, by (seed, name) alone."""
     return camera_input(finished, np.random.default_rng([seed, zlib.crc32(name.encode())]))
 
 
-def photo_tensor(path):
+def photo_tensor(path: str | os.PathLike[str]) -> torch.Tensor:
     """The photo of a file as (1,3,H,W) float32, limited to [0,1]."""
     return as_batch(load_photo(path).pixels).clamp(0, 1)
 
 
-def as_batch(pixels):
+def as_batch(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
 
 
-def as_array(image):
+def as_array(image: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(image[0].permute(1, 2, 0).cpu().numpy())
 
 
-def photo_id(path, pattern=_FIVEK_ID):
+def photo_id(path: Path, pattern: str = _FIVEK_ID) -> str:
     """What of a file's stem is its id: the start that fits the pattern, or else the stem."""
     match = re.match(pattern, path.stem)
     return match[0] if match else path.stem
 
 
-def describe_data(pairs, protocol=None, rendering=None):
+def describe_data(pairs: Sequence[Pair], protocol: str | None = None, rendering: str | None = None) -> dict[str, Any]:
     """What a report records about its data: protocol, rendering, split, and whether the split is the published one.
 
     Args:
@@ -326,7 +334,7 @@ def describe_data(pairs, protocol=None, rendering=None):
     }
 
 
-def describe_sizes(sizes, protocol="paired"):
+def describe_sizes(sizes: Iterable[tuple[int, int]], protocol: str = "paired") -> str:
     """What a report says of the photos' sizes (width, height), and whether they are the protocol's."""
     if len(set(sizes)) == 1:
         text = "{}x{} px".format(*sizes[0])

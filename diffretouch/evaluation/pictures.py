@@ -2,6 +2,8 @@
 
 import base64
 import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,6 +12,9 @@ from PIL import Image
 from diffretouch.colour.lab import srgb_to_lab
 from diffretouch.pixels import shrink
 
+if TYPE_CHECKING:
+    import PIL.Image
+
 PICTURE_SIZE = 384  # long side, px
 ERROR_SCALE = 30.0  # the colour difference (dE76) that an error map shows brightest
 
@@ -17,7 +22,7 @@ ERROR_SCALE = 30.0  # the colour difference (dE76) that an error map shows brigh
 HEAT = np.float32([[0, 0, 4], [60, 15, 110], [160, 40, 105], [235, 100, 45], [252, 180, 30], [252, 255, 165]])
 
 
-def picture(image, target):
+def picture(image: torch.Tensor, target: torch.Tensor) -> dict[str, Any]:
     """What a page shows of one result (1,3,H,W): picture, error map, histogram, and the same of the target."""
     small, wanted = (shrink(x, PICTURE_SIZE) for x in (image, target))
     return {
@@ -28,7 +33,7 @@ def picture(image, target):
     }
 
 
-def data_uri(image, quality=88):
+def data_uri(image: "torch.Tensor | PIL.Image.Image", quality: int = 88) -> str:
     """A picture, (1,3,H,W) in [0,1] or PIL, as a data URI (JPEG)."""
     if torch.is_tensor(image):
         pixels = (image[0].clamp(0, 1).permute(1, 2, 0) * 255).round().byte().cpu().numpy()
@@ -38,7 +43,7 @@ def data_uri(image, quality=88):
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def error_map(image, target):
+def error_map(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """The colour difference (CIE 1976) of each pixel as a picture (1,3,H,W), black 0 to pale yellow `ERROR_SCALE`."""
     error = (srgb_to_lab(image) - srgb_to_lab(target)).square().sum(1).sqrt()[0]
     position = (error / ERROR_SCALE).clamp(0, 1).cpu().numpy() * (len(HEAT) - 1)
@@ -46,7 +51,7 @@ def error_map(image, target):
     return torch.from_numpy(np.stack([np.interp(position, nodes, HEAT[:, c] / 255) for c in range(3)]))[None].float()
 
 
-def histogram(image, bins=64):
+def histogram(image: torch.Tensor, bins: int = 64) -> list[list[float]]:
     """Shares of the pixels in `bins` equal steps of [0,1], for R, G and B."""
     return [
         [round(v, 5) for v in (torch.histc(channel.float(), bins, 0, 1) / channel.numel()).tolist()]
@@ -54,7 +59,7 @@ def histogram(image, bins=64):
     ]
 
 
-def histogram_svg(shares, label):
+def histogram_svg(shares: Sequence[Sequence[float]], label: str) -> str:
     """Three overlaid histograms as inline SVG. The highest inner bin fills the height; clipped ends may be cut off."""
     top = max(max(channel[1:-1]) for channel in shares) or 1.0
     width, height = len(shares[0]), 24
@@ -68,7 +73,7 @@ def histogram_svg(shares, label):
     )
 
 
-def curves_svg(title, values, lines, axis):
+def curves_svg(title: str, values: Sequence[float], lines: Mapping[str, Sequence[Sequence[float]]], axis: str) -> str:
     """Measured against slider as inline SVG: one thin line a photo, the mean bold.
 
     Args:

@@ -1,5 +1,9 @@
 """The report: every method on every pair, the means, and what was run."""
 
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import torch
 
@@ -27,18 +31,24 @@ from diffretouch.metrics import (
 
 from .cost import measure_costs
 from .intervals import INTERVALS, LEVEL, has_scipy, uncertainty
-from .methods import retouch_methods, untouched
+from .methods import Method, retouch_methods, untouched
 from .pairs import DATA_PROTOCOLS, Pair, describe_data, describe_sizes, load_mask, load_pair, photo_groups
 from .pictures import picture
-from .runs import file_digest, for_each, model_digest, versions
+from .runs import Cache, file_digest, for_each, model_digest, versions
 from .tables import COLUMNS
+
+if TYPE_CHECKING:
+    from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
 
 AFTER = {"psnr_gain": after_gain, "psnr_affine": after_affine, "psnr_curves": after_curves}
 BRIGHTNESS = ATTRIBUTES.index("brightness")
 FID_PHOTOS = 100  # fewer say nothing: the FID is biased by the number of photos
 
 
-def evaluate_pairs(pipe, pairs, *, seed=0, steps=None, best_of=1, peers=(), **settings):
+def evaluate_pairs(
+    pipe: "DiffRetouchPipeline | Mapping[str, DiffRetouchPipeline]", pairs: Sequence[Any], *, seed: int = 0,
+    steps: int | None = None, best_of: int = 1, peers: Sequence[Any] = (), **settings: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Every protocol of one pipeline or several on every pair; the untouched photo and other methods beside.
 
     Args:
@@ -75,24 +85,12 @@ def evaluate_pairs(pipe, pairs, *, seed=0, steps=None, best_of=1, peers=(), **se
 
 
 def evaluate_methods(
-    methods,
-    pairs,
-    *,
-    protocol=None,
-    rendering=None,
-    csrnet_lab=False,
-    lpips_weights=None,
-    fid_weights=None,
-    pictures=0,
-    cache=None,
-    missing=None,
-    against=None,
-    interval="t",
-    groups=None,
-    released_glc=False,
-    cost=False,
-    device="cpu",
-):
+    methods: Sequence[Method], pairs: Sequence[Any], *, protocol: str | None = None, rendering: str | None = None,
+    csrnet_lab: bool = False, lpips_weights: str | os.PathLike[str] | None = None,
+    fid_weights: str | os.PathLike[str] | None = None, pictures: int = 0, cache: Cache | None = None,
+    missing: Mapping[str, str] | None = None, against: str | None = None, interval: str = "t",
+    groups: str | None = None, released_glc: bool = False, cost: bool = False, device: str = "cpu",
+) -> dict[str, Any]:  # fmt: skip
     """Measure methods on pairs.
 
     Results are rounded to 8 bits before they are measured, as a file would hold them.
@@ -282,7 +280,7 @@ def _mean(results):
     return mean
 
 
-def without_pictures(report):
+def without_pictures(report: Mapping[str, Any]) -> dict[str, Any]:
     """The report without the pictures that `write_page` shows, for JSON."""
     rows = [
         {name: {k: v for k, v in value.items() if k != "picture"} if isinstance(value, dict) else value

@@ -7,16 +7,22 @@ import json
 import os
 import platform
 import tempfile
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm.auto import tqdm
 
 import diffretouch
 
+if TYPE_CHECKING:
+    from accelerate import PartialState
+    from diffusers import DiffusionPipeline
 
-def for_each(function, items, *, description):
+
+def for_each(function: Callable[[Any], Any], items: Sequence[Any], *, description: str) -> list[Any]:
     """`[function(item) for item in items]` with progress; split over the processes of `accelerate launch`, if several.
 
     Every process gets the whole list back, in order.
@@ -36,7 +42,7 @@ def for_each(function, items, *, description):
 
 
 @functools.cache
-def process_state():
+def process_state() -> "PartialState":
     """The group of processes this one was launched in. Raises unless it has the size that the launcher said."""
     from accelerate import PartialState
 
@@ -47,7 +53,7 @@ def process_state():
     return state
 
 
-def is_main_process():
+def is_main_process() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
@@ -61,29 +67,29 @@ class Cache:
         folder: made if it does not exist.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
             raise ValueError(f"`cache` must be a folder, or a name for one, got the file {folder}.") from error
 
-    def path(self, key):
+    def path(self, key: Any) -> Path:
         text = json.dumps([source_digest(), key], sort_keys=True)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
-    def get(self, key):
+    def get(self, key: Any) -> Any:
         """What was kept under `key`, or None; a damaged file counts as none."""
         try:
             return json.loads(self.path(key).read_text())
         except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
             return None
 
-    def put(self, key, result):
+    def put(self, key: Any, result: Any) -> None:
         write_text(self.path(key), json.dumps(result))
 
 
-def write_text(path, text):
+def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file whole or not at all."""
     path = Path(path)
     handle, aside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
@@ -104,13 +110,13 @@ def _umask():
 
 
 @functools.cache
-def file_digest(path):
+def file_digest(path: str | os.PathLike[str]) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @functools.cache
-def source_digest():
+def source_digest() -> str:
     """SHA-256 over the source of the library and its pipelines: results of other code are not reused."""
     digest = hashlib.sha256(diffretouch.__version__.encode())
     for folder in diffretouch.__path__:
@@ -120,7 +126,7 @@ def source_digest():
     return digest.hexdigest()
 
 
-def model_digest(pipe):
+def model_digest(pipe: "DiffusionPipeline") -> str:
     """SHA-256 over the weights and settings of all networks of a pipeline."""
     digest = hashlib.sha256(json.dumps(dict(pipe.config), sort_keys=True, default=str).encode())
     for name, component in sorted(pipe.components.items()):
@@ -132,7 +138,7 @@ def model_digest(pipe):
     return digest.hexdigest()
 
 
-def versions(device):
+def versions(device: str) -> dict[str, Any]:
     """What a report records about the software and the machine."""
     found = {"diffretouch": diffretouch.__version__, "torch": torch.__version__}
     for package in ("diffusers", "numpy", "pillow", "scikit-image", "lpips"):

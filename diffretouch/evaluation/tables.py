@@ -2,6 +2,8 @@
 
 import csv
 import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from diffretouch.attributes import ATTRIBUTES
 
@@ -55,7 +57,7 @@ LEGEND = {
 COMPARED = ("psnr", "delta_e76")  # the columns whose differences the tables spell out
 
 
-def table_rows(report, columns=COLUMNS):
+def table_rows(report: Mapping[str, Any], columns: Sequence[Any] = COLUMNS) -> tuple[list[Any], list[tuple[Any, ...]]]:
     """(columns, [(expert, method, values, meaning)]) of a report, of those columns that it has."""
     columns = [c for c in columns if any(c in mean for mean in report["mean"].values())]
     rows = []
@@ -75,7 +77,7 @@ def _blocks(report):
         yield expert, means, spreads["experts"][expert]
 
 
-def noise_marks(report):
+def noise_marks(report: Mapping[str, Any]) -> set[tuple[str, str, str]]:
     """{(expert, method, column)} of the means that may as well be those of the method that is compared against."""
     return {
         (title, name, column)
@@ -86,7 +88,7 @@ def noise_marks(report):
     }
 
 
-def best_values(report):
+def best_values(report: Mapping[str, Any]) -> set[tuple[str, str, str]]:
     """{(expert, method, column)} of the best that do not see the target, where a column has a better side."""
     columns, rows = table_rows(report)
     best = set()
@@ -102,7 +104,7 @@ def best_values(report):
     return best
 
 
-def extra_rows(report):
+def extra_rows(report: Mapping[str, Any]) -> Iterator[list[list[str]]]:
     """Further tables of cells, the head first: differences, cost, diversity."""
     yield from comparison_rows(report)
     yield from filter(None, [cost_rows(report)])
@@ -112,7 +114,7 @@ def extra_rows(report):
         yield from rest
 
 
-def comparison_rows(report):
+def comparison_rows(report: Mapping[str, Any]) -> Iterator[list[list[str]]]:
     """Rows of cells, the head first, of each `COMPARED` column: spread, difference, interval, p and wins."""
     spreads = report["uncertainty"]
     for column in COMPARED:
@@ -141,7 +143,7 @@ def comparison_rows(report):
         yield [heads, *rows]
 
 
-def cost_rows(report):
+def cost_rows(report: Mapping[str, Any]) -> list[list[str]]:
     """Rows of cells, the head first, of what each method costs; empty where it was not measured."""
     rows = []
     for name, cost in report.get("cost", {}).items():
@@ -165,7 +167,7 @@ def _piped(rows):
     return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows)]
 
 
-def describe_run(report):
+def describe_run(report: Mapping[str, Any]) -> list[str]:
     """Sentences on what was run, for tables and pages."""
     data, steps = report["data"], report.get("steps")
     what = f"{data['title']}: {data['split']} (sha256 {data['split_sha256']})"
@@ -189,7 +191,7 @@ def describe_run(report):
     return [*lines, ", ".join(settings) + ".", *missing, targets]
 
 
-def table_notes(report):
+def table_notes(report: Mapping[str, Any]) -> list[str]:
     """What the columns and marks of a table mean."""
     spreads, (columns, _) = report["uncertainty"], table_rows(report)
     photos = next(iter(spreads["mean"].values()))["psnr"]["n"]
@@ -201,7 +203,7 @@ def table_notes(report):
     return [f"{note}." for note in notes]
 
 
-def report_table(report):
+def report_table(report: Mapping[str, Any]) -> str:
     """The means as tables of text, with what was run, what the columns mean, and what was not computed and why."""
     marks, lines = noise_marks(report), []
     for title, wanted in TABLES.items():
@@ -226,7 +228,7 @@ def _width(column):
     return max(len(COLUMNS[column][0]), 6)
 
 
-def report_markdown(report):
+def report_markdown(report: Mapping[str, Any]) -> str:
     """The same as Markdown, for model cards."""
     marks, lines = noise_marks(report), []
     for title, wanted in TABLES.items():
@@ -245,7 +247,7 @@ def report_markdown(report):
     return "\n".join([*lines[1:], "", *describe_run(report), *notes])
 
 
-def report_latex(report):
+def report_latex(report: Mapping[str, Any]) -> str:
     """The means as LaTeX tables (booktabs), the best blind value of each column bold; what was run as comments."""
     marks, best = noise_marks(report), best_values(report)
     lines = [f"% {line}" for line in [*describe_run(report), *table_notes(report)]]
@@ -278,7 +280,7 @@ def _latex(text):
     return text
 
 
-def report_csv(report):
+def report_csv(report: Mapping[str, Any]) -> str:
     """The measures themselves, a row for every photo (and expert) and method."""
     first = next(iter(report["methods"]))
     measures = [c for c in (*COLUMNS, "target_clipping") if c in report["photos"][0][first]]
@@ -311,7 +313,7 @@ def report_csv(report):
 FORMATS = {"table": report_table, "markdown": report_markdown, "latex": report_latex, "csv": report_csv}
 
 
-def controllability_table(report):
+def controllability_table(report: Mapping[str, Any]) -> str:
     """What the sliders of each model do, as text. See `controllability`."""
     lines = []
     for name, run in report["controllability"].items():
@@ -325,7 +327,7 @@ def controllability_table(report):
     return "\n".join(lines)
 
 
-def controllability_markdown(report):
+def controllability_markdown(report: Mapping[str, Any]) -> str:
     """The same as Markdown, for model cards."""
     lines = []
     for name, run in report["controllability"].items():
@@ -337,7 +339,7 @@ def controllability_markdown(report):
     return "\n".join(lines).strip()
 
 
-def controllability_rows(summary):
+def controllability_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     by = lambda key, form: [form.format(summary[key][name]) for name in ATTRIBUTES]  # noqa: E731
     span = summary["span"]
     rows = [
@@ -365,7 +367,7 @@ def _share(value):
     return f"{value:.0%}" if value < 10 else "> 1000%"  # a slider without an effect of its own
 
 
-def controllability_sentences(run):
+def controllability_sentences(run: Mapping[str, Any]) -> list[str]:
     s = run["summary"]
     made = "Finished photos taken down by the simulated camera" if run["camera"] else "Photos as they are"
     versions = [f"{name} {run['versions'][name]}" for name in ("diffretouch", "torch", "device")]
@@ -388,7 +390,7 @@ def controllability_sentences(run):
     return lines
 
 
-def step_rows(table):
+def step_rows(table: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Rows of cells, the head first, of the table over numbers of steps (see `step_table`)."""
     columns = {
         "steps": ("steps", "{}"),

@@ -1,5 +1,8 @@
 """The losses that train a retouching UNet and its grid head."""
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 import torch
 import torch.nn.functional as F
 
@@ -11,8 +14,13 @@ from diffretouch.attributes import (
     quantile_labels,
 )
 
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin
 
-def latent_target(scheduler, latents, noise, timesteps):
+
+def latent_target(
+    scheduler: "SchedulerMixin", latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
     """What the scheduler's half of the UNet's output must be: noise, velocity or sample, by `prediction_type`."""
     kind = scheduler.config.prediction_type
     if kind == "epsilon":
@@ -24,7 +32,9 @@ def latent_target(scheduler, latents, noise, timesteps):
     raise ValueError(f'`prediction_type` must be "epsilon", "v_prediction" or "sample", got {kind!r}.')
 
 
-def predicted_latents(scheduler, output, noisy, timesteps):
+def predicted_latents(
+    scheduler: "SchedulerMixin", output: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
     """The clean latents that a model output stands for: `latent_target` turned round.
 
     At zero SNR the noise alone says nothing of them: "epsilon" needs a schedule that ends above it.
@@ -40,7 +50,7 @@ def predicted_latents(scheduler, output, noisy, timesteps):
     raise ValueError(f'`prediction_type` must be "epsilon", "v_prediction" or "sample", got {kind!r}.')
 
 
-def snr_weights(scheduler, timesteps, gamma):
+def snr_weights(scheduler: "SchedulerMixin", timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
     """Min-SNR weights (B,) of the latent loss (Hang et al., ICCV 2023): min(SNR, gamma) for a prediction of x_0.
 
     For the noise that is min(SNR, gamma) / SNR, for velocity min(SNR, gamma) / (SNR + 1). The noisiest timestep of a
@@ -55,7 +65,7 @@ def snr_weights(scheduler, timesteps, gamma):
     return (snr.clamp(max=gamma).clamp(min=1e-12) if kind == "epsilon" else snr.clamp(max=gamma)) / divisor[kind]
 
 
-def latent_loss(prediction, target, weights=None):
+def latent_loss(prediction: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
     """||prediction - target||^2, mean: the first term of DiffRetouch's L_rec.
 
     `weights` (B,) weigh the samples, see `snr_weights`.
@@ -66,7 +76,9 @@ def latent_loss(prediction, target, weights=None):
     return (weights.to(errors) * errors).mean()
 
 
-def pixel_loss(retouched, target, l1_weight=0.0, weights=None):
+def pixel_loss(
+    retouched: torch.Tensor, target: torch.Tensor, l1_weight: float = 0.0, weights: torch.Tensor | None = None
+) -> torch.Tensor:
     """||D_t - X_0||^2, mean, photos in [0,1]: the second term of DiffRetouch's L_rec.
 
     Its weight beta is 0.01 in the paper and 1 in the released code, there on [-1,1], which makes each value 4x ours.
@@ -78,7 +90,7 @@ def pixel_loss(retouched, target, l1_weight=0.0, weights=None):
     return (loss if weights is None else loss * weights.to(loss)).mean()
 
 
-def clipping_loss(retouched, target, margin=1.5 / 255):
+def clipping_loss(retouched: torch.Tensor, target: torch.Tensor, margin: float = 1.5 / 255) -> torch.Tensor:
     """How far a retouched photo leaves [margin, 1 - margin] where its target does not, mean over all values. Ours.
 
     The pixel loss takes light lost at black or white for an error like any other; the eye does not.
@@ -89,7 +101,7 @@ def clipping_loss(retouched, target, margin=1.5 / 255):
     return (below + above).mean()
 
 
-def grid_smoothness_loss(grid):
+def grid_smoothness_loss(grid: torch.Tensor) -> torch.Tensor:
     """Mean squared step between neighbouring cells of a grid (B,12,D,gh,gw), summed over its three directions. Ours.
 
     A smooth grid makes no halos at its cells' borders; the UNet rarely needs to be told so.
@@ -106,7 +118,12 @@ def _moved(scores, reference, scales, statistics, limit):
     return next(labels) - next(labels)
 
 
-def attribute_loss(retouched, target, scales=ATTRIBUTE_SCALES, statistics=None):
+def attribute_loss(
+    retouched: torch.Tensor,
+    target: torch.Tensor,
+    scales: Sequence[float] = ATTRIBUTE_SCALES,
+    statistics: Mapping[str, Any] | None = None,
+) -> torch.Tensor:
     """How far the retouched photo's attributes lie from the target's, in units of c: mean smooth L1. Ours.
 
     `statistics` are those of quantile labels, see `quantile_labels`.
@@ -116,7 +133,13 @@ def attribute_loss(retouched, target, scales=ATTRIBUTE_SCALES, statistics=None):
     return F.smooth_l1_loss(missing, missing.new_zeros(missing.shape), beta=0.5)
 
 
-def obedience_loss(own, opposite, c, scales=ATTRIBUTE_SCALES, statistics=None):
+def obedience_loss(
+    own: torch.Tensor,
+    opposite: torch.Tensor,
+    c: torch.Tensor,
+    scales: Sequence[float] = ATTRIBUTE_SCALES,
+    statistics: Mapping[str, Any] | None = None,
+) -> torch.Tensor:
     """Whether the outputs for c and for -c lie 2c apart in their attributes: mean smooth L1, in units of c. Ours.
 
     Both come from the same photo, so how it should be finished cancels out, and what is left is whether the sliders
@@ -131,7 +154,15 @@ def obedience_loss(own, opposite, c, scales=ATTRIBUTE_SCALES, statistics=None):
     return F.smooth_l1_loss(_moved(*scores, scales, statistics, 8.0), -2 * c, beta=0.5)
 
 
-def contrastive_loss(anchor, positive, negative, c, *, tau=0.1, scales=ATTRIBUTE_SCALES):
+def contrastive_loss(
+    anchor: torch.Tensor,
+    positive: torch.Tensor,
+    negative: torch.Tensor,
+    c: torch.Tensor,
+    *,
+    tau: float = 0.1,
+    scales: Sequence[float] = ATTRIBUTE_SCALES,
+) -> torch.Tensor:
     """The contrastive loss of DiffRetouch, which makes the attributes obey c.
 
     L_cl = sum over attributes i with c_i != 0 of -log( e^(-|s-s+|/tau) / (e^(-|s-s+|/tau) + e^(-|s-s-|/tau)) )

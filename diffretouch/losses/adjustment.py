@@ -6,7 +6,9 @@ import torch.nn.functional as F
 HUBER_DELTA = 0.04
 
 
-def colour_error(estimate, target, kind="huber", delta=HUBER_DELTA):
+def colour_error(
+    estimate: torch.Tensor, target: torch.Tensor, kind: str = "huber", delta: float = HUBER_DELTA
+) -> torch.Tensor:
     """Per-pixel error (...): the sum over L, a and b of squares ("mse") or of Huber's function ("huber")."""
     if kind not in ("mse", "huber"):
         raise ValueError(f'`kind` must be "mse" or "huber", got {kind!r}.')
@@ -16,7 +18,7 @@ def colour_error(estimate, target, kind="huber", delta=HUBER_DELTA):
     return F.huber_loss(estimate, target, reduction="none", delta=delta).sum(-1)
 
 
-def preset_weights(usage, influence=0.8):
+def preset_weights(usage: torch.Tensor, influence: float = 0.8) -> torch.Tensor:
     """Class weights (K,): 1 - influence + influence * K * usage, so that presets in rare use cost less.
 
     The paper says that low-frequency classes get smaller weights, so that small classes can appear, and gives 0.8
@@ -25,15 +27,16 @@ def preset_weights(usage, influence=0.8):
     return 1 - influence + influence * len(usage) * usage
 
 
-def moved_usage(usage, probabilities, momentum=0.99):
+def moved_usage(usage: torch.Tensor, probabilities: torch.Tensor, momentum: float = 0.99) -> torch.Tensor:
     """The moving average of how often each preset is chosen, (K,), after a batch of probabilities (...,K)."""
     now = probabilities.detach().flatten(0, -2).mean(0)
     return momentum * usage + (1 - momentum) * now / now.sum()
 
 
 def adjustment_loss(
-    estimates, probabilities, target, *, kind="huber", delta=HUBER_DELTA, usage=None, influence=0.8, mixture=0.0
-):  # fmt: skip
+    estimates: torch.Tensor, probabilities: torch.Tensor | None, target: torch.Tensor, *, kind: str = "huber",
+    delta: float = HUBER_DELTA, usage: torch.Tensor | None = None, influence: float = 0.8, mixture: float = 0.0,
+) -> torch.Tensor:  # fmt: skip
     """The regression loss, a scalar: the mean over pixels, and with presets the exact expectation over the choice.
 
     mean of sum_k w_k p_k error(estimate_k, target): an upper bound of the negative log likelihood (ours, from the
@@ -61,7 +64,7 @@ def adjustment_loss(
     return torch.lerp(loss, colour_error(mixed, target, kind, delta).mean(), mixture)
 
 
-def scene_loss(logits, scene):
+def scene_loss(logits: torch.Tensor, scene: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of scene parsing, (B,P,classes) against (B,P) int64; -1 is unknown. 0 where nothing is known."""
     known = scene >= 0
     if not known.any():

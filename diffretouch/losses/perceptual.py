@@ -1,5 +1,7 @@
 """LPIPS, the learned perceptual distance (Zhang et al., CVPR 2018), from weights that the user brings."""
 
+import os
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -30,7 +32,7 @@ class Lpips(nn.Module):
         ValueError: the file is missing, is no safetensors file, lacks a weight, or has one of another shape.
     """
 
-    def __init__(self, weights=None):
+    def __init__(self, weights: str | os.PathLike[str] | None = None) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList(
             nn.Conv2d(before, after, kernel, stride, padding)
@@ -65,7 +67,7 @@ class Lpips(nn.Module):
                 raise ValueError(f"`weights` {path} is not LPIPS on AlexNet: {own[name]} is {found}, not {due}.")
         self.load_state_dict(state)
 
-    def forward(self, a, b):
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         distance = 0.0
         for x, y, head in zip(self._features(a), self._features(b), self.heads, strict=True):
             x, y = (z / (z.square().sum(1, keepdim=True).sqrt() + 1e-10) for z in (x, y))

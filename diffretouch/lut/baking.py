@@ -1,5 +1,8 @@
 """A pipeline's retouch of a photo as a lookup table."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import PIL.Image
 import torch
@@ -7,16 +10,24 @@ import torch
 from diffretouch.colour.lab import srgb_to_lab
 from diffretouch.models.affine_grid import between_identity
 from diffretouch.models.kernels import strips
-from diffretouch.pixels import as_photos, as_tensor, check_strength, one_photo, shrink
+from diffretouch.pixels import OnePhoto, Photos, as_photos, as_tensor, check_strength, one_photo, shrink
 
 from .cube import LARGEST, SMALLEST
 from .lookup import lut_nodes
 from .table import Lut3D, LutError
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from diffretouch.attributes import Attributes
+
 DOMAINS = ("full", "photo")
 
 
-def bake_lut(pipeline, image, *, size=33, c=None, strength=1.0, domain="full", **call):
+def bake_lut(
+    pipeline: "DiffusionPipeline", image: Photos, *, size: int = 33, c: "Attributes" = None, strength: float = 1.0,
+    domain: str = "full", **call: Any,
+) -> Lut3D:  # fmt: skip
     """Turn a pipeline's retouch of a photo into a lookup table, for other software, for speed, for other photos.
 
     Of a CSRNet this is its colour function. A bilateral grid (or CSRNet-L) also differs between places, which a table
@@ -27,7 +38,7 @@ def bake_lut(pipeline, image, *, size=33, c=None, strength=1.0, domain="full", *
         pipeline: a `DiffRetouchPipeline` or a `CSRNetPipeline`.
         image: one photo in any form that the pipeline takes, or a list of them: a series, with one noise for all.
         size (`int`): nodes on an edge, 2 to 256. 33 and 65 are common; 33 is up to 8 levels off, see `error`.
-        c: attributes for a `DiffRetouchPipeline`, one row.
+        c: attributes for a `DiffRetouchPipeline`, one row in the order of `ATTRIBUTES`, in [-1,1].
         strength (`float`): as in the pipelines.
         domain (`str`): "full" for [0,1]; "photo" for the range of the photo's own colours, which is finer, and wrong
             for photos with other ones.
@@ -50,6 +61,7 @@ def bake_lut(pipeline, image, *, size=33, c=None, strength=1.0, domain="full", *
     nodes = torch.from_numpy(lut_nodes(int(size), low, high))
     state = call["generator"].get_state() if call.get("generator") is not None else None
 
+    table: Any
     table, exact, retouches = 0.0, len(photos) == 1, []
     for photo in photos:
         # 1. Its retouch: for colours alone, and for any photo in its stead
@@ -65,8 +77,8 @@ def bake_lut(pipeline, image, *, size=33, c=None, strength=1.0, domain="full", *
         side = max(round(512 / len(photos) ** 0.5), 64)
         small = [shrink(as_tensor(photo), side)[0].cpu() for photo in photos]
         wanted = [retouch(one).cpu() for one, retouch in zip(small, retouches, strict=True)]
-        table = fit_table(table, *(torch.cat([one.reshape(3, -1).T for one in many]) for many in (small, wanted)),
-                          low, high)  # fmt: skip
+        seen, wished = (torch.cat([one.reshape(3, -1).T for one in many]) for many in (small, wanted))
+        table = fit_table(table, seen, wished, low, high)
     lut = Lut3D(table.numpy().reshape(size, size, size, 3), low, high, title="diffretouch")
 
     # 3. What it costs
@@ -84,7 +96,15 @@ def bake_lut(pipeline, image, *, size=33, c=None, strength=1.0, domain="full", *
     return lut
 
 
-def error_picture(lut, pipeline, image, *, c=None, strength=1.0, **call):
+def error_picture(
+    lut: Lut3D,
+    pipeline: "DiffusionPipeline",
+    image: OnePhoto,
+    *,
+    c: "Attributes" = None,
+    strength: float = 1.0,
+    **call: Any,
+) -> np.ndarray:
     """Where a table differs from the retouch it was made from: the local part that no table can hold.
 
     Args:
@@ -132,7 +152,10 @@ def _mean_grid_colours(head, grid, strength):
     return lambda colours: head.apply_reference(mean, colours.T[None, :, :, None])[0, :, :, 0].T
 
 
-def fit_table(start, colours, wanted, domain_min=(0, 0, 0), domain_max=(1, 1, 1), *, smoothness=0.3, pull=1e-3):
+def fit_table(
+    start: torch.Tensor, colours: torch.Tensor, wanted: torch.Tensor, domain_min: Sequence[float] = (0, 0, 0),
+    domain_max: Sequence[float] = (1, 1, 1), *, smoothness: float = 0.3, pull: float = 1e-3,
+) -> torch.Tensor:  # fmt: skip
     """The table that takes colours closest to the wanted ones: least squares over its nodes.
 
     Minimised over the correction d of `start` is the sum over pixels of |table(colour) - wanted|^2, tetrahedral, plus

@@ -2,14 +2,19 @@
 
 import os
 import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from diffretouch.lut.table import Lut3D
 
 _LARGEST = 256 << 20  # bytes; 129 nodes on an edge, the most there are, take 60 million
 MOST_NODES = 129
 
 
-def write(lut, path, file):
+def write(lut: "Lut3D", path: Path, file: BinaryIO) -> None:
     """Write a [`Lut3D`] over [0,1]."""
     ocio = _ocio()
     transform = ocio.Lut3DTransform(gridSize=lut.size)
@@ -27,7 +32,7 @@ def write(lut, path, file):
             file.write(written.read())
 
 
-def read(path):
+def read(path: Path) -> tuple[np.ndarray, tuple, tuple, str]:
     """-> table (N,N,N,3), domain_min, domain_max, title."""
     ocio = _ocio()
     with open(path, "rb") as file:

@@ -1,13 +1,18 @@
 """`.cube` files (Adobe Cube LUT 1.0): text, red runs fastest."""
 
 import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from diffretouch.lut.table import Lut3D
 
 SMALLEST, LARGEST = 2, 256  # nodes on an edge, as the format has it
 
 
-def write(lut, path, file):
+def write(lut: "Lut3D", path: Path, file: BinaryIO) -> None:
     """Write a [`Lut3D`] into a binary file."""
     header = []
     if lut.title:
@@ -25,7 +30,7 @@ def write(lut, path, file):
         file.write(("%.8f %.8f %.8f\n" * (len(nodes) // 3) % tuple(nodes.tolist())).encode())
 
 
-def read(path):
+def read(path: Path) -> tuple[np.ndarray, tuple, tuple, str]:
     """-> table (N,N,N,3), domain_min, domain_max, title; errors without the path, which `Lut3D.load` names."""
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         try:

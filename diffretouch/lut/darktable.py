@@ -1,9 +1,14 @@
 """`.dtstyle` styles of darktable: its module lut 3D, with a `.cube` file that lies beside."""
 
 import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 from xml.sax.saxutils import escape
 
 from . import cube
+
+if TYPE_CHECKING:
+    from diffretouch.lut.table import Lut3D
 
 BESIDE = ".cube"
 _PARAMETERS = struct.Struct("<512s3i12288s128s")  # version 3: path, colour space, interpolation, nodes, table, name
@@ -16,7 +21,7 @@ _STYLE = """<?xml version="1.0" encoding="UTF-8"?>
 """
 
 
-def write(lut, path, file, beside):
+def write(lut: "Lut3D", path: Path, file: BinaryIO, beside: BinaryIO) -> None:
     """Write the style and its table, which darktable looks for in the folder that its preferences name."""
     name = path.with_suffix(BESIDE).name.encode()
     if len(name) > 511:
@@ -28,5 +33,5 @@ def write(lut, path, file, beside):
     file.write(_STYLE.format(name=title, about=escape(about), parameters=parameters).encode())
 
 
-def read(path):
+def read(path: Path) -> NoReturn:
     raise ValueError("is a style, which is only written: load the table beside it")

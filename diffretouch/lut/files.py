@@ -4,10 +4,16 @@ import os
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from diffretouch.photo.encoders import new_file
 
 from . import clf, cube, darktable, hald, lightroom, rawtherapee
+
+if TYPE_CHECKING:
+    from diffretouch.lut.table import Lut3D
 
 FORMATS = {
     ".cube": cube,
@@ -22,14 +28,14 @@ FORMATS = {
 _WITH_DOMAIN = (cube, darktable)
 
 
-def lut_files(path):
+def lut_files(path: str | os.PathLike[str]) -> list[Path]:
     """All files that `Lut3D.save(path)` writes: the one that is named, and the table that lies beside some."""
     path = Path(path)
     beside = getattr(_format(path), "BESIDE", None)
     return [path, path.with_suffix(beside)] if beside else [path]
 
 
-def nodes_for(path, size):
+def nodes_for(path: str | os.PathLike[str], size: int) -> int:
     """The nodes on an edge that a format has for a table of `size`: fewer where it holds no more, or more."""
     kind = _format(Path(path))
     if kind in (hald, rawtherapee):
@@ -38,7 +44,7 @@ def nodes_for(path, size):
     return min(size, most)
 
 
-def write_lut(lut, path, *, strength=1.0, overwrite=False):
+def write_lut(lut: "Lut3D", path: str | os.PathLike[str], *, strength: float = 1.0, overwrite: bool = False) -> None:
     """See `Lut3D.save`."""
     path = Path(path)
     kind = _format(path)
@@ -60,7 +66,7 @@ def write_lut(lut, path, *, strength=1.0, overwrite=False):
         kind.write(lut, path, *files, **said)
 
 
-def read_lut(path):
+def read_lut(path: str | os.PathLike[str]) -> tuple[np.ndarray, tuple, tuple, str]:
     """-> table, domain_min, domain_max, title, see `Lut3D.load`."""
     path = Path(path)
     try:

@@ -8,10 +8,15 @@ import re
 import struct
 import warnings
 import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 from xml.parsers import expat
 from xml.sax.saxutils import escape
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from diffretouch.lut.table import Lut3D
 
 MOST_NODES = 32  # that these programs read
 _LARGEST = 8 << 20  # bytes of a file; a table of 32 nodes has a quarter of a megabyte
@@ -34,7 +39,7 @@ _PROFILE = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{rdf}">
 """
 
 
-def write(lut, path, file):
+def write(lut: "Lut3D", path: Path, file: BinaryIO) -> None:
     """Write a [`Lut3D`] over [0,1] into a binary file: sRGB, clipped to [0,1], with amounts from 0 to 200 %."""
     codes = np.rint(lut.table.clip(0, 1) * 65535).astype(np.int64) - _identity(lut.size)
     samples = (codes % 65536).astype("<u2").transpose(2, 1, 0, 3)  # blue runs fastest
@@ -46,7 +51,7 @@ def write(lut, path, file):
     file.write(profile.encode())
 
 
-def read(path):
+def read(path: Path) -> tuple[np.ndarray, tuple, tuple, str]:
     """-> table (N,N,N,3), domain_min, domain_max, title."""
     with open(path, "rb") as file:
         text = file.read(_LARGEST + 1)

@@ -1,9 +1,13 @@
 """The nodes of a table, and the compiled loop that looks colours up between them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
-def lut_nodes(size, domain_min=(0, 0, 0), domain_max=(1, 1, 1)):
+def lut_nodes(
+    size: int, domain_min: Sequence[float] = (0, 0, 0), domain_max: Sequence[float] = (1, 1, 1)
+) -> np.ndarray:
     """The colours of a table's nodes, (size**3, 3) float32: red runs fastest, then green, then blue."""
     axes = [np.linspace(low, high, size) for low, high in zip(domain_min, domain_max, strict=True)]
     blue, green, red = np.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
@@ -16,7 +20,10 @@ _LUT_CHUNK = 512  # pixels whose intermediate values stay in the first-level cac
 
 
 # ruff: noqa: B023  (the function inside the kernel's loop is inlined where it stands)
-def look_up(pixels, out, table, size, scale, offset, tetrahedral, half, low, high):
+def look_up(
+    pixels: np.ndarray, out: np.ndarray, table: np.ndarray, size: int, scale: np.ndarray, offset: np.ndarray,
+    tetrahedral: bool, half: float, low: float, high: float,
+) -> None:  # fmt: skip
     """Kernel: pixels (3n,) -> out (3n,). `table` is (size**3 * 4), in the photo's numbers; NaN ends in the first node.
 
     Loops over a chunk come apart so that each of them is vectorised; a node's lanes stand side by side.

@@ -1,22 +1,27 @@
 """`.pp3` profiles of RawTherapee: film simulation by a Hald image that lies beside."""
 
 import configparser
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from . import hald
 
+if TYPE_CHECKING:
+    from diffretouch.lut.table import Lut3D
+
 BESIDE = ".png"
 
 
-def write(lut, path, file, beside, strength=1.0):
+def write(lut: "Lut3D", path: Path, file: BinaryIO, beside: BinaryIO, strength: float = 1.0) -> None:
     """Write the profile and its Hald image; `strength` in [0,1] stands in the profile, where it can be moved."""
     hald.write(lut, path.with_suffix(BESIDE), beside)
     file.write(f"[Film Simulation]\nEnabled=true\nClutFilename={path.with_suffix(BESIDE).name}\n"
                f"Strength={round(100 * strength)}\n".encode())  # fmt: skip
 
 
-def read(path):
+def read(path: Path) -> tuple[np.ndarray, tuple, tuple, str]:
     """-> table (N,N,N,3) at the profile's strength, domain_min, domain_max, title. The image must lie beside."""
     profile = configparser.RawConfigParser(strict=False)
     try:

@@ -1,18 +1,23 @@
 """A three-dimensional colour lookup table, applied to photos."""
 
+import os
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL.Image
 import torch
 
 from diffretouch.models.kernels import flat, in_threads, kernel, strips, write_strip
-from diffretouch.pixels import as_float, check_strength, one_photo
+from diffretouch.pixels import OnePhoto, SamePhoto, as_float, check_strength, one_photo
 
 from .cube import LARGEST, SMALLEST
 from .files import read_lut, write_lut
 from .hald import as_levels, hald_identity, hald_table
 from .lookup import look_up, lut_nodes
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 INTERPOLATIONS = ("tetrahedral", "trilinear")
 
@@ -77,7 +82,7 @@ class Lut3D:
             )
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Nodes on an edge."""
         return len(self.table)
 
@@ -87,13 +92,15 @@ class Lut3D:
         same_domain = (self.domain_min, self.domain_max) == (other.domain_min, other.domain_max)
         return same_domain and self.title == other.title and np.array_equal(self.table, other.table)
 
-    def at_strength(self, strength):
+    def at_strength(self, strength: float) -> "Lut3D":
         """The table of a weaker (0: the photo as it is) or stronger (up to 2) look."""
         check_strength(strength)
         nodes = lut_nodes(self.size, self.domain_min, self.domain_max).reshape(self.table.shape)
         return Lut3D(nodes + np.float32(strength) * (self.table - nodes), self.domain_min, self.domain_max, self.title)
 
-    def apply(self, image, *, interpolation="tetrahedral", out=None):
+    def apply(
+        self, image: SamePhoto, *, interpolation: str = "tetrahedral", out: np.ndarray | None = None
+    ) -> SamePhoto:
         """Look up every pixel of a photo, in strips and threads.
 
         Args:
@@ -119,9 +126,9 @@ class Lut3D:
             return result[None] if batched else result
         if out is None:
             result = np.empty(photo.shape, photo.dtype.newbyteorder("="))
-        elif out.shape != np.shape(image) or out.dtype != photo.dtype or not out.flags.writeable:
+        elif out.shape != np.shape(image) or out.dtype != photo.dtype or not out.flags.writeable:  # type: ignore[call-overload]
             raise ValueError(
-                f"`out` must be a writeable {photo.dtype} array {np.shape(image)}, got {out.dtype} {out.shape}."
+                f"`out` must be a writeable {photo.dtype} array {np.shape(image)}, got {out.dtype} {out.shape}."  # type: ignore[call-overload]
             )
         else:
             result = out[0] if batched else out
@@ -156,12 +163,12 @@ class Lut3D:
 
         in_threads(work, strips(*photo.shape[:2]))
 
-    def resized(self, size):
+    def resized(self, size: int) -> "Lut3D":
         """The look with another number of nodes on an edge, over [0,1]: looked up at these nodes."""
         nodes = lut_nodes(size).reshape(size * size, size, 3)
         return Lut3D(self.apply(nodes).reshape(size, size, size, 3), title=self.title, error=self.error)
 
-    def save(self, path, *, strength=1.0, overwrite=False):
+    def save(self, path: str | os.PathLike[str], *, strength: float = 1.0, overwrite: bool = False) -> None:
         """Write the look for other software, in the format that the name's suffix says (see docs/looks.md).
 
         * `.cube` (Adobe Cube LUT 1.0): grading software, ffmpeg. `.clf` (Common LUT Format): through OpenColorIO.
@@ -183,7 +190,7 @@ class Lut3D:
         write_lut(self, path, strength=strength, overwrite=overwrite)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike[str]) -> "Lut3D":
         """Read a look: `.cube`, `.clf` with one 3-D table, `.xmp` profiles in sRGB, `.pp3` with the Hald image beside,
         Hald images.
 
@@ -193,13 +200,13 @@ class Lut3D:
         """
         return cls(*read_lut(path))
 
-    def hald(self, level=8, dtype=np.uint16):
+    def hald(self, level: int = 8, dtype: "DTypeLike" = np.uint16) -> np.ndarray:
         """This look as a Hald image (level**3, level**3, 3) uint8, uint16 or float32, for software without `.cube`."""
         hald_identity(level, dtype)  # raises
         return as_levels(self.apply(hald_identity(level, np.float32)), np.dtype(dtype))
 
     @classmethod
-    def from_hald(cls, image, title=""):
+    def from_hald(cls, image: OnePhoto, title: str = "") -> "Lut3D":
         """The look that a Hald image holds: what any software made of `hald_identity`.
 
         Args:

@@ -23,7 +23,7 @@ class AdaptiveLut3D(ModelMixin, ConfigMixin):
     """
 
     @register_to_config
-    def __init__(self, *, tables: int = 3, size: int = 33):
+    def __init__(self, *, tables: int = 3, size: int = 33) -> None:
         super().__init__()
         layers = [nn.Upsample((SEEN, SEEN), mode="bilinear")]
         for n, (before, after) in enumerate(zip(CHANNELS, CHANNELS[1:], strict=False)):
@@ -42,12 +42,12 @@ class AdaptiveLut3D(ModelMixin, ConfigMixin):
         self.basis = nn.Parameter(torch.zeros(tables, 3, size, size, size))  # [table, channel, b, g, r]
         self.basis.data[0] = torch.stack([r, g, b])
 
-    def table(self, photo):
+    def table(self, photo: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B,3,H,W) in [0,1], a small one does -> (tables (B,3,D,D,D) by channel, b, g, r; weights (B,K)), float32."""
         weights = self.classifier(photo).flatten(1).float()
         return torch.einsum("bk,kcxyz->bcxyz", weights, self.basis.float()), weights
 
-    def forward(self, image, seen=None):
+    def forward(self, image: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
         """Look up every pixel, trilinear.
 
         Args:
@@ -60,7 +60,9 @@ class AdaptiveLut3D(ModelMixin, ConfigMixin):
         """
         return look_up(self.table(image if seen is None else seen)[0], image)
 
-    def regularisation(self, weights, *, smoothness=1e-4, monotonicity=10.0):
+    def regularisation(
+        self, weights: torch.Tensor, *, smoothness: float = 1e-4, monotonicity: float = 10.0
+    ) -> torch.Tensor:
         """The paper's two penalties (eq. 5 to 7): uneven tables and large weights; tables that fall anywhere.
 
         Args:
@@ -74,7 +76,7 @@ class AdaptiveLut3D(ModelMixin, ConfigMixin):
         return smoothness * uneven + monotonicity * falling
 
 
-def look_up(tables, image):
+def look_up(tables: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     """(B,3,D,D,D) tables by channel, b, g, r; (B,3,H,W) colours in [0,1], beyond taken to the edge -> (B,3,H,W)."""
     with torch.autocast(image.device.type, enabled=False):
         colours = (image.float().permute(0, 2, 3, 1) * 2 - 1)[:, None]  # x = r, y = g, z = b, nodes at both ends

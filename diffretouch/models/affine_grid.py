@@ -1,5 +1,7 @@
 """The affine bilateral grid: its operators and the head that predicts it (HDRNet 2017; DiffRetouch 2025)."""
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -10,6 +12,9 @@ from einops import rearrange
 from diffretouch.colour import LUMA
 
 from .slice_apply import slice_apply
+
+if TYPE_CHECKING:
+    from diffretouch.pixels import ArrayOrTensor
 
 
 def _full_precision(tensor):
@@ -23,7 +28,7 @@ def _corner_coordinates(size, device, dtype):
     return torch.linspace(0, 1, size, device=device, dtype=dtype)
 
 
-def slice_grid(grid, guide):
+def slice_grid(grid: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
     """Read a bilateral grid at every pixel: trilinear in (guide, y, x), constant beyond the outer cell centres.
 
     Computed in float32 (float64 if `grid` is), whatever the autocast: half precision coordinates are off by up to 0.2
@@ -50,7 +55,7 @@ def slice_grid(grid, guide):
         return F.grid_sample(grid, coordinates, mode="bilinear", padding_mode="border", align_corners=False)[:, :, 0]
 
 
-def apply_affine(coefficients, image):
+def apply_affine(coefficients: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     """Apply a 3x4 affine colour transform to each pixel; nothing is clamped.
 
     Args:
@@ -71,13 +76,21 @@ def apply_affine(coefficients, image):
         return (matrix[:, :, :3] * image.to(dtype)[:, None]).sum(2) + matrix[:, :, 3]
 
 
-def identity_grid(batch_size=1, depth=8, height=16, width=16, *, device=None, dtype=None):
+def identity_grid(
+    batch_size: int = 1,
+    depth: int = 8,
+    height: int = 16,
+    width: int = 16,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> torch.Tensor:
     """The grid (B,12,D,gh,gw) that leaves every photo as it is, in any pixel range."""
     eye = torch.eye(3, 4, device=device, dtype=dtype).flatten()[None, :, None, None, None]
     return eye.repeat(batch_size, 1, depth, height, width)
 
 
-def between_identity(grid, strength):
+def between_identity(grid: torch.Tensor, strength: float) -> torch.Tensor:
     """The grid at a strength: 0 leaves every photo as it is, 1 is the grid, others mix the results exactly."""
     with torch.autocast(grid.device.type, enabled=False):
         identity = identity_grid(1, device=grid.device, dtype=grid.dtype)[:, :, :1, :1, :1]
@@ -90,7 +103,7 @@ class Guide(nn.Module):
     The curves are sums of ramps `slope * relu(y - threshold)` with the thresholds spread over [0,1).
     """
 
-    def __init__(self, knots=16):
+    def __init__(self, knots: int = 16) -> None:
         super().__init__()
         self.matrix = nn.Parameter(torch.eye(3))  # y_j = sum_i x_i matrix[i,j]
         self.matrix_bias = nn.Parameter(torch.zeros(3))
@@ -98,12 +111,14 @@ class Guide(nn.Module):
         self.slopes = nn.Parameter(torch.cat([torch.ones(3, 1), torch.zeros(3, knots - 1)], 1))
         self.bias = nn.Parameter(torch.zeros(()))
 
-    def forward(self, image):  # (B,3,H,W) in the head's pixel range -> (B,1,H,W) in [0,1]
+    def forward(
+        self, image: torch.Tensor
+    ) -> torch.Tensor:  # (B,3,H,W) in the head's pixel range -> (B,1,H,W) in [0,1]
         y = torch.einsum("bihw,ij->bjhw", image, self.matrix) + self.matrix_bias[:, None, None]
         total = 0
         for threshold, slope in zip(self.thresholds.unbind(1), self.slopes.unbind(1), strict=True):
             total = total + slope[:, None, None] * F.relu(y - threshold[:, None, None])
-        return (total.mean(1, keepdim=True) + self.bias).clamp(0, 1)
+        return (total.mean(1, keepdim=True) + self.bias).clamp(0, 1)  # type: ignore[attr-defined]
 
 
 def _handles(pivot, step=0.25):
@@ -136,17 +151,10 @@ class AffineGridHead(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(
-        self,
-        *,
-        latent_channels: int = 4,
-        splat_channels: tuple[int, int] = (16, 32),
-        splat_strides: tuple[int, int] = (2, 2),
-        prediction_channels: int = 64,
-        depth: int = 8,
-        knots: int = 16,
-        pixel_range: tuple[float, float] = (0.0, 1.0),
-        residual: bool = False,
-    ):
+        self, *, latent_channels: int = 4, splat_channels: tuple[int, int] = (16, 32),
+        splat_strides: tuple[int, int] = (2, 2), prediction_channels: int = 64, depth: int = 8, knots: int = 16,
+        pixel_range: tuple[float, float] = (0.0, 1.0), residual: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         first, second = splat_channels
         self.splat1 = nn.Conv2d(latent_channels, first, 3, stride=splat_strides[0], padding=1)
@@ -183,7 +191,7 @@ class AffineGridHead(ModelMixin, ConfigMixin):
                 self.prediction1.weight[k, row] = sign
             self.prediction2.weight[:, k, 0, 0] = torch.outer(move.flatten(), by_depth[k]).flatten()
 
-    def forward(self, affine_latent):
+    def forward(self, affine_latent: torch.Tensor) -> torch.Tensor:
         """(B,latent_channels,h,w) -> grid (B,12,D,gh,gw), float32, in the head's own pixel range."""
         x = F.relu(self.splat1(affine_latent))
         x = F.relu(self.splat2(x))
@@ -193,7 +201,7 @@ class AffineGridHead(ModelMixin, ConfigMixin):
             grid = grid + identity_grid(1, device=grid.device, dtype=grid.dtype)[:, :, :1, :1, :1]
         return grid
 
-    def guide(self, photo):
+    def guide(self, photo: torch.Tensor) -> torch.Tensor:
         """(B,3,H,W) in [0,1] -> guide (B,1,H,W) in [0,1], float32, whatever the autocast."""
         with torch.autocast(photo.device.type, enabled=False):
             low, high = self.config.pixel_range
@@ -204,14 +212,16 @@ class AffineGridHead(ModelMixin, ConfigMixin):
                 return torch.func.functional_call(curve, parameters, (photo.to(dtype) * (high - low) + low,))
             return curve(photo.to(dtype) * (high - low) + low)
 
-    def apply_reference(self, grid, photo):
+    def apply_reference(self, grid: torch.Tensor, photo: torch.Tensor) -> torch.Tensor:
         """`apply` by the reference operators: differentiable, for training and as the oracle of the fast path."""
         low, high = self.config.pixel_range
         inside = photo * (high - low) + low
         retouched = apply_affine(slice_grid(grid, self.guide(photo)), inside)
         return (retouched - low) / (high - low)
 
-    def keep_in_range(self, grid, photo, share, inside=None):
+    def keep_in_range(
+        self, grid: torch.Tensor, photo: torch.Tensor, share: float, inside: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The grid with its results squeezed as a whole, just so far that they clip little of a photo.
 
         Affine transforms know no end of the range: on a photo unlike those of the training they burn out a face or a
@@ -246,7 +256,14 @@ class AffineGridHead(ModelMixin, ConfigMixin):
         squeezed[:, 3::4] += offset  # what is added to red, green and blue
         return squeezed
 
-    def apply(self, grid, photo, *, out=None, backend=None):
+    def apply(
+        self,
+        grid: torch.Tensor,
+        photo: "ArrayOrTensor",
+        *,
+        out: "ArrayOrTensor | None" = None,
+        backend: str | None = None,
+    ) -> "ArrayOrTensor":
         """Slice a grid against a photo at its full resolution and apply the affine transforms.
 
         Equal to `apply_reference`, which does the work where `grid` or `photo`, or the guide of a head in training

@@ -1,10 +1,12 @@
 """Applying one colour function to every pixel of a photo of any size, in bounded memory."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
 from diffretouch.models.kernels import flat, in_threads, kernel, strips, write_strip
-from diffretouch.pixels import as_float
+from diffretouch.pixels import ArrayOrTensor, as_float
 
 _CHUNK = 1 << 15  # colours that the function is given at a time: what it holds of them stays near the processor
 _FEW = 1 << 17  # pixels below which a table of colours costs more than it saves
@@ -12,7 +14,13 @@ _LEVELS = np.arange(256, dtype=np.float32) / 255
 
 
 @torch.no_grad()
-def map_colours(function, photo, *, out=None, device="cpu"):
+def map_colours(
+    function: Callable[[torch.Tensor], torch.Tensor],
+    photo: ArrayOrTensor,
+    *,
+    out: np.ndarray | None = None,
+    device: torch.device | str = "cpu",
+) -> ArrayOrTensor:
     """Apply a colour function to a photo.
 
     Photos of 8 bits, also those that come as floats k/255, have few colours: the function is computed once for each

@@ -4,6 +4,8 @@ The paper's extension CSRNet-L (arXiv 2104.06279) adds "an expanded base network
 local effects. Its layer sizes are not public: `CSRNetL` is a design of our own from that sentence, not the paper's.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -31,13 +33,13 @@ def _check_config(condition_size, input_space):
 class ConditionNetwork(nn.Module):
     """Three strided convolutions, each behind one pixel of zeros: a photo -> what its retouch depends on."""
 
-    def __init__(self, channels):
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, channels, 7, stride=2, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
         self.conv3 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
-    def forward(self, photo):
+    def forward(self, photo: torch.Tensor) -> torch.Tensor:
         """(B,3,H,W) -> map (B,C,h,w) at about an eighth of the size; each value sees 19 x 19 pixels."""
         if min(photo.shape[-2:]) < SMALLEST:
             height, width = photo.shape[-2:]
@@ -71,7 +73,7 @@ class CSRNet(ModelMixin, ConfigMixin):
         condition_channels: int = 32,
         condition_size: int = 500,
         input_space: str = "srgb",
-    ):
+    ) -> None:
         super().__init__()
         _check_config(condition_size, input_space)
         self.condition_net = ConditionNetwork(condition_channels)
@@ -80,11 +82,11 @@ class CSRNet(ModelMixin, ConfigMixin):
         self.shifts = nn.ModuleList(nn.Linear(condition_channels, width) for width in widths)
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip((3, *widths), widths, strict=False))
 
-    def condition(self, photo):
+    def condition(self, photo: torch.Tensor) -> torch.Tensor:
         """(B,3,H,W) in the input space, at least 5 x 5 -> condition vector (B,C)."""
         return self.condition_net(photo).mean((2, 3))
 
-    def forward(self, image, thumbnail=None):
+    def forward(self, image: torch.Tensor, thumbnail: torch.Tensor | None = None) -> torch.Tensor:
         """Retouch photos.
 
         Args:
@@ -97,7 +99,7 @@ class CSRNet(ModelMixin, ConfigMixin):
         _check_photo("image", image)
         return self.modulated(image, self.condition(image if thumbnail is None else thumbnail))
 
-    def modulated(self, image, condition):
+    def modulated(self, image: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """`forward` with a given condition (B,C)."""
         x = image
         for k, (conv, scale, shift) in enumerate(zip(self.convs, self.scales, self.shifts, strict=True)):
@@ -106,7 +108,7 @@ class CSRNet(ModelMixin, ConfigMixin):
             x = F.relu(x) if k < 2 else x
         return x
 
-    def fold(self, condition):
+    def fold(self, condition: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """The colour function of one photo: W' = (1 + s) W, b' = (1 + s) b + t for each of the three layers.
 
         Args:
@@ -144,7 +146,7 @@ class CSRNetL(ModelMixin, ConfigMixin):
         condition_channels: int = 32,
         condition_size: int = 500,
         input_space: str = "srgb",
-    ):
+    ) -> None:
         super().__init__()
         _check_config(condition_size, input_space)
         self.condition_net = ConditionNetwork(condition_channels)
@@ -156,7 +158,7 @@ class CSRNetL(ModelMixin, ConfigMixin):
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip((3, *widths), widths, strict=False))
 
     @classmethod
-    def from_csrnet(cls, network):
+    def from_csrnet(cls, network: CSRNet) -> "CSRNetL":
         """A `CSRNetL` that does what a `CSRNet` does: where training for local effects starts."""
         config = {name: network.config[name] for name in ("channels", "condition_channels", "condition_size")}
         local = cls(**config, input_space=network.config.input_space)
@@ -171,7 +173,7 @@ class CSRNetL(ModelMixin, ConfigMixin):
                 weight.copy_(state[name])
         return local
 
-    def modulation(self, photo):
+    def modulation(self, photo: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """(B,3,H,W) -> for each layer scale and shift (B,width,h,w), at the size of the condition network's map."""
         m = self.condition_net(photo)
         v = m.mean((2, 3))
@@ -181,7 +183,7 @@ class CSRNetL(ModelMixin, ConfigMixin):
             for scale, local_scale, shift, local_shift in layers
         ]
 
-    def forward(self, image, thumbnail=None):
+    def forward(self, image: torch.Tensor, thumbnail: torch.Tensor | None = None) -> torch.Tensor:
         """As `CSRNet.forward`."""
         _check_photo("image", image)
         height = image.shape[-2]
@@ -190,11 +192,13 @@ class CSRNetL(ModelMixin, ConfigMixin):
         )
 
     @staticmethod
-    def rows_seen(rows, height):
+    def rows_seen(rows: slice, height: int) -> slice:
         """The rows of the photo that rows of the result depend on: three layers see three rows beyond."""
         return slice(max(rows.start - 3, 0), min(rows.stop + 3, height))
 
-    def retouch_rows(self, window, modulation, rows, height):
+    def retouch_rows(
+        self, window: torch.Tensor, modulation: list[tuple[torch.Tensor, torch.Tensor]], rows: slice, height: int
+    ) -> torch.Tensor:
         """Some rows of a photo, in memory for these rows, with a given modulation.
 
         Args:
@@ -214,7 +218,9 @@ class CSRNetL(ModelMixin, ConfigMixin):
             x = F.relu(x) if k < 2 else x
         return x[..., rows.start - seen.start : rows.stop - seen.start, :]
 
-    def flat_colours(self, modulation):
+    def flat_colours(
+        self, modulation: list[tuple[torch.Tensor, torch.Tensor]]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """The colour function for flat areas with the mean modulation, as `CSRNet.fold`: a start for lookup tables."""
         layers = []
         for conv, (scale, shift) in zip(self.convs, modulation, strict=True):
@@ -224,7 +230,7 @@ class CSRNetL(ModelMixin, ConfigMixin):
         return layers
 
 
-def enlarge(maps, size, rows=None):
+def enlarge(maps: torch.Tensor, size: Sequence[int], rows: slice | None = None) -> torch.Tensor:
     """Bilinear interpolation to `size` (corners not aligned, constant beyond the outer centres), or some rows of it.
 
     As products with matrices that take a cell and add a fraction of the step to the next one: a constant map stays the

@@ -26,7 +26,7 @@ class HDRNet(ModelMixin, ConfigMixin):
     """
 
     @register_to_config
-    def __init__(self, *, input_size: int = 256, grid_size: int = 16, depth: int = 8, knots: int = 16):
+    def __init__(self, *, input_size: int = 256, grid_size: int = 16, depth: int = 8, knots: int = 16) -> None:
         super().__init__()
         steps = math.log2(input_size / grid_size) if grid_size else 0.0
         if steps < 1 or steps % 1 or grid_size < 4 or math.log2(grid_size) % 1:
@@ -60,7 +60,7 @@ class HDRNet(ModelMixin, ConfigMixin):
         with torch.no_grad():
             self.prediction.bias.copy_(identity_grid(1, depth, 1, 1).flatten())
 
-    def grid(self, photo):
+    def grid(self, photo: torch.Tensor) -> torch.Tensor:
         """(B,3,H,W) in [0,1], a small copy does -> grid (B,12,D,gh,gw), float32."""
         size = self.config.input_size
         x = F.interpolate(photo, (size, size), mode="bilinear", antialias=True)
@@ -75,7 +75,7 @@ class HDRNet(ModelMixin, ConfigMixin):
         x = F.relu(local + self.global_layers[2](whole)[:, :, None, None])
         return self.prediction(x).float().unflatten(1, (12, self.config.depth))
 
-    def forward(self, image, seen=None):
+    def forward(self, image: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
         """Retouch by the reference operators.
 
         Args:

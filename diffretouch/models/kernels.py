@@ -3,17 +3,22 @@
 import functools
 import os
 import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 STRIP = 1 << 18  # pixels, one task of a thread
 
 _compiling = threading.Lock()
 
 
-def kernel(function, *types):
+def kernel(function: Callable[..., Any], *types: Any) -> Callable[..., Any]:
     """`function` compiled for these types, once; it runs without the interpreter's lock.
 
     Args:
@@ -59,13 +64,13 @@ def _cache_folder():
     return os.path.join(base, "diffretouch")
 
 
-def strips(height, width, pixels=STRIP):
+def strips(height: int, width: int, pixels: int = STRIP) -> list[slice]:
     """Slices of rows of about `pixels` pixels each, which together are all rows."""
     rows = max(1, pixels // width)
     return [slice(start, min(start + rows, height)) for start in range(0, height, rows)]
 
 
-def in_threads(work, tasks):
+def in_threads(work: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
     """`work(task)` for all tasks, in `torch.get_num_threads()` threads; the results in order.
 
     The threads are our own and end with the call. Numba's cannot be used from two threads at once under one of its
@@ -78,13 +83,13 @@ def in_threads(work, tasks):
         return list(pool.map(work, tasks))
 
 
-def flat(strip, dtype=None):
+def flat(strip: np.ndarray, dtype: "DTypeLike | None" = None) -> np.ndarray:
     """A strip of a photo as contiguous numbers in native order, (3n,); a copy only where it must be."""
     strip = np.ascontiguousarray(strip, strip.dtype.newbyteorder("=") if dtype is None else dtype)
     return (strip if strip.flags.aligned else strip.copy()).reshape(-1)
 
 
-def write_strip(target, rows, compute):
+def write_strip(target: np.ndarray, rows: slice, compute: Callable[[np.ndarray], Any]) -> None:
     """Have `compute(numbers)` fill contiguous numbers (3n,) that are, or become, these rows of `target` (H,W,3)."""
     strip = target[rows]
     if strip.flags.c_contiguous and strip.flags.aligned and strip.dtype.isnative:

@@ -43,7 +43,7 @@ class ReNet(nn.Module):
     Along rows to the right and to the left, batch norm, along columns down and up, batch norm, 1x1 convolution.
     """
 
-    def __init__(self, channels, hidden, out_channels):
+    def __init__(self, channels: int, hidden: int, out_channels: int) -> None:
         super().__init__()
         self.along_rows = nn.GRU(channels, hidden, batch_first=True, bidirectional=True)
         self.norm1 = nn.BatchNorm2d(2 * hidden)
@@ -51,7 +51,7 @@ class ReNet(nn.Module):
         self.norm2 = nn.BatchNorm2d(2 * hidden)
         self.out = nn.Conv2d(2 * hidden, out_channels, 1)
 
-    def forward(self, x):  # (B,C,h,w) -> (B,out_channels,h,w)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B,C,h,w) -> (B,out_channels,h,w)
         batch, _, height, width = x.shape
         rows = self.along_rows(x.permute(0, 2, 3, 1).flatten(0, 1))[0]  # (B*h,w,2*hidden)
         x = self.norm1(rows.unflatten(0, (batch, height)).permute(0, 3, 1, 2))
@@ -118,18 +118,10 @@ class SAAdjustNet(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(
-        self,
-        *,
-        backbone: dict | None = None,
-        renet_hidden: int = 256,
-        renet_channels: int = 1024,
-        context_channels: int = 512,
-        rank: int = 256,
-        presets: int = 0,
-        soft_edges: bool = False,
-        scene_classes: int = 0,
-        view_size: int = 512,
-    ):
+        self, *, backbone: dict | None = None, renet_hidden: int = 256, renet_channels: int = 1024,
+        context_channels: int = 512, rank: int = 256, presets: int = 0, soft_edges: bool = False,
+        scene_classes: int = 0, view_size: int = 512,
+    ) -> None:  # fmt: skip
         super().__init__()
         if not isinstance(presets, int) or presets == 1 or presets < 0:
             raise ValueError(f"`presets` must be 0 (no adjustment map) or an integer of at least 2, got {presets!r}.")
@@ -160,7 +152,7 @@ class SAAdjustNet(ModelMixin, ConfigMixin):
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
 
-    def view(self, photo):
+    def view(self, photo: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int, int, int]]:
         """Photo (B,3,H,W) -> the square (B,3,S,S) that the backbone sees, and the photo's box in it.
 
         The long side fits exactly; the rest is filled up with edge pixels, as in the paper.
@@ -174,7 +166,7 @@ class SAAdjustNet(ModelMixin, ConfigMixin):
         sides = left, size - small[1] - left, top, size - small[0] - top
         return F.pad(thumbnail, sides, mode="replicate"), (top, left, *small)
 
-    def feature_maps(self, view):
+    def feature_maps(self, view: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """View (B,3,S,S) in [0,1] -> the first layer's maps at stride 2 and four maps at strides 4, 8, 16, 16."""
         first = self.resnet.embedder.embedder((view - self.mean) / self.std)
         x, maps = self.resnet.embedder.pooler(first), []
@@ -184,16 +176,18 @@ class SAAdjustNet(ModelMixin, ConfigMixin):
         maps.append(self.renet(x))
         return self.colour_maps(_normalised(first)), [_normalised(x) for x in maps]
 
-    def context_at(self, maps, positions):
+    def context_at(self, maps: list[torch.Tensor], positions: torch.Tensor) -> torch.Tensor:
         """Hypercolumns at positions (B,P,2), x and y in pixels of the view -> (B,P,context_channels)."""
         columns = [_sample(x, positions, stride) for x, stride in zip(maps, (4, 8, 16, 16), strict=True)]
         return self.hypercolumn(torch.cat(columns, -1))
 
-    def new_lab(self, lab, colour, gate):
+    def new_lab(self, lab: torch.Tensor, colour: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
         """Lab (...,3) in units of 100, first-layer share (...,rank) and gate (...,rank) -> Lab (...,3)."""
         return lab + self.out(torch.tanh(self.colour_lab(lab) + colour) * gate)
 
-    def sparse(self, view, pixels):
+    def sparse(
+        self, view: torch.Tensor, pixels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """For training: only some pixels of a view.
 
         Args:
@@ -212,11 +206,19 @@ class SAAdjustNet(ModelMixin, ConfigMixin):
         context = self.context_at(maps, positions)
         scene = self.scene(context) if self.scene is not None else None
         if self.choice is None:
-            return self.new_lab(lab, colour, torch.tanh(self.context(context))), None, scene
+            return self.new_lab(lab, colour, torch.tanh(self.context(context))), None, scene  # type: ignore[misc]
         each = self.new_lab(lab[:, :, None], colour[:, :, None], torch.tanh(self.preset_gates))
         return each, self.choice(context).softmax(-1), scene
 
-    def look(self, photo, adjustment_map=None, *, soft_edges=None, radius=0.02, epsilon=1e-3):
+    def look(
+        self,
+        photo: torch.Tensor,
+        adjustment_map: torch.Tensor | None = None,
+        *,
+        soft_edges: bool | None = None,
+        radius: float = 0.02,
+        epsilon: float = 1e-3,
+    ) -> Context:
         """Everything about a photo that its pixels' retouch needs, from a copy of `view_size`.
 
         Args:
@@ -238,7 +240,7 @@ class SAAdjustNet(ModelMixin, ConfigMixin):
         positions = torch.stack([x, y], -1).flatten(0, 1).expand(len(view), -1, -1)
         if self.choice is None:
             context = self.context_at(maps, positions)
-            gate = torch.tanh(self.context(context)).transpose(1, 2).unflatten(2, (len(nodes), len(nodes)))
+            gate = torch.tanh(self.context(context)).transpose(1, 2).unflatten(2, (len(nodes), len(nodes)))  # type: ignore[misc]
             return Context(first, gate, None, None, box)
         weights = adjustment_map
         if weights is None:
@@ -256,7 +258,7 @@ class SAAdjustNet(ModelMixin, ConfigMixin):
             fit = guided_fit(guide, values, max(round(radius * max(height, width)), 1), epsilon)
         return Context(first, None, weights, fit, box)
 
-    def retouch_rows(self, context, rows, first, height):
+    def retouch_rows(self, context: Context, rows: torch.Tensor, first: int, height: int) -> torch.Tensor:
         """Retouch some rows of a photo.
 
         Args:
@@ -292,7 +294,7 @@ class SAAdjustNet(ModelMixin, ConfigMixin):
         new = self.new_lab(lab, _sample(context.colour, positions, 2), gate)
         return lab_to_srgb(new.transpose(1, 2).unflatten(2, (count, width)) * 100)
 
-    def forward(self, image):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Photo (B,3,H,W) in [0,1] -> retouched photo, float32, not clamped; the whole at once in strips of rows."""
         with torch.autocast(image.device.type, enabled=False):
             image = image.float()
@@ -306,7 +308,7 @@ class SAAdjustNet(ModelMixin, ConfigMixin):
             return torch.cat(strips, 2)
 
 
-def load_backbone(network, name):
+def load_backbone(network: SAAdjustNet, name: str | os.PathLike[str]) -> None:
     """Put the weights of a saved ResNet, e.g. one trained on ImageNet, into the network's backbone.
 
     Args:

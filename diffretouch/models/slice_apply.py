@@ -7,12 +7,17 @@ rescaled.
 """
 
 import functools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from diffretouch.models.kernels import in_threads, kernel, strips
+
+if TYPE_CHECKING:
+    from diffretouch.pixels import ArrayOrTensor
 
 BACKENDS = ("numba", "torch")
 
@@ -30,7 +35,15 @@ _u64 = np.uint64
 
 
 @torch.no_grad()
-def slice_apply(grid, photo, guide, pixel_range=(0.0, 1.0), *, out=None, backend=None):
+def slice_apply(
+    grid: torch.Tensor,
+    photo: "ArrayOrTensor",
+    guide: Mapping[str, Any],
+    pixel_range: Sequence[float] = (0.0, 1.0),
+    *,
+    out: "ArrayOrTensor | None" = None,
+    backend: str | None = None,
+) -> "ArrayOrTensor":
     """Apply an affine bilateral grid to a photo at its full resolution. No gradients flow.
 
     Beyond the photo and the result, memory stays under 200 MB for any size: the photo is worked on in strips of rows,

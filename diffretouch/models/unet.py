@@ -1,5 +1,8 @@
 """The retouching UNet: its shapes, the surgery on a Stable Diffusion UNet, and what it is given to see."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
@@ -44,7 +47,9 @@ SMALL_UNET = dict(
 )
 
 
-def build_retouch_unet(base, *, cross_attention_dim=4, sample_size=None):
+def build_retouch_unet(
+    base: UNet2DConditionModel, *, cross_attention_dim: int = 4, sample_size: int | None = None
+) -> UNet2DConditionModel:
     """Widen a Stable Diffusion UNet into a retouching UNet, keeping everything it has learned.
 
     `conv_in` 4 -> 7 channels: the new weights, which read the thumbnail, are zero. `conv_out` 4 -> 8: the new rows,
@@ -85,7 +90,7 @@ def build_retouch_unet(base, *, cross_attention_dim=4, sample_size=None):
     return unet
 
 
-def cross_attentions(unet):
+def cross_attentions(unet: UNet2DConditionModel) -> Iterator[tuple[torch.nn.Module, torch.nn.Module]]:
     """Every (cross-attention, the norm before it) of a UNet, also those that stand in self-attention's place."""
     for block in unet.modules():
         if isinstance(block, BasicTransformerBlock):
@@ -141,12 +146,12 @@ def attribute_tokens(c: torch.Tensor, cross_attention_dim: int) -> torch.Tensor:
     return torch.cat([which, which * known[:, :, None]], -1) * (_C_SCALE * ~unknown[:, :, None]).to(c)
 
 
-def knows_the_unknown(unet_config) -> bool:
+def knows_the_unknown(unet_config: Any) -> bool:
     """Whether a UNet has a token for attributes that are unknown: else they are taken for 0."""
     return unet_config.cross_attention_dim != 4
 
 
-def unet_thumbnail(photo, unet_config, resample="antialias"):
+def unet_thumbnail(photo: torch.Tensor, unet_config: Any, resample: str = "antialias") -> torch.Tensor:
     """Photo (B,3,H,W) in [0,1] -> what the UNet sees of it: (B,in_channels-4,h,w) in [-1,1].
 
     The aspect ratio is not kept: the grid lives on the unit square. With more than 3 channels to fill, a thumbnail of
@@ -166,13 +171,13 @@ def unet_thumbnail(photo, unet_config, resample="antialias"):
     return F.pixel_unshuffle(thumbnail, fold) * 2 - 1
 
 
-def thumbnail_fold_and_size(unet_config):
+def thumbnail_fold_and_size(unet_config: Any) -> tuple[int, int]:
     """How many thumbnail pixels lie along the side of one latent pixel, and along the side of the whole thumbnail."""
     fold = round(((unet_config.in_channels - LATENT_CHANNELS) / 3) ** 0.5)
     return fold, fold * unet_config.sample_size
 
 
-def seen_photo(thumbnail, unet_config):
+def seen_photo(thumbnail: torch.Tensor, unet_config: Any) -> torch.Tensor:
     """The photo (B,3,f*h,f*w) in [0,1] of a folded thumbnail: the other way round than `unet_thumbnail`."""
     return F.pixel_shuffle((thumbnail + 1) / 2, thumbnail_fold_and_size(unet_config)[0])
 
@@ -181,7 +186,7 @@ def seen_photo(thumbnail, unet_config):
 _PERCENTILES = (0.01, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
 
 
-def tone_statistics(thumbnail):
+def tone_statistics(thumbnail: torch.Tensor) -> torch.Tensor:
     """Nine percentiles of red, green, blue and luma: (B,3*f*f,h,w) folded thumbnail in [-1,1] -> (B,36)."""
     photo = thumbnail.unflatten(1, (3, -1)).flatten(2).float()
     luma = (photo * photo.new_tensor(LUMA)[:, None]).sum(1, keepdim=True)
@@ -190,7 +195,15 @@ def tone_statistics(thumbnail):
     return values[..., at].flatten(1)
 
 
-def denoise(unet, latents, thumbnail, timesteps, c, *, dtype=None):
+def denoise(
+    unet: UNet2DConditionModel,
+    latents: torch.Tensor,
+    thumbnail: torch.Tensor,
+    timesteps: torch.Tensor | int,
+    c: torch.Tensor,
+    *,
+    dtype: torch.dtype | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """One call of the UNet: noisy latents (B,4,h,w) -> the scheduler's model output like them, and the affine latent.
 
     c (B,4), rows of NaN where it is unknown, comes in by cross-attention. A UNet with a class embedding is given the

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,15 +70,15 @@ class Photo:
     notes: tuple[str, ...] = ()
 
     @property
-    def description(self):
+    def description(self) -> str | None:
         """What `save_photo` wrote into the file as `description`, or None."""
         return xmp.description(self.xmp)
 
-    def note(self, sentence):
+    def note(self, sentence: str) -> None:
         self.notes += (sentence,)
 
 
-def load_photo(path, *, max_pixels=300_000_000):
+def load_photo(path: str | os.PathLike[str], *, max_pixels: int = 300_000_000) -> Photo:
     """Read a photo file.
 
     The photo is turned upright, its colours are converted to sRGB by its ICC profile (in float, not clipped), and what
@@ -96,7 +97,7 @@ def load_photo(path, *, max_pixels=300_000_000):
     return read_photo(path, max_pixels)
 
 
-def read_photo(path, max_pixels=300_000_000, *, keep_8_bits=False):
+def read_photo(path: str | os.PathLike[str], max_pixels: int = 300_000_000, *, keep_8_bits: bool = False) -> Photo:
     """`load_photo` that, if `keep_8_bits`, leaves 8 bits in sRGB as they are: `pixels` are uint8 then, and writeable.
 
     For what takes integers: floats are four times as large. All else becomes float32 in [0,1] in any case.
@@ -167,8 +168,12 @@ def _unconverted(samples, peak, keep_8_bits):
     return np.divide(samples, peak, dtype=np.float32)
 
 
-def save_photo(photo, path, *, like=None, overwrite=False, bit_depth=None, quality=None, dither=False, background=None,
-               keep_profile=True, keep_metadata=True, description=None):  # fmt: skip
+def save_photo(
+    photo: Photo | np.ndarray, path: str | os.PathLike[str], *, like: Photo | None = None, overwrite: bool = False,
+    bit_depth: int | None = None, quality: int | None = None, dither: bool = False,
+    background: Sequence[float] | None = None, keep_profile: bool = True, keep_metadata: bool = True,
+    description: str | None = None,
+) -> None:  # fmt: skip
     """Write a photo file, whole or not at all.
 
     Values are rounded; those outside [0,1] of the file's colours end at 0 and 1 (float TIFF keeps them). A grey photo
@@ -206,8 +211,12 @@ def save_photo(photo, path, *, like=None, overwrite=False, bit_depth=None, quali
         warnings.warn(f"{str(path)!r}: {kind} could not hold {', '.join(lost)}.", stacklevel=2)
 
 
-def write_photo(photo, path, *, like=None, overwrite=False, bit_depth=None, quality=None, dither=False,
-                background=None, keep_profile=True, keep_metadata=True, description=None):  # fmt: skip
+def write_photo(
+    photo: Photo | np.ndarray, path: str | os.PathLike[str], *, like: Photo | None = None, overwrite: bool = False,
+    bit_depth: int | None = None, quality: int | None = None, dither: bool = False,
+    background: Sequence[float] | None = None, keep_profile: bool = True, keep_metadata: bool = True,
+    description: str | None = None,
+) -> list[str]:  # fmt: skip
     """`save_photo` that returns the names of what the format could not hold instead of warning: for threads."""
     path = Path(path)
     pixels, source = _pixels_and_source(photo, like)
@@ -241,7 +250,10 @@ def write_photo(photo, path, *, like=None, overwrite=False, bit_depth=None, qual
     return lost
 
 
-def check_write(path, shape, source, *, overwrite=False, bit_depth=8, quality=None, background=None) -> str:
+def check_write(
+    path: str | os.PathLike[str], shape: Sequence[int], source: Photo, *, overwrite: bool = False,
+    bit_depth: int | None = 8, quality: int | None = None, background: Sequence[float] | None = None,
+) -> str:  # fmt: skip
     """What `write_photo` asks of a file to be, before there are pixels for it -> its format.
 
     Args:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ numpy.save(sys.argv[3], getattr(imagecodecs, sys.argv[1])(data, **json.loads(sys
 _SECONDS = 300
 
 
-def decode(codec: str, path: Path, **options) -> np.ndarray:
+def decode(codec: str, path: Path, **options: Any) -> np.ndarray:
     """What `imagecodecs.<codec>(data, **options)` makes of the file.
 
     Raises:

@@ -11,11 +11,15 @@ import stat
 import struct
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import apart, boxes, gain_map, icc, jpeg_segments, jpeg_xl, photoshop, png_chunks, tiff_samples, xmp
 from .exif import ICC_TAG, IPTC_TAG, PHOTOSHOP_TAG, XMP_TAG, describing, read_exif
+
+if TYPE_CHECKING:
+    from . import Photo
 
 RAW_SUFFIXES = {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos",
                 ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw",
@@ -23,7 +27,7 @@ RAW_SUFFIXES = {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", 
 _MOST_PAGES = 100  # of a TIFF are looked at
 
 
-def read(photo, max_pixels):
+def read(photo: "Photo", max_pixels: int) -> tuple[np.ndarray, float, int]:
     """-> samples, peak, colours of the file `photo.path`; sets `photo.format` first."""
     photo.format = _sniff(photo.path)
     readers = {"JPEG": _jpeg, "PNG": _png, "TIFF": _tiff, "WebP": _webp, "AVIF": _avif, "HEIC": _heic,
@@ -34,7 +38,7 @@ def read(photo, max_pixels):
 _UNKNOWN = 50_000_000  # pixels of a file whose header is not read here: RAW, HEIC
 
 
-def pixels_decoded(path) -> int:
+def pixels_decoded(path: str | os.PathLike[str]) -> int:
     """How many pixels, of 12 bytes each, a file takes while it is decoded: by its header, of the first page."""
     try:
         kind = _sniff(path)

@@ -13,8 +13,10 @@ import shutil
 import socket
 import struct
 import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -34,13 +36,13 @@ _JPEG_SEGMENT = 65533  # bytes that one segment of a JPEG holds
 _STRIP = 1 << 20  # values that are rounded at a time
 
 
-def result_suffix(path) -> str:
+def result_suffix(path: str | os.PathLike[str]) -> str:
     """The suffix of a photo's result: its own if that is written, else that of its format, or .tif."""
     suffix = Path(path).suffix
     return suffix if suffix.lower() in SUFFIXES else _RESULTS.get(suffix.lower(), ".tif")
 
 
-def quantise(values, bit_depth, dither=False):
+def quantise(values: np.ndarray, bit_depth: int, dither: bool = False) -> np.ndarray:
     """Values (H,W,C) -> codes: rounded and held in [0,1] for 8 and 16 bits, untouched float32 for 32.
 
     Integers of that many bits are codes already: they stay as they are.
@@ -65,7 +67,7 @@ def quantise(values, bit_depth, dither=False):
 
 
 @contextmanager
-def new_file(path, overwrite=False):
+def new_file(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[BinaryIO]:
     """An open binary file that gets its name `path` when it is complete; an error leaves nothing behind.
 
     Raises:
@@ -99,7 +101,7 @@ def _mark():
     return f".diffretouch-{re.sub('[^A-Za-z0-9.]', '_', socket.gethostname())[:64]}-"
 
 
-def remove_abandoned(folder):
+def remove_abandoned(folder: str | os.PathLike[str]) -> int:
     """Remove the unfinished files that killed processes of this machine left in a folder -> how many."""
     import psutil
 
@@ -123,7 +125,16 @@ def _name_if_free(temporary, path):
         os.replace(temporary, path)
 
 
-def write(kind, file, codes, carried, *, quality=None, jpeg=None, gain_map=None):
+def write(
+    kind: str,
+    file: BinaryIO,
+    codes: np.ndarray,
+    carried: dict[str, Any],
+    *,
+    quality: int | None = None,
+    jpeg: Any = None,
+    gain_map: Any = None,
+) -> list[str]:
     """Write a file of the format `kind`. `jpeg`: settings of a source JPEG. -> names of what could not be held."""
     lost = []
     gain_map = gain_map and _fitting(gain_map, kind, codes, carried, lost)

@@ -3,6 +3,7 @@
 import io
 import struct
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 import numpy as np
 
@@ -49,19 +50,19 @@ class Exif:
     damaged: int = 0  # entries that point outside the file
 
     @property
-    def orientation(self):
+    def orientation(self) -> int:
         """1 to 8 as in the TIFF standard, 1 if the tag is missing, 0 if it says nothing of the kind."""
         kind, payload = self.image.get(ORIENTATION, (_SHORT, struct.pack(self.order + "H", 1)))
         value = struct.unpack_from(self.order + "HL"[kind == _LONG], payload)[0] if kind in (_SHORT, _LONG) else 0
         return value if value <= 8 else 0
 
     @property
-    def is_adobe_rgb(self):
+    def is_adobe_rgb(self) -> bool:
         """True for cameras' untagged Adobe RGB files: DCF's optional colour space, or a ColorSpace of 2."""
         said = self.photo.get(COLOR_SPACE, (0, b""))[1][:2] == struct.pack(self.order + "H", 2)
         return said or self.interop.get(INTEROP_INDEX, (0, b""))[1][:3] == b"R03"
 
-    def put(self, directory, tag, value):
+    def put(self, directory: dict[int, tuple[int, bytes]], tag: int, value: str | int) -> None:
         """Write text or a small whole number into `directory`."""
         if isinstance(value, str):
             directory[tag] = (_ASCII, value.encode("ascii", "replace") + b"\0")
@@ -69,11 +70,11 @@ class Exif:
             kind = _SHORT if value < 65536 else _LONG
             directory[tag] = (kind, struct.pack(self.order + ("H" if kind == _SHORT else "L"), value))
 
-    def reset_orientation(self):
+    def reset_orientation(self) -> None:
         if ORIENTATION in self.image:
             self.put(self.image, ORIENTATION, 1)
 
-    def turn(self, orientation, size):
+    def turn(self, orientation: int, size: tuple[int, int]) -> bool:
         """What counts from the stored picture of `size` (width, height) counts from the upright one.
 
         Returns:
@@ -99,19 +100,19 @@ class Exif:
         return whole
 
     @property
-    def loses_note(self):
+    def loses_note(self) -> bool:
         """True if the maker note cannot keep its place, and what it points to goes with that."""
         note = self.photo.get(MAKER_NOTE, (7, b""))[1]
         return bool(note) and self.note_offset > _PINNED and not note.startswith(_MOVABLE)
 
-    def say_srgb(self):
+    def say_srgb(self) -> None:
         """For colours that were converted: what the camera said of Adobe RGB no longer holds."""
         if COLOR_SPACE in self.photo:
             self.put(self.photo, COLOR_SPACE, 1)
         if self.is_adobe_rgb:
             self.put(self.interop, INTEROP_INDEX, "R98")
 
-    def tobytes(self):
+    def tobytes(self) -> bytes:
         """The block without the leading `Exif\\0\\0`."""
         file = io.BytesIO()
         fixed = self.start(file)
@@ -124,7 +125,7 @@ class Exif:
                 return front.getvalue().ljust(self.note_offset, b"\0") + self.photo[MAKER_NOTE][1]
         return file.getvalue()
 
-    def start(self, file, big=False):
+    def start(self, file: BinaryIO, big: bool = False) -> dict[int, int]:
         """Write the header of a TIFF file, BigTIFF if `big`, and the maker note if it has its place near it.
 
         Returns:
@@ -139,7 +140,9 @@ class Exif:
         file.write(bytes(self.note_offset - file.tell()) + note)
         return {MAKER_NOTE: self.note_offset}
 
-    def finish(self, file, image, fixed, big=False):
+    def finish(
+        self, file: BinaryIO, image: dict[int, tuple[int, bytes]], fixed: dict[int, int], big: bool = False
+    ) -> None:
         """Append the directories, inner ones first, with `image` as the outermost, and enter it in the header."""
         image, photo = dict(image), dict(self.photo)
         pointer = "Q" if big else "L"
@@ -153,7 +156,9 @@ class Exif:
         file.write(struct.pack(self.order + pointer, offset))
 
 
-def read_directory(file, offset, order, big=False, base=0):
+def read_directory(
+    file: BinaryIO, offset: int, order: str, big: bool = False, base: int = 0
+) -> tuple[dict[int, tuple[int, bytes]], dict[int, int], int]:
     """One directory -> (itself, {tag: offset of its payload}, number of damaged entries); offsets from `base`."""
     count_format, entry_format, inline = ("Q", "HHQ8s", 8) if big else ("H", "HHL4s", 4)
     size = struct.calcsize(order + entry_format)
@@ -204,7 +209,7 @@ def _append(file, directory, order, fixed, big):
     return offset
 
 
-def tiff_header(file, base=0):
+def tiff_header(file: BinaryIO, base: int = 0) -> tuple[str, int, bool]:
     """-> (byte order, offset of the first directory, BigTIFF?)."""
     file.seek(base)
     head = file.read(16)
@@ -215,7 +220,7 @@ def tiff_header(file, base=0):
     return order, struct.unpack(order + "Q", head[8:16])[0] if big else struct.unpack(order + "L", head[4:8])[0], big
 
 
-def read_exif(file, offset=None):
+def read_exif(file: BinaryIO, offset: int | None = None) -> Exif:
     """The EXIF of an open TIFF file (a RAW file of that kind, or an EXIF block in `io.BytesIO`).
 
     Args:
@@ -252,17 +257,19 @@ def read_exif(file, offset=None):
     return exif
 
 
-def parse_exif(block):
+def parse_exif(block: bytes) -> Exif:
     """`read_exif` of an EXIF block, with or without the leading `Exif\\0\\0`."""
     return read_exif(io.BytesIO(block.removeprefix(b"Exif\0\0")))
 
 
-def describing(directory):
+def describing(directory: dict[int, tuple[int, bytes]]) -> dict[int, tuple[int, bytes]]:
     """The tags of a TIFF's directory that describe the photo, not how that file stores it."""
     return {tag: entry for tag, entry in directory.items() if tag not in _STRUCTURE}
 
 
-def join_tiff(file, base, exif, tags, fixed):
+def join_tiff(
+    file: BinaryIO, base: int, exif: Exif, tags: dict[int, tuple[int, bytes]], fixed: dict[int, int]
+) -> None:
     """Make one TIFF of what `exif.start` wrote and of the TIFF of one page that was written behind it, at `base`.
 
     Args:

@@ -10,12 +10,16 @@ import math
 import struct
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import boxes, jpeg_segments, xmp
 from .exif import MAKER_NOTE, parse_exif, read_directory
 from .orientation import turn
+
+if TYPE_CHECKING:
+    from . import Photo
 
 APPLE = "urn:com:apple:photo:2020:aux:hdrgainmap"
 _ISO = b"urn:iso:std:iso:ts:21496:-1\0"
@@ -139,7 +143,7 @@ def _open(jpeg):
     return JpegImageFile(io.BytesIO(jpeg))
 
 
-def check_size(size: tuple[int, int], photo_size: tuple[int, int]):
+def check_size(size: tuple[int, int], photo_size: tuple[int, int]) -> None:
     """Raises ValueError where a map of that width and height cannot belong to the photo."""
     (width, height), (whole_width, whole_height) = size, photo_size
     if width > whole_width or height > whole_height:
@@ -148,7 +152,7 @@ def check_size(size: tuple[int, int], photo_size: tuple[int, int]):
         raise ValueError(f"{width} x {height} pixels are not of the photo's shape, {whole_width} x {whole_height}")
 
 
-def of_jpeg(data: bytes, photo, size: tuple[int, int]) -> tuple[GainMap | None, int]:
+def of_jpeg(data: bytes, photo: "Photo", size: tuple[int, int]) -> tuple[GainMap | None, int]:
     """-> the gain map of a JPEG, as it is stored, and where it ends in the file; None if there is none.
 
     Args:
@@ -309,7 +313,7 @@ def of_apple(samples: np.ndarray, headroom: float) -> tuple[bytes, dict]:
                                      "alternate_offset": (0.0,)}  # fmt: skip
 
 
-def of_heic(data: bytes, found: boxes.Items, photo, file) -> GainMap | None:
+def of_heic(data: bytes, found: boxes.Items, photo: "Photo", file: Any) -> GainMap | None:
     """Apple's map in a HEIC, upright as pillow-heif's `file`, or None if there is none.
 
     Raises:

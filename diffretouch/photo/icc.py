@@ -7,6 +7,7 @@ A trip to sRGB and back is exact for 8 bits. For 16 bits, a channel near 0 besid
 40 of 65535 (float32 cannot tell such colours apart), and dark tones by up to 15 where a profile's curves are tables.
 """
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -26,14 +27,14 @@ def _undated(profile):
 
 
 @cache
-def srgb_profile():
+def srgb_profile() -> bytes:
     from imagecodecs import cms_profile
 
     return _undated(cms_profile("srgb"))
 
 
 @cache
-def adobe_rgb_profile():
+def adobe_rgb_profile() -> bytes:
     from imagecodecs import cms_profile
 
     return _undated(cms_profile("adobergb"))
@@ -76,7 +77,9 @@ def cicp_profile(primaries: int, transfer: int) -> bytes | None:
     return chromatic_profile(points[:6], points[6:] or (0.3127, 0.3290), _GAMMAS.get(transfer))
 
 
-def chromatic_profile(primaries, white, gamma: float | None) -> bytes:
+def chromatic_profile(
+    primaries: Sequence[float] | np.ndarray, white: Sequence[float] | np.ndarray, gamma: float | None
+) -> bytes:
     """A profile from chromaticities (x and y of red, green, blue; of white) and a gamma; None is sRGB's curve.
 
     Raises:
@@ -115,7 +118,7 @@ def png_profile(gama: bytes | None, chrm: bytes | None) -> bytes | None:
     return chromatic_profile(points[2:], points[:2], 1 / gamma if gamma else None)
 
 
-def profile_channels(profile):
+def profile_channels(profile: bytes) -> int:
     """1 for a grey profile, 3 for RGB, 4 for CMYK. Raises ValueError for any other and for bytes that are none."""
     if len(profile) < 132 or profile[36:40] != b"acsp":
         raise ValueError("no ICC profile")
@@ -158,7 +161,7 @@ def _in_strips(function, pixels, channels):
     return out
 
 
-def to_srgb(pixels, profile):
+def to_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
     """(H,W,C) in the profile's encoding, [0,1] -> (H,W,3) sRGB float32, not clipped.
 
     Raises:
@@ -176,7 +179,7 @@ def to_srgb(pixels, profile):
     return _in_strips(strip, pixels, 3)
 
 
-def from_srgb(pixels, profile):
+def from_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
     """(H,W,3) sRGB -> (H,W,C) float32 in the profile's encoding, not clipped unless the profile `is_bounded`.
 
     Raises:
@@ -195,7 +198,7 @@ def _lattice():
     return np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(9, -1, 3)
 
 
-def is_srgb(profile):
+def is_srgb(profile: bytes) -> bool:
     """Whether an RGB profile is one of the sRGBs (to 0.001 in linear light): its values need no conversion."""
     lattice = _lattice()
     return bool(np.abs(srgb_to_linear(to_srgb(lattice, profile)) - srgb_to_linear(lattice)).max() < 1e-3)
@@ -211,7 +214,7 @@ def same_colours(one: bytes | None, other: bytes | None) -> bool:
     return one == other or bool(np.abs(seen[0] - seen[1]).max() < 1e-3)
 
 
-def is_bounded(profile):
+def is_bounded(profile: bytes) -> bool:
     """Whether the profile clips values outside [0,1], as tables do."""
     high = np.full((1, 1, profile_channels(profile)), 1.25, np.float32)
     return bool(to_srgb(high, profile).max() < 1.1)

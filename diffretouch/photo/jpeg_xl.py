@@ -2,12 +2,16 @@
 
 import struct
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from diffretouch.colour import srgb_to_linear
 
 from . import boxes, icc, tiff_samples
+
+if TYPE_CHECKING:
+    from . import Photo
 
 _SIGNATURE = b"\0\0\0\x0cJXL \r\n\x87\n"
 _RATIOS = (None, (1, 1), (6, 5), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
@@ -191,7 +195,7 @@ def _profile(found):
     return icc.chromatic_profile(points, white, gamma)
 
 
-def read(photo, max_pixels: int):
+def read(photo: "Photo", max_pixels: int) -> tuple[np.ndarray, float, int]:
     """A reader as in `decoders`."""
     from imagecodecs import jpegxl_decode
 

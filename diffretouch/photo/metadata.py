@@ -1,6 +1,8 @@
 """What stands beside the pixels: cleaned when a photo is read, put together when one is written."""
 
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from diffretouch import __version__
 
@@ -8,8 +10,11 @@ from . import icc, photoshop, xmp
 from .exif import HEIGHT, IMAGE_HEIGHT, IMAGE_WIDTH, SOFTWARE, WIDTH, Exif, parse_exif
 from .xmp_upkeep import upkept
 
+if TYPE_CHECKING:
+    from . import Photo
 
-def clean(photo, size: tuple[int, int]) -> int:
+
+def clean(photo: "Photo", size: tuple[int, int]) -> int:
     """Leaves out what is damaged or will no longer be true, and turns what counts from the stored picture.
 
     Args:
@@ -82,13 +87,13 @@ def _clean_exif(photo):
 _NOT_XML = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def carried(source, shape, profile: bytes | None, description: str | None) -> dict:
+def carried(source: "Photo | None", shape: Sequence[int], profile: bytes | None, description: str | None) -> dict:
     """What a writer puts beside the pixels; nothing of the source if that is None.
 
     Raises:
         ValueError: `description` is no text that XML can hold.
     """
-    found = {"exif": None, "icc_profile": profile, "xmp": None, "xmp_extension": None, "iptc": None,
+    found: dict[str, Any] = {"exif": None, "icc_profile": profile, "xmp": None, "xmp_extension": None, "iptc": None,
              "photoshop": None, "text": {}, "time": None, "dpi": None}  # fmt: skip
     if source:
         found |= {name: getattr(source, name) for name in found.keys() - {"exif", "icc_profile"}}

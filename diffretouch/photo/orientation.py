@@ -1,5 +1,7 @@
 """The eight ways in which a picture may lie in its file, numbered as in the TIFF standard, and what turns with it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 _TURNS = {2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1], 5: lambda a: a.swapaxes(0, 1),
@@ -17,17 +19,19 @@ def turn_point(x: float, y: float, orientation: int, width: float = 1.0, height:
             7: (height - y, width - x), 8: (y, width - x)}.get(orientation, (x, y))  # fmt: skip
 
 
-def turn_box(x, y, w, h, orientation: int, width: float = 1.0, height: float = 1.0):
+def turn_box(
+    x: float, y: float, w: float, h: float, orientation: int, width: float = 1.0, height: float = 1.0
+) -> tuple[float, float, float, float]:
     """A box by its corner of smallest x and y, and its size -> that of the upright picture."""
-    one, other = (turn_point(*p, orientation, width, height) for p in ((x, y), (x + w, y + h)))
+    one, other = turn_point(x, y, orientation, width, height), turn_point(x + w, y + h, orientation, width, height)
     corner = min(one[0], other[0]), min(one[1], other[1])
     return *corner, *((h, w) if orientation >= 5 else (w, h))
 
 
-def turn_subject(values: list, orientation: int, size: tuple[int, int]) -> list:
+def turn_subject(values: Sequence[int], orientation: int, size: tuple[int, int]) -> list:
     """EXIF's subject area (a point, a circle or a box by its middle, in pixels) of the upright picture."""
     rest = list(values[2:])
     if len(rest) == 2 and orientation >= 5:
         rest.reverse()
     width, height = size
-    return [*turn_point(*values[:2], orientation, width - 1, height - 1), *rest]
+    return [*turn_point(values[0], values[1], orientation, width - 1, height - 1), *rest]

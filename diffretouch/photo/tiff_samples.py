@@ -1,10 +1,15 @@
 """The samples of a TIFF's page as grey, RGB or CMYK with at most one alpha, whatever kind it is stored as."""
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from diffretouch.colour import linear_to_srgb
 
 from . import apart
+
+if TYPE_CHECKING:
+    from . import Photo
 
 _PALETTE, _YCBCR, _CIELAB, _ICCLAB = 3, 6, 8, 9
 _COLOURS = {0: 1, 1: 1, 2: 3, _PALETTE: 1, 5: 4, _YCBCR: 3, _CIELAB: 3, _ICCLAB: 3}
@@ -14,7 +19,7 @@ _REFUSED = {4: "a mask", 10: "ITU L*a*b* of faxes", 32803: "a sensor's mosaic", 
 _JPEGS = (7, 34892)
 
 
-def check(page, max_pixels: int):
+def check(page: Any, max_pixels: int) -> None:
     """Raises ValueError for what is no photo, or takes more memory than photos of `max_pixels` pixels may."""
     kind, channels = int(page.photometric), page.samplesperpixel
     if kind in _REFUSED or kind not in _COLOURS:
@@ -33,7 +38,7 @@ def check(page, max_pixels: int):
         )
 
 
-def read(photo, page):
+def read(photo: "Photo", page: Any) -> tuple[np.ndarray, float, int]:
     """-> samples (H,W,C), the value of full intensity, number of colours."""
     kind = int(page.photometric)
     if kind == _YCBCR and page.compression not in _JPEGS:

@@ -3,7 +3,9 @@
 import hashlib
 import re
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 from xml.parsers import expat
 from xml.sax.saxutils import escape
 
@@ -162,11 +164,11 @@ class Packet:
             self._scopes[self._declared.pop()[1]].pop()
         self._depth -= 1
 
-    def tops(self, *names):
+    def tops(self, *names: tuple[str, str]) -> list[Any]:
         """The photo's own properties of these names."""
         return [node for node in self.nodes if node.top is None and node.name in names]
 
-    def text(self, node, longest=1 << 10):
+    def text(self, node: Any, longest: int = 1 << 10) -> str | None:
         """The value of an attribute or of an element without children; None for one that is longer."""
         if node.value is not None:
             return node.value
@@ -178,7 +180,7 @@ class Packet:
         parser.Parse(b"<a>" + self.data[slice(*node.inner)] + b"</a>", True)
         return "".join(parts)
 
-    def with_value(self, node, text):
+    def with_value(self, node: Any, text: str) -> tuple[int, int, bytes]:
         """-> the edit that gives the node another value."""
         if node.value is not None:
             return *node.inner, escape(text, {'"': "&quot;", "'": "&apos;", **_SPACE}).encode()
@@ -188,14 +190,14 @@ class Packet:
         tag = self.data[node.start : node.end - 2].rstrip()
         return node.start, node.end, tag + b">" + value + b"</" + re.match(rb"<([^\s/>]+)", tag)[1] + b">"
 
-    def at_end(self, xml):
+    def at_end(self, xml: bytes) -> tuple[int, int, bytes]:
         """-> the edit that puts further descriptions behind the last one."""
         if self.data[self.rdf.end - 2 : self.rdf.end] != b"/>":
             return self.rdf.inner[1], self.rdf.inner[1], xml
         tag = self.data[self.rdf.start : self.rdf.end - 2].rstrip()
         return self.rdf.start, self.rdf.end, tag + b">" + xml + b"</" + re.match(rb"<([^\s/>]+)", tag)[1] + b">"
 
-    def edited(self, edits):
+    def edited(self, edits: Iterable[tuple[int, int, bytes]]) -> bytes:
         """The packet after the edits (start, end, bytes); one that lies within another is left out."""
         parts, place = [], 0
         for start, end, new in sorted(edits, key=lambda edit: (edit[0], -edit[1])):
@@ -212,7 +214,7 @@ def _refuse_doctype(*_):
     raise ValueError("a document type, which XMP may not have")
 
 
-def removal(node):
+def removal(node: Any) -> tuple[int, int, bytes]:
     return node.start, node.end, b""
 
 

@@ -9,9 +9,15 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PureWindowsPath
+from typing import TYPE_CHECKING, Any
 
 from diffretouch import __version__
 from diffretouch.attributes import ATTRIBUTES
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from diffretouch.photo import Photo
 
 FORMAT = 1
 _LARGEST = 1 << 20  # bytes of a preset; more is something else
@@ -98,7 +104,7 @@ class Settings:
                 raise ValueError(f"`{name}` must be text, got {value!r}.")
 
     @classmethod
-    def from_json(cls, text):
+    def from_json(cls, text: str) -> "Settings":
         """Read what `to_json` wrote.
 
         Raises:
@@ -120,19 +126,19 @@ class Settings:
             raise ValueError(f"settings may hold {', '.join(cls.__dataclass_fields__)}; got {', '.join(unknown)}")
         return cls(**said)
 
-    def to_json(self, indent=None):
+    def to_json(self, indent: int | None = None) -> str:
         """As text; what is None is left out."""
         said = {key: value for key, value in asdict(self).items() if value is not None}
         return json.dumps({"format": FORMAT, **said}, indent=indent, allow_nan=False)
 
-    def without_folders(self):
+    def without_folders(self) -> "Settings":
         """These settings as they stand in a result's file: of masks the file's name, not where it lies."""
         if self.regions is None:
             return self
         parts = (text.rpartition(":") for text in self.regions)
         return replace(self, regions=tuple(f"{PureWindowsPath(mask).name}:{c}" for mask, _, c in parts))
 
-    def over(self, base):
+    def over(self, base: "Settings") -> "Settings":
         """These settings where they say something, those of `base` elsewhere; of c every attribute by itself."""
         said = {key: value for key, value in vars(self).items() if value is not None}
         if self.any_style:
@@ -157,7 +163,7 @@ def _first_words(text):
     return text[:40] + ("..." if len(text) > 40 else "")
 
 
-def settings_of(photo):
+def settings_of(photo: "Photo") -> Settings:
     """The settings that are written in a retouched photo (`load_photo`).
 
     Raises:
@@ -172,7 +178,7 @@ def settings_of(photo):
         raise ValueError(f"{str(photo.path)!r}: {error}") from error
 
 
-def read_preset(path):
+def read_preset(path: str | os.PathLike[str]) -> Settings:
     """Settings from a JSON file: a preset or a sidecar.
 
     Raises:
@@ -190,7 +196,7 @@ def read_preset(path):
         raise ValueError(f"{str(path)!r} is no preset: {error}") from error
 
 
-def write_preset(settings, path, *, overwrite=False):
+def write_preset(settings: Settings, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Write settings as a JSON file, whole or not at all.
 
     Raises:
@@ -205,24 +211,24 @@ def write_preset(settings, path, *, overwrite=False):
         file.write((settings.to_json(indent=1) + "\n").encode())
 
 
-def sidecar_path(photo):
+def sidecar_path(photo: Path) -> Path:
     """photo.jpg -> photo.jpg.json: beside the photo, one file each."""
     photo = Path(photo)
     return photo.with_name(photo.name + ".json")
 
 
-def seed_of(name, seed=0):
+def seed_of(name: str, seed: int = 0) -> int:
     """The seed of one photo of many: by its name, so that no order, number or process changes it.
 
     Args:
         name (`str`): path relative to the folder, with "/"; Unicode forms of one name count as the same.
         seed (`int`): of the whole run.
     """
-    name = unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape")
-    return int.from_bytes(hashlib.sha256(b"%d\0%s" % (seed, name)).digest()[:8], "big") >> 1
+    encoded = unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.sha256(b"%d\0%s" % (seed, encoded)).digest()[:8], "big") >> 1
 
 
-def model_revision(pipe):
+def model_revision(pipe: "DiffusionPipeline") -> str | None:
     """Which state of a model this is: the commit of a Hub model, else the first 16 digits of its files' SHA-256.
 
     Returns:
@@ -243,7 +249,7 @@ def model_revision(pipe):
     return digest.hexdigest()[:16]
 
 
-def use_scheduler(pipe, name):
+def use_scheduler(pipe: "DiffusionPipeline", name: str) -> None:
     """Give a pipeline the scheduler of that class name, with the model's own configuration.
 
     Raises:
@@ -257,7 +263,7 @@ def use_scheduler(pipe, name):
     pipe.scheduler = found[name].from_config(pipe.scheduler.config)
 
 
-def resolved(settings, pipe, model):
+def resolved(settings: Settings, pipe: "DiffusionPipeline", model: str) -> Settings:
     """The settings with everything said: what a pipeline loaded as `model` does with them, for its results' files.
 
     `photo` is not: settings taken from one photo's sidecar are not that photo's any more.
@@ -269,7 +275,7 @@ def resolved(settings, pipe, model):
     asked = any((settings.c or {}).values()) or settings.any_style or settings.regions or settings.steps
     if not steered and asked:
         raise ValueError(f"{str(model)!r} has no sliders, regions or steps: only strength can be chosen.")
-    said = {"strength": 1.0 if settings.strength is None else float(settings.strength)}
+    said: dict[str, Any] = {"strength": 1.0 if settings.strength is None else float(settings.strength)}
     if steered:
         from diffretouch.models.unet import knows_the_unknown
 

@@ -1,16 +1,23 @@
 """Regions as texts, in settings and on the command line: "sky.png:brightness=0.4", "luminosity=0.6-1:contrast=-1"."""
 
 import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import PIL.Image
 
 from diffretouch.attributes import ATTRIBUTES, as_attributes
 from diffretouch.regions import as_mask, colour_mask, luminosity_mask, refine_mask
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from diffretouch.pixels import OnePhoto
+
 _RANGE = re.compile(r"(luminosity|colou?r)=([\d.]+)-([\d.]+)")
 
 
-def parse_region(text):
+def parse_region(text: str) -> tuple[str | tuple[str, float, float], dict[str, float]]:
     """ "sky.png:brightness=0.4,temperature=-0.2" -> ("sky.png", {"brightness": 0.4, "temperature": -0.2}).
 
     Instead of a file: `luminosity=0.6-1` (tones) or `colour=200-260` (hues), which come as tuples
@@ -43,7 +50,7 @@ def parse_region(text):
         raise ValueError(f"`region` must be {form}, got {text!r}.") from error
 
 
-def region_mask(source, image):
+def region_mask(source: str | tuple[str, float, float], image: "OnePhoto") -> "np.ndarray":
     """The mask that `parse_region` names: read from a file, or made from the photo's tones or hues.
 
     Raises:
@@ -62,7 +69,9 @@ def region_mask(source, image):
     return as_mask(picture, name=str(source))
 
 
-def named_regions(texts, image, c=None, *, refine=False):
+def named_regions(
+    texts: Iterable[str], image: "np.ndarray", c: Mapping[str, float] | None = None, *, refine: bool = False
+) -> "list[tuple[np.ndarray, dict[str, float]]]":
     """Regions in the words of the command line -> pairs (mask, c) for a pipeline's `regions`.
 
     Args:
