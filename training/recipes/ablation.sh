@@ -2,14 +2,14 @@
 # Trains the bundled small model and six that lack a part of it, 300 steps each, the two that a reader will quote with
 # three seeds, and measures them side by side with paired intervals: about an hour on one quiet CPU core. SMALL is what
 # small.sh made: its autoencoder and teacher are used. STEPS=2 SEEDS=0 tries the script itself. "published" are the losses,
-# timesteps and sampler of the paper as published.sh has them (network and optimizer are those of the other rows, as a
+# timesteps and sampler of the paper as published.bash has them (network and optimizer are those of the other rows, as a
 # network of this size would learn nothing at 1e-6); every model is sampled as it was made for: 20 steps there, else one.
 #   [PRECISION=bf16] training/recipes/ablation.sh PHOTOS SMALL OUTPUT INPUTS TARGETS
 set -euo pipefail
 photos=$1 small=$2 output=$3 inputs=$4 targets=$5
 steps=${STEPS:-300} seeds=${SEEDS:-0 1 2} precision=${PRECISION:-no} # bf16 is for processors that multiply it
 here=$(dirname "$(readlink -f "$0")")
-. "$here/published.sh"
+. "$here/published.bash"
 models=()
 train() { # NAME FLAGS…: the recipe's settings, and what is changed in them
   accelerate launch --cpu --num_processes 1 -m diffretouch.training.train_diffretouch \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains DiffRetouch as published on MIT-Adobe FiveK: Stable Diffusion 2.1-base, 512 px, the published losses and sampler
-# (values and their sources: published.sh). FIVEK is one rendering of it: a folder with `input` in its name and five of the
+# (values and their sources: published.bash). FIVEK is one rendering of it: a folder with `input` in its name and five of the
 # experts (01-Experts-A ..., expertA ... or A ...). It takes GPUs for days: stop it with SIGTERM, and go on by the same
 # command with `--resume_from_checkpoint latest`.
 #   [BASE=...] [ACCELERATE="--multi_gpu --num_processes 8 --mixed_precision bf16"] \
@@ -11,7 +11,7 @@
 set -euo pipefail
 fivek=$1 output=$2
 here=$(dirname "$(readlink -f "$0")")
-. "$here/published.sh"
+. "$here/published.bash"
 mkdir -p "$output"
 # [code] the last 500 by number are for testing, 4,500 photos in five versions each for training
 seq -f "a%04g" 1 4500 > "$output/train_ids.txt"
@@ -20,7 +20,7 @@ data=(
   --resolution 512 --whole_photos # [code] whole photos squeezed to 512x512, nothing turned round
 )
 ours=( # not published: ours
-  --max_train_steps 42000 # of 16 samples: 30 epochs on one GPU, as many as the group's successor PerTouch
+  --num_train_epochs 30 # as many as the group's successor PerTouch: 42,188 steps on one GPU, 5,274 on eight
   --checkpointing_steps 2000 --dataloader_num_workers 8 --seed 0
 )
 # shellcheck disable=SC2086

@@ -7,7 +7,7 @@
 set -euo pipefail
 ppr10k=$1 output=$2
 here=$(dirname "$(readlink -f "$0")")
-. "$here/published.sh"
+. "$here/published.bash"
 mkdir -p "$output"
 # [code] the last 2,286 by natural sort are for testing, 8,875 for training
 (cd "$ppr10k/target_a" && printf '%s\n' *_*) | sed 's/\.[^.]*$//' | sort -V | head -n -"${TEST:-2286}" > "$output/train_ids.txt"
@@ -16,7 +16,7 @@ data=(
   --resolution 512 --whole_photos # [code]
 )
 ours=( # not published: ours
-  --max_train_steps 50000 # of 16 samples: 30 epochs on one GPU, as in paper_fivek.sh
+  --num_train_epochs 30 # as in paper_fivek.sh
   --checkpointing_steps 2000 --dataloader_num_workers 8 --seed 0
 )
 # shellcheck disable=SC2086
