@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from diffretouch.colour import linear_to_srgb
-from diffretouch.photo import Photo, PhotoError, boxes, icc, load_photo, save_photo, xmp
+from diffretouch.photo import Photo, PhotoError, boxes, high_range, icc, load_photo, save_photo, xmp
 from diffretouch.photo.decoders import pixels_decoded
 from diffretouch.photo.exif import Exif
 from diffretouch.photo.jpeg_xl import header
@@ -114,11 +114,13 @@ def test_other_depths_fill_the_range(bits, tmp_path):
     assert photo.bit_depth == 16 and np.abs(photo.pixels - linear_to_srgb(codes / (2**bits - 1))).max() < 1e-3
 
 
-def test_high_dynamic_range_is_refused(tmp_path):
+def test_high_dynamic_range_is_tone_mapped(tmp_path):
     (tmp_path / "in.ppm").write_bytes(b"P6 60 40 65535\n" + (SMOOTH.astype(">u2") * 257).tobytes())
     program("cjxl", "-q", 100, "-x", "color_space=RGB_D65_202_Rel_PeQ", tmp_path / "in.ppm", tmp_path / "in.jxl")
-    with pytest.raises(PhotoError, match="PQ"):
-        load_photo(tmp_path / "in.jxl")
+    photo = load_photo(tmp_path / "in.jxl")
+    assert photo.high_range == (9, 16) and any("PQ" in note for note in photo.notes)
+    wanted = high_range.to_srgb(SMOOTH / 255.0, 16, icc.primaries_to_srgb(9))
+    assert np.abs(photo.pixels - wanted).max() < 2e-3
 
 
 def test_a_turned_file_becomes_upright(tmp_path):

@@ -252,3 +252,13 @@ def test_work_on_xmp_grows_linearly(one):
 
     few, many = calls(200), calls(2000)
     assert many < 10.5 * few
+
+
+def test_extended_xmp_that_uses_a_prefix_otherwise_is_joined():
+    head = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"{}>{}</rdf:RDF></x:xmpmeta>'
+    one = '<rdf:Description rdf:about="" a:first="1"/>'
+    two = '<rdf:Description rdf:about="" a:second="2"/><rdf:Description xmlns:a="urn:three" rdf:about="" a:third="3"/>'
+    main, more = head.format(' xmlns:a="urn:one"', one).encode(), head.format(' xmlns:a="urn:two"', two).encode()
+    packet = xmp.Packet(xmp.joined(main, more), frozenset({"urn:one", "urn:two", "urn:three"}))
+    assert {node.name: packet.text(node) for node in packet.nodes} == {
+        ("urn:one", "first"): "1", ("urn:two", "second"): "2", ("urn:three", "third"): "3"}  # fmt: skip

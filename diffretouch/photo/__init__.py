@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import decoders, encoders, icc, metadata, xmp
+from . import decoders, encoders, high_range, icc, metadata, xmp
 from .gain_map import GainMap
 from .orientation import turn
 
@@ -43,6 +43,8 @@ class Photo:
         jpeg: quantisation tables, subsampling and progression of a JPEG as Pillow's `save` takes them, or None.
         gain_map: the `gain_map.GainMap` that makes the photo brighter on displays of high range, or None. `save_photo`
             writes it into a JPEG as it is, so that the HDR rendition follows the retouch.
+        high_range: code points (ITU-T H.273) of primaries and transfer of a file in PQ or HLG, whose pixels were
+            tone-mapped; else None.
         decoded_upright: how the file stored a picture that its decoder has turned (HEIC, RAW): 1 to 8; else None.
         notes: sentences on what was changed or not carried.
     """
@@ -66,6 +68,7 @@ class Photo:
     lossless: bool = False
     jpeg: dict | None = field(default=None, repr=False)
     gain_map: GainMap | None = field(default=None, repr=False)
+    high_range: tuple[int, int] | None = None
     decoded_upright: int | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
 
@@ -83,7 +86,7 @@ def load_photo(path: str | os.PathLike[str], *, max_pixels: int = 300_000_000) -
 
     The photo is turned upright, its colours are converted to sRGB by its ICC profile (in float, not clipped), and what
     stands beside the pixels is kept for `save_photo`. `notes` says what was changed or not carried: of several frames
-    the first is used, grey becomes RGB, CMYK is converted for good.
+    the first is used, grey becomes RGB, CMYK is converted for good, PQ and HLG are tone-mapped.
 
     Args:
         path (`str` or `os.PathLike`): JPEG, PNG, TIFF, WebP, AVIF, JPEG XL; HEIC with the extra `heic`, RAW with
@@ -92,7 +95,7 @@ def load_photo(path: str | os.PathLike[str], *, max_pixels: int = 300_000_000) -
 
     Raises:
         PhotoError: the file cannot be read, or not without guessing: it is missing, broken, too large, of another
-            kind, has values that are not finite, or a high dynamic range.
+            kind, or has values that are not finite.
     """
     return read_photo(path, max_pixels)
 
@@ -127,8 +130,20 @@ def read_photo(path: str | os.PathLike[str], max_pixels: int = 300_000_000, *, k
     return photo
 
 
+def _tone_mapped(photo, samples, peak):
+    """(H,W,1|3) of a file in PQ or HLG -> (H,W,3) sRGB."""
+    primaries, transfer = photo.high_range
+    values = np.divide(np.repeat(samples, 3, 2) if samples.shape[2] == 1 else samples, peak, dtype=np.float32)
+    name = "PQ" if transfer == high_range.PQ else "HLG"
+    photo.note(f"Its high dynamic range ({name}) was tone-mapped to sRGB by ITU-R BT.2390, with white at 203 cd/m² "
+               "(BT.2408); it is saved so.")  # fmt: skip
+    return high_range.to_srgb(values, transfer, icc.primaries_to_srgb(primaries))
+
+
 def _to_srgb(photo, samples, peak, keep_8_bits):
     """(H,W,1|3|4) in the file's colours -> (H,W,3) sRGB; keeps the profile only where it leads back."""
+    if photo.high_range and not photo.icc_profile:
+        return _tone_mapped(photo, samples, peak)
     profile, photo.icc_profile = photo.icc_profile, None
     channels = samples.shape[2]
     if channels == 1:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import apart, boxes, gain_map, icc, jpeg_segments, jpeg_xl, photoshop, png_chunks, tiff_samples, xmp
+from . import apart, boxes, gain_map, high_range, icc, jpeg_segments, jpeg_xl, photoshop, png_chunks, tiff_samples, xmp
 from .exif import ICC_TAG, IPTC_TAG, PHOTOSHOP_TAG, XMP_TAG, describing, read_exif
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def _png_colours(photo, data):
     if cicp and len(cicp) == 4:
         if not cicp[3]:
             photo.note("Its values are said to be of a narrow range; they are taken as they are.")
-        photo.icc_profile = icc.cicp_profile(*cicp[:2])
+        high_range.take_code_points(photo, *cicp[:2])
     elif chunks[b"iCCP"]:
         photo.icc_profile = png_chunks.profile(chunks[b"iCCP"])
         if photo.icc_profile is None:
@@ -304,7 +304,7 @@ def _avif(photo, max_pixels):
     image, data = _open_with_pillow(photo, AvifImageFile, max_pixels)
     items = boxes.items(data)
     if photo.icc_profile is None and (points := boxes.nclx(data, items)):
-        photo.icc_profile = icc.cicp_profile(*points)
+        high_range.take_code_points(photo, *points)
     configuration = boxes.of_main(data, items, b"av1C")
     depth = 8 if not configuration else (8, 8, 10, 12)[configuration[2] >> 5 & 3]
     _say_boxes(photo, data, items)
@@ -348,7 +348,7 @@ def _heic(photo, max_pixels):
     _say_boxes(photo, data, items)
     nclx = file.info.get("nclx_profile")
     if photo.icc_profile is None and nclx:
-        photo.icc_profile = icc.cicp_profile(nclx["color_primaries"], nclx["transfer_characteristics"])
+        high_range.take_code_points(photo, nclx["color_primaries"], nclx["transfer_characteristics"])
     samples, peak = np.atleast_3d(np.asarray(file)), 2 ** file.info["bit_depth"] - 1
     if file.mode.startswith(("RGBa", "La")):
         photo.note("Its colours were multiplied by alpha; they no longer are.")

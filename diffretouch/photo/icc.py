@@ -77,6 +77,24 @@ def cicp_profile(primaries: int, transfer: int) -> bytes | None:
     return chromatic_profile(points[:6], points[6:] or (0.3127, 0.3290), _GAMMAS.get(transfer))
 
 
+def primaries_to_srgb(primaries: int) -> np.ndarray:
+    """(3,3): linear light of an H.273 code point of primaries with the white D65 -> linear sRGB.
+
+    Raises:
+        ValueError: it is not known here, or has another white.
+    """
+
+    def matrix(points):
+        x, y = np.reshape(points, (3, 2)).T
+        columns = np.stack([x / y, np.ones(3), (1 - x - y) / y])
+        white = np.array([_D65[0] / _D65[1], 1, (1 - _D65[0] - _D65[1]) / _D65[1]])
+        return columns * np.linalg.solve(columns, white)
+
+    if len(_PRIMARIES.get(primaries, ())) != 6:
+        raise ValueError(f"colour primaries {primaries} (ITU-T H.273) are not supported")
+    return np.linalg.solve(matrix(_PRIMARIES[1]), matrix(_PRIMARIES[primaries]))
+
+
 def chromatic_profile(
     primaries: Sequence[float] | np.ndarray, white: Sequence[float] | np.ndarray, gamma: float | None
 ) -> bytes:

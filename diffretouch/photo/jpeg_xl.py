@@ -8,7 +8,7 @@ import numpy as np
 
 from diffretouch.colour import srgb_to_linear
 
-from . import boxes, icc, tiff_samples
+from . import boxes, high_range, icc, tiff_samples
 
 if TYPE_CHECKING:
     from . import Photo
@@ -205,7 +205,10 @@ def read(photo: "Photo", max_pixels: int) -> tuple[np.ndarray, float, int]:
         raise ValueError(f"{found.width} x {found.height} pixels are more than `max_pixels` = {max_pixels}")
     if found.animated:
         raise ValueError("it is an animation; export one of its frames as a picture")
-    photo.icc_profile = _profile(found)
+    if found.transfer in (high_range.PQ, high_range.HLG) and found.primaries in _PRIMARIES and found.white == _D65:
+        photo.high_range = _PRIMARIES[found.primaries], found.transfer
+    else:
+        photo.icc_profile = _profile(found)
     photo.lossless, photo.decoded_upright = not found.lossy, found.orientation
     _metadata(photo, data)
     samples = jpegxl_decode(data)

@@ -248,31 +248,44 @@ def with_description(xmp: bytes | None, content: str) -> bytes:
 
 def without_empty(xmp: bytes) -> bytes:
     """The packet without those rdf:Description that say nothing, as others' edits and one's own leave them behind."""
-    edits, depth, within, start, full = [], 0, 0, 0, False
+    edits = [
+        (start, stop + (xmp[stop : stop + 1] == b"\n"), b"") for start, stop, full, _ in _descriptions(xmp) if not full
+    ]
+    return Packet(xmp, frozenset()).edited(edits)
+
+
+def _descriptions(xmp: bytes) -> list[tuple[int, int, bool, set[str]]]:
+    """Of each element in rdf:RDF: where it begins and ends, whether it says something, the prefixes it declares."""
+    found, depth, within, start, full, declared, prefixes = [], 0, 0, 0, False, set(), set()
     parser = expat.ParserCreate("utf-8", "}")
 
+    def declare(prefix, _):
+        declared.add(prefix or "")
+
     def begin(tag, attributes):
-        nonlocal depth, within, start, full
+        nonlocal depth, within, start, full, prefixes
         depth += 1
         if within and depth == within + 1:
-            start, full = parser.CurrentByteIndex, tag != _RDF + "}Description" or set(attributes) - {_RDF + "}about"}
+            start, prefixes = parser.CurrentByteIndex, set(declared)
+            full = tag != _RDF + "}Description" or bool(set(attributes) - {_RDF + "}about"})
         elif within:
             full = True
         elif tag == _RDF + "}RDF":
             within = depth
+        declared.clear()
 
     def end(_):
         nonlocal depth, within
         place = parser.CurrentByteIndex
-        if within and depth == within + 1 and not full:
+        if within and depth == within + 1:
             stop = xmp.index(b">", place if place > start else _TAG.match(xmp, start).end() - 1) + 1
-            edits.append((start, stop + (xmp[stop : stop + 1] == b"\n"), b""))
+            found.append((start, stop, full, prefixes))
         within = 0 if depth == within else within
         depth -= 1
 
-    parser.StartElementHandler, parser.EndElementHandler = begin, end
+    parser.StartElementHandler, parser.EndElementHandler, parser.StartNamespaceDeclHandler = begin, end, declare
     parser.Parse(xmp, True)
-    return Packet(xmp, frozenset()).edited(edits)
+    return found
 
 
 def description(xmp: bytes | None) -> str | None:
@@ -316,14 +329,22 @@ def renamed(xmp: bytes, extension: bytes | None) -> bytes:
 def joined(xmp: bytes, extension: bytes) -> bytes:
     """One packet of the two, for files that hold packets of any length. Raises ValueError where that cannot be."""
     main, more = Packet(renamed(xmp, None), _NOTE), Packet(extension, _NOTE)
-    names = ""
+    names, own = "", {}
     for prefix, uri in more.scope.items():
-        if main.scope.get(prefix, uri) != uri:
-            raise ValueError(f"both call something {prefix!r}")
-        if prefix not in main.scope:
-            quoted = escape(uri, {'"': "&quot;", **_SPACE})
-            names += f' xmlns:{prefix}="{quoted}"' if prefix else f' xmlns="{quoted}"'
-    edit = main.at_end(more.data[slice(*more.rdf.inner)])
+        quoted = escape(uri, {'"': "&quot;", **_SPACE})
+        declaration = f' xmlns:{prefix}="{quoted}"' if prefix else f' xmlns="{quoted}"'
+        if main.scope.get(prefix, uri) != uri or not prefix:
+            own[prefix] = declaration  # the first packet means something else by it: each description says it itself
+        elif prefix not in main.scope:
+            names += declaration
+    begin, stop = more.rdf.inner
+    edits = []
+    for start, _, _, declared in _descriptions(more.data) if own else ():
+        place = re.compile(rb"<[^\s/>]+").match(more.data, start).end()
+        new = "".join(declaration for prefix, declaration in own.items() if prefix not in declared).encode()
+        edits.append((place, place, new))
+        stop += len(new)
+    edit = main.at_end(more.edited(edits)[begin:stop])
     if edit[0] == main.rdf.start:
         raise ValueError("the first packet is empty")
     place = main.rdf.inner[0] - 1
