@@ -10,7 +10,13 @@ import torch
 from diffretouch.data.paired import PairedPhotos
 from diffretouch.data.shards import Shards
 from diffretouch.data.unpaired import UnpairedPhotos
-from diffretouch.training.pairs import add_pair_arguments, statistics_for, training_pairs, verify_if_asked
+from diffretouch.training.pairs import (
+    add_pair_arguments,
+    sample_numbers,
+    statistics_for,
+    training_pairs,
+    verify_if_asked,
+)
 
 from .test_paired import make
 
@@ -127,3 +133,16 @@ def test_statistics(folder, tmp_path, monkeypatch):
     assert statistics_for(settings(*photos, "--labels", "quantile"), 24, tmp_path / "out") == kept
     experts = ("--train_data_dir", folder, "--dataset", "pairs", "--expert", "target", "expertC")
     assert statistics_for(settings(*experts, "--labels", "quantile"), 16, tmp_path / "other")["count"] == 4
+
+
+@pytest.mark.parametrize("size, share", [(1, 0.5), (2, 0.5), (3, 0.5), (1, 1.0), (1, 0.25), (2, 0.3), (4, 0.0)])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_processes_have_the_same_to_do(size, share, processes):
+    """At each step all of them run as many samples again, and every sample comes once."""
+    again = lambda ks: sum(int((k + 1) * share) > int(k * share) for k in ks)  # noqa: E731
+    turn = 60
+    dealt = [[sample_numbers(n, size, p, processes, share) for p in range(processes)] for n in range(turn)]
+    assert sorted(k for batch in dealt for ks in batch for k in ks) == list(range(turn * processes * size))
+    assert all(len({again(ks) for ks in batch}) == 1 for batch in dealt)
+    if float(share * size).is_integer():  # the batch of one process, in parts
+        assert [k for batch in dealt for ks in batch for k in ks] == list(range(turn * processes * size))

@@ -733,3 +733,18 @@ def test_verify_only_looks(autoencoder, tmp_path, monkeypatch, capsys):
         train(monkeypatch, autoencoder, tmp_path / "out", "--verify")
     assert stopped.value.code == 0 and not (tmp_path / "out").exists()
     assert '"photos": 9' in capsys.readouterr().out
+
+
+def test_without_an_average(autoencoder, tmp_path, monkeypatch):
+    more = ("--ema_decay", "0", "--max_train_steps", "4")
+    train(monkeypatch, autoencoder, tmp_path / "out", *more)
+    pipe = DiffRetouchPipeline.from_pretrained(tmp_path / "out")
+    last = tmp_path / "out" / "checkpoint-4"
+    assert torch.equal(pipe.unet.conv_in.weight, load_file(last / "model.safetensors")["unet.conv_in.weight"])
+    assert not (last / "ema.safetensors").exists()
+    shutil.copytree(tmp_path / "out", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoint-4")
+    train(monkeypatch, autoencoder, tmp_path / "resumed", *more, "--resume_from_checkpoint", "latest")
+    assert log(tmp_path / "out") == log(tmp_path / "resumed")
+    with pytest.raises(SystemExit, match="no checkpoint"):  # there is no average to go on with
+        train(monkeypatch, autoencoder, tmp_path / "out", "--resume_from_checkpoint", "latest")

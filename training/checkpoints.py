@@ -1,7 +1,6 @@
 """Checkpoints that a training comes back from bit-exact, and stops that write one first: for every training script."""
 
 import atexit
-import contextlib
 import json
 import multiprocessing
 import os
@@ -37,6 +36,7 @@ _FREE_SETTINGS = {
     "hub_model_id",
     "hub_private",
     "thumbnail_dir",
+    "ema_on_cpu",
 }
 
 
@@ -115,7 +115,7 @@ def save_checkpoint(output_dir, step, accelerator, ema, limit, settings=None):
         output_dir (`Path`)
         step (`int`): steps done.
         accelerator (`Accelerator`): everything that was prepared by it is written.
-        ema (`EMAModel`, *optional*)
+        ema (`MovingAverage`, *optional*)
         limit (`int`): how many checkpoints stay.
         settings (`dict`, *optional*): what `resume` compares, e.g. `vars(args)`.
 
@@ -128,11 +128,11 @@ def save_checkpoint(output_dir, step, accelerator, ema, limit, settings=None):
     failure = None
     try:
         accelerator.save_state(str(aside))
+        shadow = ema.state() if ema is not None else {}
         if keeper:
-            state = {"step": step, "ema_step": ema.optimization_step if ema is not None else None}
+            state = {"step": step, "ema_step": ema.steps if ema is not None else None}
             settings = {**(settings or {}), "processes": accelerator.num_processes}
-            if ema is not None:
-                shadow = {str(i): p.detach().cpu().contiguous() for i, p in enumerate(ema.shadow_params)}
+            if shadow:
                 save_file(shadow, aside / "ema.safetensors")
             (aside / "step.json").write_text(json.dumps({**state, "settings": settings}, default=str))
     except WRITE_ERRORS as error:
@@ -179,7 +179,8 @@ def resume(name, output_dir, accelerator, ema, settings=None):
         state, shadow, failure = {}, {}, None
         try:
             state = json.loads((path / "step.json").read_text())
-            shadow = load_file(path / "ema.safetensors") if ema is not None else {}
+            if ema is not None and ema.steps is not None:
+                shadow = load_file(path / "ema.safetensors")
         except _READ_ERRORS as error:
             failure = error
         steps = gather_object([state.get("step")]) if accelerator.num_processes > 1 else [state.get("step")]
@@ -188,15 +189,14 @@ def resume(name, output_dir, accelerator, ema, settings=None):
         if agreed(failure is None, accelerator):
             try:
                 accelerator.load_state(str(path))
+                if ema is not None:
+                    ema.load(shadow, state["ema_step"])
             except _READ_ERRORS as error:
                 failure = error
         if not agreed(failure is None, accelerator):
             reason = failure or "another process cannot read it"
             logger.warning(f"{path} cannot be read, trying the one before: {reason}", main_process_only=False)
             continue
-        if ema is not None:
-            ema.shadow_params = [shadow[str(i)].to(p.device) for i, p in enumerate(ema.shadow_params)]
-            ema.optimization_step = state["ema_step"]
         settings = json.loads(json.dumps({**(settings or {}), "processes": accelerator.num_processes}, default=str))
         for key, before in state.get("settings", {}).items():
             if key not in _FREE_SETTINGS and key in settings and settings[key] != before:
@@ -207,20 +207,6 @@ def resume(name, output_dir, accelerator, ema, settings=None):
     raise SystemExit(
         f"`--resume_from_checkpoint`: no checkpoint under {output_dir if name == 'latest' else name} can be read."
     )
-
-
-@contextlib.contextmanager
-def ema_weights(model, ema):
-    """The model with the averaged weights, if there are any, for as long as the block lasts."""
-    if ema is None:
-        yield model
-        return
-    ema.store(model.parameters())
-    ema.copy_to(model.parameters())
-    try:
-        yield model
-    finally:
-        ema.restore(model.parameters())
 
 
 def write_model(pipe, output_dir, card=None):

@@ -2,13 +2,15 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.logging import get_logger
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import DistributedType, ProjectConfiguration, parse_flag_from_env, set_seed
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from diffretouch.training.checkpoints import check_output_dir, share_the_disk
 from diffretouch.training.log import TRACKERS, check_trackers
@@ -97,12 +99,17 @@ def start(
     if args.allow_tf32:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     output_dir = Path(args.output_dir)
+    sharding = parse_flag_from_env("ACCELERATE_USE_FSDP")
     accelerator = Accelerator(
+        fsdp_plugin=fsdp_plugin() if sharding else None,
         mixed_precision=args.mixed_precision,
         gradient_accumulation_steps=accumulation,
         log_with=args.report_to or None,
         project_config=ProjectConfiguration(args.output_dir, logging_dir=str(output_dir / "logs")),
     )
+    if sharding and accelerator.distributed_type != DistributedType.FSDP:
+        raise SystemExit("FSDP was asked for, but Accelerate does not shard here: it needs two processes and GPUs.")
+    tell_deepspeed(accelerator, args, accumulation)
     if accelerator.mixed_precision == "bf16" and accelerator.device.type == "cpu" and not has_bf16_instructions():
         logger.warning("bf16 on a processor without bf16 instructions is 10 to 15 times slower than float32.")
     if accelerator.is_local_main_process:
@@ -131,6 +138,34 @@ def build_optimizer(args: argparse.Namespace, parameters) -> torch.optim.Optimiz
             raise SystemExit(f"`--use_8bit_adam` needs bitsandbytes and a GPU that it supports: {error}") from error
     more = {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
     return adam(parameters, args.learning_rate, weight_decay=args.adam_weight_decay, **more)
+
+
+def fsdp_plugin() -> FullyShardedDataParallelPlugin:
+    """FSDP2 as `accelerate launch` configures it, but with float32 weights and photos under autocast.
+
+    Accelerate's own policy would cast what goes into the model: photos in bf16 are off by a level or more, and so is
+    the guide.
+
+    Raises:
+        SystemExit: FSDP1, which flattens weights that are averaged and saved by name here.
+    """
+    if os.environ.get("FSDP_VERSION", "1") != "2":  # Accelerate's own default is 1
+        raise SystemExit("FSDP 1 is not supported: set `fsdp_version: 2`, see training/accelerate/fsdp2.yaml.")
+    return FullyShardedDataParallelPlugin(mixed_precision_policy=MixedPrecisionPolicy())
+
+
+def tell_deepspeed(accelerator: Accelerator, args: argparse.Namespace, accumulation: int) -> None:
+    """What DeepSpeed would read off a loader and a config file, before `prepare`: batch, accumulation, clipping.
+
+    The loader itself is not prepared: each process already takes its own part of a batch.
+    """
+    plugin = accelerator.state.deepspeed_plugin
+    if plugin is not None:
+        plugin.deepspeed_config |= {
+            "train_micro_batch_size_per_gpu": args.train_batch_size,
+            "gradient_accumulation_steps": accumulation,
+            "gradient_clipping": getattr(args, "max_grad_norm", 0.0),
+        }
 
 
 def has_bf16_instructions() -> bool:

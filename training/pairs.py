@@ -2,6 +2,7 @@
 
 import json
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -131,7 +132,24 @@ def training_pairs(args, size, vary=True, statistics=None, *, start=0, batch_siz
     return PairedPhotos(folder / (args.input_folder or "input"), targets, size, **options)
 
 
-def batches(args, accelerator, first_step, *, accumulation=1, vary=True, statistics=None):
+def sample_numbers(n: int, size: int, process: int, processes: int, branch_fraction: float = 0.0) -> range:
+    """Which samples make the n-th batch of a process.
+
+    Processes take their parts of the same batch. Every `1/branch_fraction`-th sample costs more, as the UNet runs on
+    it again: where a batch is too small to hold its whole part of these, each process takes as many batches in a row
+    as do, so that all of them have the same to do at every step and none waits for another.
+
+    Args:
+        size: samples of a batch.
+        branch_fraction: share of the samples that is run again.
+    """
+    row = Fraction(branch_fraction * size).limit_denominator(64).denominator
+    turn, within = divmod(n, row)
+    first = ((turn * processes + process) * row + within) * size
+    return range(first, first + size)
+
+
+def batches(args, accelerator, first_step, *, accumulation=1, vary=True, statistics=None, branch_fraction=0.0):
     """-> the data set, and this process' batches on its device, from `first_step` on.
 
     Sample k is the same whatever was read before, so a training goes on at any step; and each process takes its part
@@ -142,6 +160,7 @@ def batches(args, accelerator, first_step, *, accumulation=1, vary=True, statist
             `dataloader_num_workers`.
         accumulation (`int`): batches of a step.
         vary, statistics: see `training_pairs`.
+        branch_fraction: see `sample_numbers`.
     """
     size, process, processes = args.train_batch_size, accelerator.process_index, accelerator.num_processes
     done, end = (n * accumulation for n in (first_step, args.max_train_steps))
@@ -153,7 +172,7 @@ def batches(args, accelerator, first_step, *, accumulation=1, vary=True, statist
     if isinstance(photos, torch.utils.data.IterableDataset):
         how = {"batch_size": size}
     else:
-        own = (range((n * processes + process) * size, (n * processes + process + 1) * size) for n in range(done, end))
+        own = (sample_numbers(n, size, process, processes, branch_fraction) for n in range(done, end))
         how = {"batch_sampler": own}
     workers = {"num_workers": args.dataloader_num_workers, "worker_init_fn": leave_signals_to_the_loop}
     loader = torch.utils.data.DataLoader(photos, pin_memory=accelerator.device.type == "cuda", **how, **workers)

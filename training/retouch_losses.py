@@ -20,6 +20,7 @@ from diffretouch.losses import (
 from diffretouch.models.unet import LATENT_CHANNELS
 from diffretouch.pixels import shrink
 from diffretouch.training.retouch_model import latent_side
+from diffretouch.training.sharding import all_must_run
 
 
 def draw_noise(ks, seed, shape, last, first_fraction):
@@ -69,11 +70,13 @@ def automatic_labels(model, vae, scheduler, view, photo, target, c, ks, noise, a
     known = ~c.isnan().any(1)
     rows = (torch.tensor(own, device=c.device) & known).nonzero()[:, 0]
     labels = torch.where(known[:, None], 0.0, c)
-    if len(rows):
-        last = torch.full((len(rows),), scheduler.config.num_train_timesteps - 1, device=c.device)
+    shown = rows if len(rows) or not all_must_run(model) else rows.new_zeros(1)
+    if len(shown):
+        last = torch.full((len(shown),), scheduler.config.num_train_timesteps - 1, device=c.device)
         with torch.no_grad():
-            some = noise[rows], view[rows], photo[rows], last, torch.zeros_like(c[rows])
+            some = noise[shown], view[shown], photo[shown], last, torch.zeros_like(c[shown])
             automatic = retouch(model, vae, scheduler, *some, args)[1].clamp(0, 1)
+    if len(rows):
         scores = measure_attributes(target[rows])[:, None], measure_attributes(automatic)
         labels[rows] = attribute_labels(*scores, limit=2.5)[:, 0]
     return labels

@@ -16,6 +16,7 @@ from diffretouch.models.unet import (
 )
 from diffretouch.pipelines.pipeline_csrnet import CSRNetPipeline
 from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
+from diffretouch.training.lora import add_lora, merged, saves_adapter
 
 # Zero terminal SNR (Lin et al., WACV 2024): the first step of a sampler then sees pure noise, as in training, and the
 # brightness of the result does not lean towards that of the noise.
@@ -85,6 +86,8 @@ def build_models(args):
         own = {"subfolder": "scheduler", "revision": args.revision}
         scheduler = DDIMScheduler.from_pretrained(name, timestep_spacing="trailing", **own)
         unet = build_retouch_unet(base, cross_attention_dim=token_width, sample_size=side)
+        if args.lora_rank:
+            add_lora(unet, args.lora_rank)
     else:
         scheduler = DDIMScheduler(**SCHEDULER)
         unet = UNet2DConditionModel(**SMALL_UNET | {"cross_attention_dim": token_width, "sample_size": side})
@@ -136,8 +139,12 @@ def load_teacher(name):
 def build_pipeline(model, vae, scheduler, args, statistics):
     """The model as a pipeline; without a grid the autoencoder belongs to it."""
     extra = {"vae": vae} if args.no_grid else {"clipping_limit": args.clipping_limit}
+    unet = model.unet
+    if args.lora_rank:
+        base = {"base": args.pretrained_model_name_or_path, "revision": args.revision, "variant": args.variant}
+        unet = merged(unet) if args.lora_save == "merged" else saves_adapter(unet, base)
     return DiffRetouchPipeline(
-        model.unet,
+        unet,
         model.grid_head,
         scheduler,
         sampling_steps=args.sampling_steps,

@@ -15,7 +15,6 @@ from accelerate.logging import get_logger
 from diffretouch.training.checkpoints import (
     WRITE_ERRORS,
     best_so_far,
-    ema_weights,
     keep_best,
     resume,
     save_checkpoint,
@@ -25,6 +24,7 @@ from diffretouch.training.checkpoints import (
 )
 from diffretouch.training.log import Log
 from diffretouch.training.model_card import Repository, model_card, push
+from diffretouch.training.sharding import averaged_model
 from diffretouch.training.validation import judged, read_pairs, show
 
 logger = get_logger(__name__)
@@ -36,6 +36,7 @@ class Run:
 
     Args:
         args, accelerator, model, ema: as the script has them; the model as it was prepared, `ema` or `None`.
+        form: of `shardable`.
         pipeline: unwrapped model -> what is saved and shown.
         retouch: that, a photo (1,3,H,W) in [0,1] -> the retouched one.
         log, stopping: of the loop.
@@ -56,6 +57,7 @@ class Run:
     stopping: list
     settings: dict
     card: dict
+    form: torch.nn.Module | None = None
     repository: Repository | None = None
     pairs: list | None = None
     done: int = 0
@@ -101,6 +103,7 @@ def begin(
     settings: dict | None = None,
     card: dict | None = None,
     retouch: Callable = retouched,
+    form: torch.nn.Module | None = None,
 ) -> Run:
     """Get a training under way: from now on a signal ends it after the step that is being done."""
     pairs = read_pairs(args.validation_pairs) if args.validation_pairs else None
@@ -108,7 +111,7 @@ def begin(
     log = Log(accelerator, args, first_step)
     settings = settings or dict(vars(args))
     return Run(args, accelerator, model, ema, pipeline, retouch, log, stop_signals(), settings, card or {},
-               repository, pairs, done=first_step, best=best)  # fmt: skip
+               form, repository, pairs, done=first_step, best=best)  # fmt: skip
 
 
 def stop_if_not_finite(step: int, losses: dict[str, torch.Tensor], names: list[str]) -> torch.Tensor:
@@ -128,19 +131,22 @@ def keep_step(run: Run, done: int, rate: float) -> bool:
     looks = args.validation_dir or run.pairs
     look = looks and (done % args.validation_steps == 0 or last)
     write = done % args.checkpointing_steps == 0 or last
-    if look and accelerator.is_main_process:
-        with ema_weights(accelerator.unwrap_model(run.model), run.ema) as trained:
-            training = trained.training
-            _look(run, run.pipeline(trained.eval()))
-            trained.train(training)
+    whole = run.model, run.ema, accelerator, run.form
+    if look:
+        with averaged_model(*whole) as trained:
+            if trained is not None:
+                training = trained.training
+                _look(run, run.pipeline(trained.eval()))
+                trained.train(training)
     if write:
         run.written = save_checkpoint(run.output_dir, done, accelerator, run.ema, args.checkpoints_total_limit,
                                       run.settings)  # fmt: skip
-    if write and accelerator.is_main_process:
-        card = model_card(args, steps=done, losses=means, figures=run.figures, processes=accelerator.num_processes,
-                          **run.card)  # fmt: skip
-        with ema_weights(accelerator.unwrap_model(run.model), run.ema) as trained:
-            run.written = _save(run.pipeline(trained), run.output_dir, card) and run.written
+    if write:
+        with averaged_model(*whole) as trained:
+            if trained is not None:
+                card = model_card(args, steps=done, losses=means, figures=run.figures,
+                                  processes=accelerator.num_processes, **run.card)  # fmt: skip
+                run.written = _save(run.pipeline(trained), run.output_dir, card) and run.written
     return last
 
 

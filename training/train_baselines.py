@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers.training_utils import EMAModel
 
 if not __package__:  # run as a file: the checkout that it stands in need not be installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -22,6 +21,7 @@ from diffretouch.pipelines.pipeline_adaptive_lut import AdaptiveLut3DPipeline
 from diffretouch.pipelines.pipeline_hdrnet import HDRNetPipeline
 from diffretouch.training.launch import add_launch_arguments, build_optimizer, check_launch_arguments, start
 from diffretouch.training.learning_rate import halved_share, set_rates
+from diffretouch.training.moving_average import MovingAverage
 from diffretouch.training.pairs import add_pair_arguments, batches, epoch_samples, verify_if_asked
 from diffretouch.training.steps import begin, finish, go_on, keep_step, stop_if_not_finite
 
@@ -42,7 +42,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--halvings", type=int, default=0, help="the learning rate is halved so often, evenly over the training")
     add("--smoothness", type=float, default=1e-4, help="3dlut: weight of uneven tables (paper)")
     add("--monotonicity", type=float, default=10.0, help="3dlut: weight of tables that fall (paper)")
-    add("--ema_decay", type=float, default=0.998)
+    add("--ema_decay", type=float, default=0.998, help="of the weights that are saved; 0: no average")
     add("--dataloader_num_workers", type=int, default=1)
     args = parser.parse_args(argv)
     check_launch_arguments(parser, args)
@@ -72,11 +72,10 @@ def main(argv: list[str] | None = None) -> None:
     network.train()
     if args.network == "3dlut":
         network = LutLoss(network, smoothness=args.smoothness, monotonicity=args.monotonicity)
-    ema = EMAModel(network.parameters(), decay=args.ema_decay, use_ema_warmup=True, power=3 / 4)
     optimizer = build_optimizer(args, network.parameters())
     share = halved_share(args.halvings, args.max_train_steps)
     network, optimizer = accelerator.prepare(network, optimizer)
-    ema.to(accelerator.device)
+    ema = MovingAverage(accelerator.unwrap_model(network).parameters(), args.ema_decay)
 
     # 2. Resume, and data from there on
     first_step = go_on(args, accelerator, optimizer, ema)
@@ -104,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
         rate = set_rates(optimizer, [args.learning_rate], share(step))
         optimizer.step()
         optimizer.zero_grad()
-        ema.step(accelerator.unwrap_model(network).parameters())
+        ema.step()
         run.log.add(losses)
         if keep_step(run, step + 1, rate):
             break

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import torch.nn.functional as F
-from diffusers.training_utils import EMAModel
 
 if not __package__:  # run as a file: the checkout that it stands in need not be installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -19,6 +18,7 @@ from diffretouch.models.csrnet import CSRNet, CSRNetL
 from diffretouch.pipelines.pipeline_csrnet import CSRNetPipeline
 from diffretouch.training.launch import add_launch_arguments, build_optimizer, check_launch_arguments, start
 from diffretouch.training.learning_rate import halved_share, set_rates
+from diffretouch.training.moving_average import MovingAverage
 from diffretouch.training.pairs import add_pair_arguments, batches, epoch_samples, verify_if_asked
 from diffretouch.training.steps import begin, finish, go_on, keep_step, stop_if_not_finite
 
@@ -52,7 +52,7 @@ def parse_args(argv=None):
     add("--train_batch_size", type=int, default=16)
     add("--learning_rate", type=float, default=1e-4)
     add("--halvings", type=int, default=5, help="the learning rate is halved so often, evenly over the training")
-    add("--ema_decay", type=float, default=0.998)
+    add("--ema_decay", type=float, default=0.998, help="of the weights that are saved; 0: no average")
     add("--dataloader_num_workers", type=int, default=1)
     args = parser.parse_args(argv)
     check_launch_arguments(parser, args)
@@ -98,11 +98,10 @@ def main(argv=None):
 
     # 1. Network, optimizer and schedule (paper, Sec. 4.1: L1, Adam 1e-4 with beta 0.9 and 0.99, halved in steps)
     network = build_network(args)
-    ema = EMAModel(network.parameters(), decay=args.ema_decay, use_ema_warmup=True, power=3 / 4)
     optimizer = build_optimizer(args, [parameter for parameter in network.parameters() if parameter.requires_grad])
     share = halved_share(args.halvings, args.max_train_steps)
     network, optimizer = accelerator.prepare(network, optimizer)
-    ema.to(accelerator.device)
+    ema = MovingAverage(accelerator.unwrap_model(network).parameters(), args.ema_decay)
 
     # 2. Resume, and data from there on
     first_step = go_on(args, accelerator, optimizer, ema)
@@ -122,7 +121,7 @@ def main(argv=None):
         rate = set_rates(optimizer, [args.learning_rate], share(step))
         optimizer.step()
         optimizer.zero_grad()
-        ema.step(accelerator.unwrap_model(network).parameters())
+        ema.step()
         run.log.add(losses)
         if keep_step(run, step + 1, rate):
             break

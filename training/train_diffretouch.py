@@ -7,8 +7,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from diffusers.training_utils import EMAModel
-
 if not __package__:  # run as a file: the checkout that it stands in need not be installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -16,9 +14,11 @@ from diffretouch.losses.perceptual import Lpips
 from diffretouch.training.latents import cached_latents, check_cacheable
 from diffretouch.training.launch import add_launch_arguments, build_optimizer, check_launch_arguments, start
 from diffretouch.training.learning_rate import scheduled_share, set_rates
+from diffretouch.training.moving_average import MovingAverage
 from diffretouch.training.pairs import add_pair_arguments, batches, epoch_samples, statistics_for, verify_if_asked
 from diffretouch.training.retouch_losses import training_losses
 from diffretouch.training.retouch_model import build_models, build_pipeline, load_teacher
+from diffretouch.training.sharding import shardable
 from diffretouch.training.steps import begin, finish, go_on, keep_step, stop_if_not_finite
 
 
@@ -66,6 +66,8 @@ def parse_args(argv=None):
     add("--lr_scheduler", default="cosine")
     add("--lr_warmup_steps", type=int, default=200)
     add("--max_grad_norm", type=float, default=1.0)
+    add("--lora_rank", type=int, default=0, help="adapters on a Stable Diffusion's attention; new layers whole")
+    add("--lora_save", choices=["merged", "adapter"], default="merged", help="whole weights, or what was trained")
     add("--use_8bit_adam", action="store_true", help="moments in 8 bits, by bitsandbytes")
     add("--latent_weight", type=float, default=1.0)
     add("--snr_gamma", type=float, help="min-SNR weighting of the latent loss; 5 is usual")
@@ -89,7 +91,8 @@ def parse_args(argv=None):
     )
     add("--contrastive_tau", type=float, default=0.1)
     add("--first_timestep_fraction", type=float, default=0.5, help="share of samples at the noisiest timestep")
-    add("--ema_decay", type=float, default=0.998)
+    add("--ema_decay", type=float, default=0.998, help="of the weights that are saved; 0: no average")
+    add("--ema_on_cpu", action="store_true", help="keep the average in the processor's memory")
     add("--dataloader_num_workers", type=int, default=1)
     add_launch_arguments(parser, steps=3600, weight_decay=1e-2)
     args = parser.parse_args(argv)
@@ -117,6 +120,8 @@ def parse_args(argv=None):
         parser.error("--lpips_weight needs --lpips_weights: a file that diffretouch.losses.perceptual.Lpips describes")
     if not (args.vae or args.pretrained_model_name_or_path or args.verify):
         parser.error("--vae is needed for a training from scratch: training/train_autoencoder.py makes one")
+    if args.lora_rank < 0 or args.lora_rank and not args.pretrained_model_name_or_path:
+        parser.error("--lora_rank is at least 1, with --pretrained_model_name_or_path: it adapts a Stable Diffusion")
     if args.init and args.pretrained_model_name_or_path:
         parser.error("--init and --pretrained_model_name_or_path are two starts, only one can be had")
     return args
@@ -134,21 +139,25 @@ def main(argv=None):
     vae.to(accelerator.device)
     perceptual = Lpips(args.lpips_weights).to(accelerator.device) if args.lpips_weight else None
     teacher = load_teacher(args.teacher).to(accelerator.device) if args.teacher else None
-    ema = EMAModel(model.parameters(), decay=args.ema_decay, use_ema_warmup=True, power=3 / 4)
+    form = shardable(model, accelerator)
     parameters = sum(p.numel() for p in model.parameters())
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
 
     # 2. Optimizer and schedule
     share = scheduled_share(args.lr_scheduler, args.lr_warmup_steps, args.max_train_steps)
     model, optimizer = accelerator.prepare(model, build_optimizer(args, model.parameters()))
-    ema.to(accelerator.device)
+    # Of a model with adapters only what is trained: the rest stays what it is
+    moving = (p for p in accelerator.unwrap_model(model).parameters() if p.requires_grad or not args.lora_rank)
+    ema = MovingAverage(moving, args.ema_decay, on_cpu=args.ema_on_cpu)
 
     # 3. Resume, and data from there on
     settings = vars(args) | {"frozen_parameters": frozen}
     first_step = go_on(args, accelerator, optimizer, ema, settings)
     with accelerator.main_process_first():
         statistics = statistics_for(args, args.resolution, output_dir)
-    photos, loader = batches(args, accelerator, first_step, accumulation=accumulation, statistics=statistics)
+    branches = args.branch_fraction if args.contrastive_weight or args.obedience_weight else 0.0
+    how = {"accumulation": accumulation, "statistics": statistics, "branch_fraction": branches}
+    photos, loader = batches(args, accelerator, first_step, **how)
     cache = None
     if args.cache_latents:
         check_cacheable(photos)
@@ -158,7 +167,7 @@ def main(argv=None):
     # 4. The loop
     pipeline = lambda trained: build_pipeline(trained, vae, scheduler, args, statistics)  # noqa: E731
     card = {"data": photos.describe(), "parameters": parameters, "frozen": frozen}
-    how = {"repository": repository, "settings": settings, "card": card}
+    how = {"repository": repository, "settings": settings, "card": card, "form": form}
     run = begin(args, accelerator, model, ema, first_step, pipeline, **how)
     for step in range(first_step, args.max_train_steps):
         rate = set_rates(optimizer, [args.learning_rate], share(step))
@@ -172,7 +181,7 @@ def main(argv=None):
                 optimizer.step()
                 optimizer.zero_grad()
             run.log.add(losses)
-        ema.step(accelerator.unwrap_model(model).parameters())
+        ema.step()
         if keep_step(run, step + 1, rate):
             break
     finish(run)
