@@ -11,6 +11,7 @@ import PIL.Image
 import PIL.ImageOps
 import torch
 
+from diffretouch.colour import LUMA
 from diffretouch.outside import outside
 from diffretouch.photo import icc
 
@@ -218,6 +219,13 @@ def is_monochrome(photo: ArrayOrTensor) -> bool:
     return all(float((rows.max(2) - rows.min(2)).max()) <= most for rows in pieces if rows.size)
 
 
+def without_colour(colours: torch.Tensor, dim: int) -> torch.Tensor:
+    """Their luma for red, green and blue, which lie along `dim`: what a monochrome photo's retouch stays within."""
+    colours = colours.movedim(dim, -1)
+    luma = (colours * colours.new_tensor(LUMA)).sum(-1, keepdim=True)
+    return luma.expand(colours.shape).movedim(-1, dim)
+
+
 def as_float(array: np.ndarray) -> np.ndarray:
     return array if array.dtype == np.float32 else np.divide(array, np.iinfo(array.dtype).max, dtype=np.float32)
 
@@ -229,6 +237,17 @@ def as_tensor(photo: ArrayOrTensor) -> torch.Tensor:
     side = max(min(photo.shape[:2]) // 2048, 1)
     pixels = as_float(np.ascontiguousarray(photo)) if side == 1 else _block_means(photo, side)
     return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+
+
+def pixels_of(photo: ArrayOrTensor, side: int) -> torch.Tensor:
+    """Array or tensor photo -> (1,3,h,w) float32 in [0,1]: at most `side` x `side` single pixels of it, evenly."""
+    size = photo.shape[1:] if torch.is_tensor(photo) else photo.shape[:2]
+    rows, columns = (np.arange(min(long, side)) * long // min(long, side) for long in size)
+    if torch.is_tensor(photo):
+        return photo[:, torch.from_numpy(rows).to(photo.device)][:, :, torch.from_numpy(columns).to(photo.device)][
+            None
+        ].float()
+    return torch.from_numpy(as_float(photo[rows[:, None], columns])).permute(2, 0, 1)[None]
 
 
 def _block_means(photo, side):

@@ -9,7 +9,18 @@ from diffusers import DiffusionPipeline, ImagePipelineOutput
 from diffretouch.lut import Lut3D
 from diffretouch.models.adaptive_lut import AdaptiveLut3D
 from diffretouch.pipelines.pretrained import load_pretrained
-from diffretouch.pixels import OnePhoto, Photos, SamePhoto, as_tensor, one_photo, retouch_one, retouch_photos, shrink
+from diffretouch.pixels import (
+    OnePhoto,
+    Photos,
+    SamePhoto,
+    as_tensor,
+    is_monochrome,
+    one_photo,
+    retouch_one,
+    retouch_photos,
+    shrink,
+    without_colour,
+)
 
 _SEEN = 1024  # larger photos are averaged to this long side first: the classifier picks its pixels, as published
 
@@ -84,8 +95,11 @@ class AdaptiveLut3DPipeline(DiffusionPipeline):
     @torch.no_grad()
     def lut(self, image: OnePhoto) -> Lut3D:
         """The table of one photo: the whole retouch, exactly."""
-        photo = shrink(as_tensor(one_photo(image)[0]), _SEEN).to(self._execution_device, self.network.dtype)
+        photo = one_photo(image)[0]
+        monochrome = is_monochrome(photo)
+        photo = shrink(as_tensor(photo), _SEEN).to(self._execution_device, self.network.dtype)
         table = self.network.eval().table(photo)[0][0]  # (channel, b, g, r)
+        table = without_colour(table, 0) if monochrome else table
         return Lut3D(table.permute(1, 2, 3, 0).cpu().numpy())
 
     def _retouch(self, photo, strength, out):

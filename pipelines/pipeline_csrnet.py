@@ -23,10 +23,12 @@ from diffretouch.pixels import (
     as_float,
     check_output_type,
     check_strength,
+    is_monochrome,
     one_photo,
     retouch_one,
     retouch_photos,
     to_levels,
+    without_colour,
 )
 
 BUNDLED = {"small": "csrnet_small", "small-l": "csrnet_l_small"}
@@ -191,7 +193,7 @@ class CSRNetPipeline(DiffusionPipeline):
             return self._retouch_strips(photo, strength, experts, out)
 
     def _colours(self, photo, strength, experts):
-        device, folded = self._execution_device, []
+        device, folded, monochrome = self._execution_device, [], is_monochrome(photo)
         with torch.autocast(device.type, enabled=False):
             for weight, network in experts:
                 thumbnail = self._thumbnail(photo, network)
@@ -211,13 +213,14 @@ class CSRNetPipeline(DiffusionPipeline):
                         x = torch.addmm(bias, x, matrix)
                         x = x.relu_() if k < 2 else x
                     result = x if weight == 1 else result + weight * x
+                result = without_colour(result, 1) if monochrome else result
                 return _finite(torch.lerp(colours, result, float(strength)))
 
         return function
 
     def _retouch_strips(self, photo, strength, experts, out):
         """CSRNet-L's layers see neighbours: strips of rows, a little taller than their result."""
-        device, tensor = self._execution_device, torch.is_tensor(photo)
+        device, tensor, monochrome = self._execution_device, torch.is_tensor(photo), is_monochrome(photo)
         modulated = []
         for weight, network in experts:
             thumbnail = self._thumbnail(photo, network)
@@ -246,6 +249,7 @@ class CSRNetPipeline(DiffusionPipeline):
                 else:
                     x = network.modulated(x, modulation)[..., rows.start - seen.start : rows.stop - seen.start, :]
                 result = x.float() if weight == 1 else result + weight * x.float()
+            result = without_colour(result, 1) if monochrome else result
             result = _finite(torch.lerp(own, result, float(strength))[0])
             if tensor:
                 out[:, rows] = result

@@ -10,7 +10,8 @@ from diffretouch.models.affine_grid import between_identity
 from diffretouch.models.hdrnet import HDRNet
 from diffretouch.models.slice_apply import slice_apply
 from diffretouch.pipelines.pretrained import load_pretrained
-from diffretouch.pixels import Photos, SamePhoto, as_tensor, retouch_one, retouch_photos
+from diffretouch.pipelines.sampler import grids_without_colour
+from diffretouch.pixels import Photos, SamePhoto, as_tensor, is_monochrome, retouch_one, retouch_photos
 
 
 class HDRNetPipeline(DiffusionPipeline):
@@ -83,6 +84,7 @@ class HDRNetPipeline(DiffusionPipeline):
     def _retouch(self, photo, strength, out):
         """(H,W,3) array -> array of its dtype, (3,H,W) tensor -> float32 tensor."""
         grid = self.network.grid(as_tensor(photo).to(self._execution_device, self.network.dtype))
+        grid = grids_without_colour(grid) if is_monochrome(photo) else grid
         grid = between_identity(grid, strength)
         if isinstance(photo, np.ndarray):
             return slice_apply(grid, photo, self.network.guide_curve, out=out)

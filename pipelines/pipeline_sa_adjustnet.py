@@ -24,10 +24,12 @@ from diffretouch.pixels import (
     check_strength,
     checked_out,
     in_the_form_of,
+    is_monochrome,
     one_photo,
     photos_and_origins,
     to_levels,
     upright,
+    without_colour,
 )
 from diffretouch.regions import check_aspect
 
@@ -203,7 +205,7 @@ class SAAdjustNetPipeline(DiffusionPipeline):
 
     def _retouch(self, photo, own, strength, edges, out=None):
         """(H,W,3) array -> array of its dtype, (3,H,W) tensor -> float32 tensor; and the weights of the presets."""
-        device, is_array = self._execution_device, isinstance(photo, np.ndarray)
+        device, is_array, monochrome = self._execution_device, isinstance(photo, np.ndarray), is_monochrome(photo)
         with torch.autocast(device.type, enabled=False):
             # 2. Look at a small copy: what is where, and which preset retouches it
             own = own if own is None else own.to(device)
@@ -220,7 +222,8 @@ class SAAdjustNetPipeline(DiffusionPipeline):
                 else:
                     seen = photo[:, rows].float()
                 seen = seen[None].to(device)
-                new = torch.lerp(seen, self.network.retouch_rows(context, seen, rows.start, height), float(strength))
+                new = self.network.retouch_rows(context, seen, rows.start, height)
+                new = torch.lerp(seen, without_colour(new, 1) if monochrome else new, float(strength))
                 if not new.isfinite().all():
                     raise ValueError("The model made colours that are not finite: its weights are broken.")
                 if not is_array:

@@ -7,6 +7,7 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+from PIL import Image, ImageCms
 
 from diffretouch.photo import icc
 
@@ -62,6 +63,14 @@ def test_to_srgb_agrees_with_pillow_inside_the_gamut():
     pillow = ImageCms.profileToProfile(picture, io.BytesIO(profile), io.BytesIO(icc.srgb_profile()), renderingIntent=1)
     ours = np.rint(icc.to_srgb(np.asarray(picture, np.float32) / 255, profile) * 255)
     assert np.abs(ours - np.asarray(pillow)).max() <= 1
+
+
+def test_one_way_profiles_become_what_viewers_show(pixels):
+    levels = np.rint(255 * pixels).astype(np.uint8)
+    profile = icc.adobe_rgb_profile()
+    source, target = (ImageCms.ImageCmsProfile(io.BytesIO(one)) for one in (profile, icc.srgb_profile()))
+    shown = ImageCms.profileToProfile(Image.fromarray(levels), source, target, renderingIntent=1)
+    np.testing.assert_array_equal(icc.as_shown(levels, profile), np.asarray(shown))
 
 
 def test_values_outside_the_range_are_kept():

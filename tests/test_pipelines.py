@@ -257,3 +257,37 @@ def test_wide_gamut_stays_at_strength_0():
     for make in PIPELINES.values():
         pipe = make()
         np.testing.assert_allclose(pipe.retouch(wide, strength=0.0, **noise(pipe)), wide, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["csrnet", "csrnet-l", "sa", "hdrnet", "lut"])
+@pytest.mark.parametrize("form", [np.uint8, np.float32, "tensor"])
+def test_monochrome_stays_monochrome_in_every_pipeline(kind, form):
+    from diffretouch import (
+        AdaptiveLut3D,
+        AdaptiveLut3DPipeline,
+        CSRNetPipeline,
+        HDRNet,
+        HDRNetPipeline,
+        SAAdjustNetPipeline,
+    )
+
+    torch.manual_seed(0)
+    pipe = {
+        "csrnet": lambda: CSRNetPipeline.from_pretrained("small"),
+        "csrnet-l": lambda: CSRNetPipeline.from_pretrained("small-l"),
+        "sa": lambda: SAAdjustNetPipeline.from_pretrained("small"),
+        "hdrnet": lambda: HDRNetPipeline(HDRNet()),
+        "lut": lambda: AdaptiveLut3DPipeline(AdaptiveLut3D()),
+    }[kind]()
+    if kind in ("hdrnet", "lut"):  # as they begin they have no colours of their own
+        for values in pipe.network.parameters():
+            values.data += 0.02 * torch.randn(values.shape)
+    rows, columns = np.mgrid[0:70, 0:90] / 90
+    grey = (0.45 + 0.3 * np.sin(5 * columns) * np.cos(4 * rows))[..., None].repeat(3, 2)
+    photo = (255 * grey).astype(np.uint8) if form == np.uint8 else grey.astype(np.float32)
+    result = pipe.retouch(torch.from_numpy(photo).permute(2, 0, 1) if form == "tensor" else photo)
+    result = result.permute(1, 2, 0).numpy() if form == "tensor" else result
+    assert np.abs(result.astype(float) - photo).max() > 0 and np.ptp(result, axis=2).max() < 1e-6
+    tinted = photo.copy()
+    tinted[:9, :9, 2] //= 2 if form == np.uint8 else tinted.dtype.type(2)
+    assert np.ptp(pipe.retouch(tinted), axis=2)[40:].max() > 0  # a photo with colours anywhere is none

@@ -135,12 +135,14 @@ class Routes:
 
     async def pixels(self, request: Request) -> Response:
         """`?photo=`: its pixels, upright sRGB, 8 bits, rows of RGB; `&model=&strength=`: retouched; `&seen=MODEL`:
-        what that model sees of it, planes of float32."""
+        what that model sees of it, planes of float32; `&few=1`: the pixels by which clipping is judged, as planes."""
         asked = request.query_params
         photo = self._photo(request, asked.get("photo"))
         if "seen" in asked:
             seen = (await run_in_threadpool(photo.seen_by, self.models, asked["seen"]))[0].float().cpu().numpy()
             return floats(seen)
+        if "few" in asked:
+            return floats(await run_in_threadpool(photo.few))
         retouched = None
         if "model" in asked:
             look = look_of(asked)

@@ -155,13 +155,19 @@ def _to_srgb(photo, samples, peak, keep_8_bits):
             if channels == 3 and icc.is_srgb(profile):
                 photo.icc_profile = None if photo.grey else profile
                 return _unconverted(samples, peak, keep_8_bits)
+            back = channels < 4 and icc.leads_back(profile)
+            if channels == 3 and not back and samples.dtype == np.uint8 and peak == 255:
+                _halve_tables(photo)
+                photo.note("Converted from a profile whose way back leads elsewhere; it is saved as sRGB.")
+                return _unconverted(icc.as_shown(samples, profile), peak, keep_8_bits)
             pixels = np.divide(samples, peak, dtype=np.float32)
             converted = icc.to_srgb(pixels, profile)
             if photo.grey and np.ptp(converted, axis=2).max() < 1e-3:  # rounded white points tint greys
                 converted = np.repeat(converted[..., 1:2], 3, 2)
-            if channels < 4 and icc.leads_back(profile):
+            if back:
                 photo.icc_profile = profile
             else:
+                _halve_tables(photo)
                 kind = "CMYK" if channels == 4 else "a profile whose way back leads elsewhere"
                 photo.note(f"Converted from {kind}; it is saved as sRGB.")
             if photo.bit_depth == 32 and (pixels.min() < 0 or pixels.max() > 1) and icc.is_bounded(profile):
@@ -174,6 +180,12 @@ def _to_srgb(photo, samples, peak, keep_8_bits):
         pixels = np.divide(samples, peak, dtype=np.float32)
         return (1 - pixels[..., :3]) * (1 - pixels[..., 3:])
     return _unconverted(np.repeat(samples, 3, 2) if channels == 1 else samples, peak, keep_8_bits)
+
+
+def _halve_tables(photo):
+    """Other colours fall between the levels that a JPEG was rounded to: the same tables would round as much again."""
+    if photo.jpeg:
+        photo.jpeg["qtables"] = [[(level + 1) // 2 for level in table] for table in photo.jpeg["qtables"]]
 
 
 def _unconverted(samples, peak, keep_8_bits):

@@ -171,9 +171,9 @@ def _transform(pixels, source, target, from_channels, to_channels):
         raise ValueError(f"LittleCMS cannot use it ({error})") from error
 
 
-def _in_strips(function, pixels, channels):
+def _in_strips(function, pixels, channels, dtype=np.float32):
     rows = max(1, _ROWS // pixels.shape[1])
-    out = np.empty((*pixels.shape[:2], channels), np.float32)
+    out = np.empty((*pixels.shape[:2], channels), dtype)
     for start in range(0, len(pixels), rows):
         out[start : start + rows] = function(pixels[start : start + rows])
     return out
@@ -195,6 +195,25 @@ def to_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
         return linear_to_srgb(np.repeat(linear[..., 1:2], 3, 2) if channels == 1 else linear)
 
     return _in_strips(strip, pixels, 3)
+
+
+def as_shown(samples: np.ndarray, profile: bytes) -> np.ndarray:
+    """(H,W,3) uint8 in the profile's encoding -> (H,W,3) uint8 sRGB: level for level what viewers show.
+
+    For profiles that do not lead back: what is beyond sRGB is lost anyway, and LittleCMS's way for 8 bits, which all
+    viewers take, differs near the gamut's edge by up to 8 levels from its way for floats.
+
+    Raises:
+        ValueError: the profile is damaged.
+    """
+    from imagecodecs import CMS, CmsError, cms_transform
+
+    intent = CMS.INTENT.RELATIVE_COLORIMETRIC
+    spaces = {"colorspace": "rgb", "outcolorspace": "rgb", "outdtype": "uint8", "intent": intent}
+    try:
+        return _in_strips(lambda rows: cms_transform(rows, profile, srgb_profile(), **spaces), samples, 3, np.uint8)
+    except CmsError as error:
+        raise ValueError(f"LittleCMS cannot use it ({error})") from error
 
 
 def from_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:

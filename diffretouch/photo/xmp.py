@@ -10,6 +10,7 @@ from xml.parsers import expat
 from xml.sax.saxutils import escape
 
 LARGEST = 1 << 24  # bytes of a packet; more is none
+MOST = 10_000  # properties that are looked for, and as many parts of them
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _OWN = ("http://ns.diffretouch/1.0/", "Retouch")
 _EXTENDED = ("http://ns.adobe.com/xmp/note/", "HasExtendedXMP")
@@ -44,13 +45,19 @@ class Packet:
     Args:
         data (`bytes`): UTF-8 or UTF-16.
         wanted: name spaces of the properties that are looked for; others are passed over.
+        deep: names of those properties whose parts become nodes, too.
+
+    Attributes:
+        crowded: there are more than `MOST` parts; not all became nodes.
 
     Raises:
-        ValueError: no well-formed XML, entities, no rdf:RDF, too large.
+        ValueError: no well-formed XML, entities, no rdf:RDF, too large, too many properties.
     """
 
     data: bytes
     wanted: frozenset[str]
+    deep: frozenset[tuple[str, str]] = frozenset()
+    crowded: bool = False
     nodes: list[Node] = field(default_factory=list)
     root: Node | None = None
     rdf: Node | None = None
@@ -66,7 +73,7 @@ class Packet:
             self.data = self.data.decode("utf-16-le" if self.data[1:2] == b"\0" else "utf-16-be").encode()
         self.data = self.data.removeprefix(b"\xef\xbb\xbf").rstrip(b"\0")
         self._depth, self._rdf_depth, self._outside, self._open = 0, 0, 0, []
-        self._scopes, self._declared, self._closed = {"xml": ["xml"]}, [], False
+        self._scopes, self._declared, self._closed, self._parts = {"xml": ["xml"]}, [], False, 0
         parser = expat.ParserCreate("utf-8")
         parser.ordered_attributes = True
         parser.StartElementHandler, parser.EndElementHandler = self._start, self._end
@@ -115,13 +122,24 @@ class Packet:
             name = self._name(tag)
             if name[0] in self.wanted:
                 node = self._open_node(name, None, None)
-                self.nodes.append(node)
-                self._attributes(attributes, node)
-        elif len(self._open) > self._outside:
+                self._keep(node)
+                if name in self.deep:
+                    self._attributes(attributes, node)
+        elif len(self._open) > self._outside and not self.crowded:
             parent = self._open[-1][1]
-            node = self._open_node(self._name(tag), parent.top or parent, parent)
-            self.nodes.append(node)
-            self._attributes(attributes, node)
+            top = parent.top or parent
+            if top.name in self.deep:
+                node = self._open_node(self._name(tag), top, parent)
+                self._keep(node)
+                self._attributes(attributes, node)
+
+    def _keep(self, node):
+        if node.top is not None:
+            self._parts += 1
+            self.crowded = self._parts > MOST
+        elif len(self.nodes) - self._parts >= MOST:
+            raise ValueError(f"it has more than {MOST} properties")
+        self.nodes.append(node)
 
     def _open_node(self, name, top, parent):
         start = self._parser.CurrentByteIndex
@@ -141,6 +159,8 @@ class Packet:
                 self.about = attributes[n + 1]
             if parent is not None or name[0] in self.wanted:
                 found.append((attributes[n].encode(), name, attributes[n + 1]))
+        if parent is not None and len(found) > MOST:
+            self.crowded, found = True, []
         if not found:
             return
         start = self._parser.CurrentByteIndex
@@ -151,7 +171,7 @@ class Packet:
         for raw, name, value in found:
             match = places[raw]
             inner = match.start(2) + 1, match.end(2) - 1
-            self.nodes.append(Node(name, top, parent, match.start(), match.end(), inner, value))
+            self._keep(Node(name, top, parent, match.start(), match.end(), inner, value))
 
     def _end(self, tag):
         if self._open and self._open[-1][0] == self._depth:

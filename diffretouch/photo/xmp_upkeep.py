@@ -49,7 +49,7 @@ def upkept(
     Raises:
         ValueError: it cannot be read.
     """
-    packet = xmp.Packet(data, _WANTED)
+    packet = xmp.Packet(data, _WANTED, frozenset((*_REGIONS, *_SUBJECT) if orientation > 1 else ()))
     edits = [xmp.removal(node) for node in packet.tops((_XMP, "Thumbnails"))]
     lost = set()
     for node in packet.nodes:
@@ -63,13 +63,19 @@ def upkept(
     edits += [packet.with_value(node, "1") for node in packet.tops((_TIFF, "Orientation"))
               if (orientation > 1 or decoded_upright) and packet.text(node) != "1"]  # fmt: skip
     if orientation > 1:
-        for names, turned in ((_REGIONS, _regions), (_SUBJECT, _subject), (_CROP, _crop)):
+        for names, turned, called in (
+            (_REGIONS, _regions, "regions such as faces"),
+            (_SUBJECT, _subject, "the subject's place"),
+            (_CROP, _crop, "the crop"),
+        ):
             try:
+                if packet.crowded and names is not _CROP and packet.tops(*names):
+                    called += f" (of more than {xmp.MOST} parts)"
+                    raise ValueError(called)
                 edits += turned(packet, orientation, size)
             except (ValueError, TypeError, OverflowError):
                 edits += [xmp.removal(node) for node in packet.tops(*names)]
-                lost.add({"Regions": "regions such as faces", "SubjectArea": "the subject's place"}.get(
-                    names[0][1], "the crop"))  # fmt: skip
+                lost.add(called)
     if orientation >= 5:
         for names in _PAIRS:
             edits += _swapped(packet, *(packet.tops(name) for name in names))
