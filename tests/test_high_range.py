@@ -17,7 +17,12 @@ def test_curves_against_colour_science():
     light = np.geomspace(1e-3, 1e4, 301)
     assert np.allclose(high_range.light_to_pq(light), colour.models.eotf_inverse_BT2100_PQ(light), atol=1e-9)
     colours = np.random.default_rng(0).random((50, 3))
-    assert np.allclose(high_range.hlg_to_light(colours), colour.models.eotf_BT2100_HLG(colours), rtol=1e-4, atol=1e-3)
+    assert np.allclose(
+        high_range.scene_to_light(high_range.hlg_to_scene(colours)),
+        colour.models.eotf_BT2100_HLG(colours),
+        rtol=1e-4,
+        atol=1e-3,
+    )
 
 
 def test_primaries_against_colour_science():

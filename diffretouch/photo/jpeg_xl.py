@@ -288,7 +288,7 @@ def encoded(codes: np.ndarray, quality: int, exif: bytes | None, xmp: bytes | No
         light = srgb_to_linear(np.divide(codes[..., :colours], 65535, dtype=np.float32))
         codes[..., :colours] = np.rint(light * 65535)
         codes = codes.squeeze(2) if codes.shape[2] == 1 else codes
-    data = jpegxl_encode(codes, usecontainer=True, **options)
+    data = bytes(jpegxl_encode(codes, usecontainer=True, **options))
     place = next(start - 8 for kind, start, _ in boxes.boxes(data) if kind in (b"jxlc", b"jxlp"))
     if deep:
         data = _said_srgb(data, place + 8)
