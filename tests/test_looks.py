@@ -1,5 +1,6 @@
 """Looks in other software's files: opened by that software, decoded by their descriptions, refused if broken."""
 
+import base64
 import hashlib
 import re
 import shutil
@@ -110,6 +111,75 @@ def test_opencolorio_reads_the_clf(tmp_path):
     assert np.abs(found - wanted).max() < 1e-4
     again = Lut3D.load(tmp_path / "look.clf")
     assert np.abs(again.table - look(9).table).max() < 1e-6 and again.title == "Warm <& soft>"
+
+
+def baked(kind, nodes):
+    """A .3dl file of OpenColorIO's own: squares of the colours."""
+    ocio = pytest.importorskip("PyOpenColorIO")
+    config, baker = ocio.Config.CreateRaw(), ocio.Baker()
+    square = ocio.ExponentTransform([2, 2, 2, 1])
+    config.addColorSpace(ocio.ColorSpace(name="a"))
+    config.addColorSpace(ocio.ColorSpace(name="b", fromReference=square))
+    baker.setConfig(config), baker.setFormat(kind), baker.setCubeSize(nodes)
+    baker.setInputSpace("a"), baker.setTargetSpace("b")
+    return baker.bake()
+
+
+@pytest.mark.parametrize("nodes", [17, 33])
+def test_opencolorio_reads_the_3dl_and_both_its_kinds_are_read(tmp_path, nodes):
+    ocio = pytest.importorskip("PyOpenColorIO")
+    look(nodes).save(tmp_path / "look.3dl")
+    again = Lut3D.load(tmp_path / "look.3dl")
+    assert again.size == nodes and np.abs(again.table - look(nodes).table).max() < 0.51 / 4095
+    found = np.random.default_rng(0).random((500, 3), np.float32)
+    wanted = again.apply(found[None])[0]
+    file = ocio.FileTransform(str(tmp_path / "look.3dl"), interpolation=ocio.INTERP_TETRAHEDRAL)
+    ocio.Config.CreateRaw().getProcessor(file).getDefaultCPUProcessor().applyRGB(found)
+    assert np.abs(found - wanted).max() < 1e-4
+    for kind in ("flame", "lustre"):
+        (tmp_path / f"{kind}.3dl").write_text(baked(kind, nodes))
+        squares = lut_nodes(nodes).reshape(nodes, nodes, nodes, 3) ** 2
+        assert np.abs(Lut3D.load(tmp_path / f"{kind}.3dl").table - squares).max() < 0.51 / 4095
+
+
+def test_a_3dl_that_would_be_read_wrong_is_not_written(tmp_path):
+    with pytest.warns(UserWarning, match="16 nodes on an edge became 17"):
+        look().save(tmp_path / "look.3dl", strength=0.5)
+    assert np.abs(Lut3D.load(tmp_path / "look.3dl").table - look(17).at_strength(0.5).table).max() < 2e-3
+    with pytest.raises(ValueError, match="`path`: .*and this look has none above 0.49; 0.5 is needed"):
+        Lut3D(look(17).table * 0.49).save(tmp_path / "dark.3dl")
+    assert not (tmp_path / "dark.3dl").exists()
+
+
+def three_dl(mesh="0 64 128 192 256 320 384 448 512 575 639 703 767 831 895 959 1023", head="", tail="", count=17**3):
+    colours = "".join(f"{value} {value} {value}\n" for value in np.linspace(0, 4095, 17**3).astype(int)[-count:])
+    return head + mesh + "\n" + colours + tail
+
+
+@pytest.mark.parametrize("text, words", [
+    ("", "has no colours"),
+    ("0 512 1023 1535\n", "has no colours|not even"),
+    ("LUT_3D_SIZE 2\n", "line 1 says 'LUT_3D_SIZE', which is not known"),
+    (three_dl(count=17**3 - 1), "cut off or no table: 17 nodes on an edge are 4913 colours, it has 4912"),
+    (three_dl(tail="1 2 3\n"), "it has more than 4913"),
+    (three_dl(tail="1 2\n", count=17**3 - 1), "is no .3dl file"),
+    (three_dl(tail="1 2 -3\n", count=17**3 - 1), "not whole numbers from 0"),
+    (three_dl(tail="1 2 0.5\n", count=17**3 - 1), "not whole numbers from 0"),
+    (three_dl(tail="nan 2 1\n", count=17**3 - 1), "not whole numbers from 0"),
+    (three_dl(tail="a b c\n", count=17**3 - 1), "is no .3dl file"),
+    (three_dl(tail="LUT8\ngamma 2.2\n"), "says 'gamma 2.2' after the colours"),
+    (three_dl(head="3DMESH\nMesh 5 12\n"), "line 3 has 17 mesh points"),
+    (three_dl(head="3DMESH\nMesh 4 10\n"), "a colour of 4095, more than 10 bits hold"),
+    (three_dl(head="Mesh 99999 12\n"), "Mesh 99999 12, 1 to 7"),
+    (three_dl(head="Mesh much\n"), "Mesh and two whole numbers"),
+    (three_dl(mesh="0 20 128 192 256 320 384 448 512 575 639 703 767 831 895 959 1023"), "not even, from 0 to white"),
+    (three_dl(mesh=" ".join(["9" * 5000] * 17)), "which is not known"),
+    ("1 2 3\n" * 7, "cut off or no table: 2 nodes on an edge are 8 colours, it has 7"),
+])  # fmt: skip
+def test_broken_3dl_files(tmp_path, text, words):
+    (tmp_path / "look.3dl").write_text(text)
+    with pytest.raises(ValueError, match=f"`path`: .*look.3dl.*({words})"):
+        Lut3D.load(tmp_path / "look.3dl")
 
 
 # Lightroom's profile, by a decoder written from its description alone
@@ -263,11 +333,53 @@ def test_broken_clf_files(tmp_path, text, words):
     ("[Film Simulation]\nEnabled=true\nClutFilename=a.png\nStrength=900\n", "Strength from 0 to 100"),
     ("[Film Simulation]\nEnabled=false\nClutFilename=a.png\n", "no film simulation"),
     ("[Film Simulation]\nEnabled=true\nClutFilename=../../etc/in.png\n", "must be a Hald image"),
+    ("[Film Simulation]\nEnabled=true\nClutFilename=a\\\\gone.png\n", "the Hald image 'gone.png', which does not"),
 ])  # fmt: skip
 def test_broken_pp3_files(tmp_path, photo, text, words):
     (tmp_path / "look.pp3").write_text(text)
     with pytest.raises(ValueError, match=f"`path`: .*look.pp3.*{words}"):
         Lut3D.load(tmp_path / "look.pp3")
+
+
+def style(parameters, version="3", more=""):
+    plugin = (f"<plugin><module>{version}</module><operation>lut3d</operation><op_params>{parameters}</op_params>"
+              "<enabled>1</enabled></plugin>")  # fmt: skip
+    return f"<darktable_style><info><name>A &lt; B</name></info><style>{plugin}{more}</style></darktable_style>"
+
+
+def parameters(name=b"look.cube", space=0, nodes=0):
+    return struct.pack("<512s3i12288s128s", name, space, 0, nodes, b"", b"")
+
+
+def test_styles_are_read_as_written_and_as_darktable_writes_them(tmp_path):
+    look().save(tmp_path / "look.dtstyle")
+    again = Lut3D.load(tmp_path / "look.dtstyle")
+    assert np.abs(again.table - look().table).max() < 1e-6 and again.title == "Warm <& soft>"
+    packed = "gz12" + base64.b64encode(zlib.compress(parameters())).decode()
+    (tmp_path / "packed.dtstyle").write_text(style(packed))
+    assert np.array_equal(Lut3D.load(tmp_path / "packed.dtstyle").table, again.table)
+    assert Lut3D.load(tmp_path / "packed.dtstyle").title == "A < B"
+
+
+@pytest.mark.parametrize("text, words", [
+    ("nothing", "no style of darktable"),
+    ("<!DOCTYPE a []><darktable_style/>", "has a document type"),
+    ("<a>" * 100_000, "nested too deep"),
+    ("<darktable_style/>", "one enabled module lut 3D, it has 0"),
+    (style(parameters().hex(), more=style(parameters().hex())), "one enabled module lut 3D, it has 2"),
+    (style(parameters().hex(), version="2"), "lut 3D in version '2', only 3 can be read"),
+    (style(parameters().hex()[:-2]), "is cut off: lut 3D has 12940 bytes of parameters, here are 12939"),
+    (style("gz99" + base64.b64encode(zlib.compress(bytes(10**8))).decode()), "is cut off"),
+    (style("gz99=="), "its parameters cannot be read"),
+    (style("xyz"), "its parameters cannot be read"),
+    (style(parameters(space=4).hex()), "colour space 4 of lut 3D, only sRGB"),
+    (style(parameters(b"look.gmz", nodes=17).hex()), "must name a table in .*it names 'look.gmz'"),
+    (style(parameters(b"../../etc/gone.cube").hex()), "names the table 'gone.cube', which does not lie beside it"),
+], ids=range(13))  # fmt: skip
+def test_broken_styles(tmp_path, text, words):
+    (tmp_path / "look.dtstyle").write_text(text)
+    with pytest.raises(ValueError, match=f"`path`: .*look.dtstyle.*{words}"):
+        Lut3D.load(tmp_path / "look.dtstyle")
 
 
 # Saving
@@ -296,8 +408,6 @@ def test_neither_of_two_files_is_replaced_or_left_half(tmp_path):
     assert Lut3D.load(tmp_path / "look.png").size == 16
     with pytest.raises(ValueError, match="at most 511 bytes"):
         look().save(tmp_path / ("n" * 600 + ".dtstyle"))
-    with pytest.raises(ValueError, match="is a style, which is only written"):
-        look().save(tmp_path / "s.dtstyle"), Lut3D.load(tmp_path / "s.dtstyle")
 
 
 # A series, and the error as a picture

@@ -22,7 +22,7 @@ def lut(
             "-o",
             "--output",
             help="Default: <photo>.cube. Also .xmp (Lightroom), .pp3 (RawTherapee), .dtstyle "
-            "(darktable), .clf, or a Hald image (.png, .tif).",
+            "(darktable), .clf, .3dl (Flame, Lustre), or a Hald image (.png, .tif).",
         ),
     ] = None,
     apply: Annotated[

@@ -10,7 +10,7 @@ import numpy as np
 
 from diffretouch.photo.encoders import new_file
 
-from . import clf, cube, darktable, hald, lightroom, rawtherapee
+from . import clf, cube, darktable, flame, hald, lightroom, rawtherapee
 
 if TYPE_CHECKING:
     from diffretouch.lut.table import Lut3D
@@ -21,6 +21,7 @@ FORMATS = {
     ".pp3": rawtherapee,
     ".dtstyle": darktable,
     ".clf": clf,
+    ".3dl": flame,
     ".png": hald,
     ".tif": hald,
     ".tiff": hald,
@@ -40,6 +41,8 @@ def nodes_for(path: str | os.PathLike[str], size: int) -> int:
     kind = _format(Path(path))
     if kind in (hald, rawtherapee):
         return hald.hald_level(size) ** 2
+    if kind is flame:
+        return next((nodes for nodes in flame.SIZES if nodes >= size), flame.SIZES[-1])
     most = {lightroom: lightroom.MOST_NODES, clf: clf.MOST_NODES}.get(kind, size)
     return min(size, most)
 

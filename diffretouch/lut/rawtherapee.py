@@ -33,6 +33,9 @@ def read(path: Path) -> tuple[np.ndarray, tuple, tuple, str]:
         raise ValueError(f"is no profile of RawTherapee: {' '.join(str(error).split())}") from error
     if said.get("Enabled", "").lower() != "true" or not name or not 0 <= strength <= 100:
         raise ValueError("has no film simulation with a ClutFilename and a Strength from 0 to 100")
-    table, low, high, _ = hald.read(path.parent / name.replace("\\", "/").rsplit("/", 1)[-1])
+    name = name.replace("\\", "/").rsplit("/", 1)[-1]
+    if not (path.parent / name).is_file():
+        raise ValueError(f"names the Hald image {name!r}, which does not lie beside it")
+    table, low, high, _ = hald.read(path.parent / name)
     nodes = hald.lut_nodes(len(table)).reshape(table.shape)
     return nodes + np.float32(strength / 100) * (table - nodes), low, high, path.stem

@@ -172,6 +172,7 @@ class Lut3D:
         """Write the look for other software, in the format that the name's suffix says (see docs/looks.md).
 
         * `.cube` (Adobe Cube LUT 1.0): grading software, ffmpeg. `.clf` (Common LUT Format): through OpenColorIO.
+        * `.3dl` of Flame, Lustre and Nuke, with 17, 33 or 65 nodes and 12 bits.
         * `.xmp`: a profile of Lightroom and Camera Raw, of at most 32 nodes.
         * `.pp3` of RawTherapee, beside its Hald image `.png`; `.dtstyle` of darktable, beside its table `.cube`.
         * `.png`, `.tif`: a Hald image of 16 bits, with 4, 9, 16, ... nodes on an edge.
@@ -182,7 +183,8 @@ class Lut3D:
             strength (`float`): in [0,2]; as the profile's own control where it has one (`.pp3`), else in the table.
 
         Raises:
-            ValueError: the name ends in something else; what a format needs is not installed.
+            ValueError: the name ends in something else; what a format needs is not installed; the look is too dark for
+                a `.3dl`, which tells its bits by its brightest colour.
             FileExistsError: a file exists and `overwrite` is not given.
             OSError: it cannot be written; then there is no half file.
         """
@@ -191,8 +193,8 @@ class Lut3D:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Lut3D":
-        """Read a look: `.cube`, `.clf` with one 3-D table, `.xmp` profiles in sRGB, `.pp3` with the Hald image beside,
-        Hald images.
+        """Read a look: `.cube`, `.clf` with one 3-D table, `.3dl`, `.xmp` profiles in sRGB, `.pp3` and `.dtstyle` with
+        the table beside, Hald images.
 
         Raises:
             ValueError: the file is none of these, or not a whole one: what is wrong, in `.cube` files in which line.
