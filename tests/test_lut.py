@@ -218,7 +218,7 @@ def test_broken_cube_files(tmp_path, text, words):
 def test_saving(tmp_path, monkeypatch):
     lut, path = table(), tmp_path / "look.cube"
     with pytest.raises(ValueError, match="`path` must end in .cube"):
-        lut.save(tmp_path / "look.3dl")
+        lut.save(tmp_path / "look.vlt")
     lut.save(path)
     with pytest.raises(FileExistsError, match="overwrite"):
         lut.save(path)
