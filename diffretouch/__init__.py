@@ -51,6 +51,7 @@ _PUBLIC = {
     "CSRNetOutput": "pipelines.pipeline_csrnet",
     "SAAdjustNetPipeline": "pipelines.pipeline_sa_adjustnet",
     "SAAdjustNetOutput": "pipelines.pipeline_sa_adjustnet",
+    "export_onnx": "pipelines.export_onnx",
     "convert_csrnet": "training.convert",
     "convert_diffretouch": "training.convert",
 }

@@ -62,7 +62,8 @@ def test_help_answers_at_once():
     command = [sys.executable, "-m", "diffretouch.cli", "--help"]
     out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     commands = re.findall(r"^\W*([a-z]+)  ", out[out.index("Commands") :], re.M)
-    assert commands == ["retouch", "batch", "sweep", "lut", "measure", "learn", "evaluate", "convert", "demo"]
+    wanted = ["retouch", "batch", "sweep", "lut", "measure", "learn", "evaluate", "convert", "export", "demo"]
+    assert commands == wanted
     code = "import sys, diffretouch.cli; print({'torch', 'diffusers', 'starlette'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "set()\n"
 

@@ -31,6 +31,7 @@ ELSEWHERE = {
     "curl": "asks a running page: tests/test_demo_server.py",
     "diffretouch demo": "does not end by itself: tests/test_demo_browser.py",
     "diffretouch convert adobe.ckpt": "a checkpoint of 10 GB: tests/test_convert.py",
+    "diffretouch export": "half a minute of tracing: tests/test_onnx.py",
     "diffretouch evaluate": "minutes of measuring: tests/test_cli.py and test_evaluation.py",
     "accelerate launch": "launchers, GPUs and trainings: tests/test_cli.py and test_train_*.py",
     "training/recipes/": "tests/test_recipes.py",

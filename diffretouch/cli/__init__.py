@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from . import batch, convert, demo, evaluate, lut, retouch
+from . import batch, convert, demo, evaluate, export, lut, retouch
 from .loading import say
 
 app = typer.Typer(
@@ -15,7 +15,7 @@ app = typer.Typer(
 )
 for command in (
     *(retouch.retouch, batch.batch, retouch.sweep, lut.lut, evaluate.measure, batch.learn),
-    *(evaluate.evaluate, convert.convert, demo.demo),
+    *(evaluate.evaluate, convert.convert, export.export, demo.demo),
 ):
     app.command()(command)
 

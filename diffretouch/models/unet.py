@@ -191,7 +191,8 @@ def tone_statistics(thumbnail: torch.Tensor) -> torch.Tensor:
     photo = thumbnail.unflatten(1, (3, -1)).flatten(2).float()
     luma = (photo * photo.new_tensor(LUMA)[:, None]).sum(1, keepdim=True)
     values = torch.cat([photo, luma], 1).sort(-1).values  # (B,4,pixels)
-    at = [round(position * (values.shape[-1] - 1)) for position in _PERCENTILES]
+    last = int(values.shape[-1]) - 1  # a number, also where an export traces shapes
+    at = [round(position * last) for position in _PERCENTILES]
     return values[..., at].flatten(1)
 
 
