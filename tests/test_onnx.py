@@ -61,7 +61,7 @@ def photo(height=45, width=67, channels=3):
     return np.ascontiguousarray(np.broadcast_to(pixels, (height, width, 3)))
 
 
-@pytest.mark.parametrize("steps", [1, 2, 7, 50])
+@pytest.mark.parametrize("steps", [1, 2, 9])
 @pytest.mark.parametrize("c", [None, [0.3, -0.5, 0.2, 1.0]])
 def test_grids_are_those_of_torch(tiny, c, steps):
     pipe, _, model, graphs = tiny
@@ -96,6 +96,7 @@ def test_rows_of_a_batch_are_the_photos_alone(tiny):
 
 
 @pytest.mark.parametrize("outside", [slice(0), slice(8), slice(1, None), slice(None)])
+@torch.no_grad()
 def test_range_is_kept_as_by_the_head(tiny, outside):
     pipe, _, model, graphs = tiny
     if model["clipping_limit"] is None:
