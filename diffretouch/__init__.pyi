@@ -27,6 +27,7 @@ from .photo import PhotoError as PhotoError
 from .photo import load_photo as load_photo
 from .photo import save_photo as save_photo
 from .photo.write_options import WriteOptions as WriteOptions
+from .pipelines.export_onnx import export_onnx as export_onnx
 from .pipelines.pipeline_adaptive_lut import AdaptiveLut3DPipeline as AdaptiveLut3DPipeline
 from .pipelines.pipeline_csrnet import CSRNetOutput as CSRNetOutput
 from .pipelines.pipeline_csrnet import CSRNetPipeline as CSRNetPipeline

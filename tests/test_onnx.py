@@ -108,7 +108,7 @@ def test_range_is_kept_as_by_the_head(tiny, outside):
     inside = torch.ones(seen.shape[2:])
     inside[outside] = 0
     want = pipe.grid_head.keep_in_range(grids, seen, model["clipping_limit"], inside)
-    assert (want - grids).abs().amax((1, 2, 3, 4)).min() > 0.01
+    assert (want - grids).abs().amax() > 0.01  # one of the photos at least would clip there
     given = {"grid": grids, "thumbnail": seen, "inside": inside.expand(2, -1, -1)}
     kept = graphs["keep_in_range"].run(None, {name: value.numpy() for name, value in given.items()})[0]
     np.testing.assert_allclose(kept, want, atol=1e-5)

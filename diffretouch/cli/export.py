@@ -13,7 +13,7 @@ def export(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the graphs and model.json.")],
     float32: Annotated[bool, typer.Option("--float32", help="Store weights as float32, not float16.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a folder that holds something.")] = False,
-):
+) -> None:
     """Write a model as ONNX graphs and one JSON file: for browsers and programs without torch (docs/onnx.md)."""
     if output.is_dir() and any(output.iterdir()) and not overwrite:
         raise typer.BadParameter(f"{output} holds something; --overwrite writes into it.", param_hint="--output")
