@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffretouch.data.thumbnails import Thumbnails, first_readable, photo_paths
+from diffretouch.data.thumbnails import Thumbnails, _from_small_jpeg, crop_side, first_readable, photo_paths
 from diffretouch.photo.icc import adobe_rgb_profile
 
 PHOTOS = sorted((Path(__file__).parent / "photos").glob("*.jpg"))
@@ -115,3 +115,30 @@ def test_what_load_photo_reads_is_read(tmp_path, kind):
     assert size == (60, 40)
     want = load_photo(tmp_path / "a.jpg").pixels[20, 30].clip(0, 1) * 255
     assert np.abs(np.asarray(small, float)[10, 15] - want).max() <= 2
+
+
+def test_copies_are_as_small_as_crops_allow(tmp_path):
+    """A decoder that is asked for a square of the long side's length keeps twice the pixels along both."""
+    assert crop_side(512) == 1280 and crop_side(512) * 2 / 3 * 0.6 >= 512
+    Image.new("RGB", (240, 160), (200, 90, 40)).save(tmp_path / "a.jpg", quality=95)
+    wide, size = _from_small_jpeg(tmp_path / "a.jpg", 100)
+    assert wide.size == (120, 80) and size == (240, 160)
+    Image.new("RGB", (160, 240)).save(tmp_path / "b.jpg")
+    assert _from_small_jpeg(tmp_path / "b.jpg", 120)[0].size == (80, 120)
+    assert _from_small_jpeg(tmp_path / "b.jpg", 500)[0].size == (160, 240)
+
+
+@pytest.mark.parametrize(
+    "details, is_srgb", [({}, True), ({0xA001: 1}, True), ({0xA001: 2}, False), ({0xA005: {1: "R03"}}, False)]
+)
+def test_plain_jpegs_are_shrunk_by_their_decoder(tmp_path, details, is_srgb):
+    """Also those that say nothing, or little, of themselves."""
+    exif = Image.Exif()
+    if details:
+        exif.get_ifd(0x8769).update(details)
+    Image.new("RGB", (240, 160)).save(tmp_path / "a.jpg", exif=exif)
+    if is_srgb:
+        assert _from_small_jpeg(tmp_path / "a.jpg", 100)[0].size == (120, 80)
+    else:
+        with pytest.raises(ValueError, match="other colours"):
+            _from_small_jpeg(tmp_path / "a.jpg", 100)

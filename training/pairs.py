@@ -15,7 +15,7 @@ from diffretouch.data.photo_names import read_names
 from diffretouch.data.ppr10k import ppr10k
 from diffretouch.data.shards import Shards
 from diffretouch.data.tastes import draw_tastes, load_looks
-from diffretouch.data.thumbnails import Thumbnails
+from diffretouch.data.thumbnails import Thumbnails, crop_side
 from diffretouch.data.unpaired import UnpairedPhotos
 from diffretouch.data.verify import verify
 from diffretouch.training.checkpoints import leave_signals_to_the_loop
@@ -80,7 +80,7 @@ def training_pairs(args, size, vary=True, statistics=None, *, start=0, batch_siz
     strict = not getattr(args, "verify", False)
     options = {"seed": args.seed, "vary": vary, "statistics": statistics, "on_bad_file": args.on_bad_file}
     options["rendering"] = args.rendering
-    thumbnails = Thumbnails(4 * size, memory=args.thumbnail_memory * 2**20, folder=args.thumbnail_dir)
+    thumbnails = Thumbnails(crop_side(size), memory=args.thumbnail_memory * 2**20, folder=args.thumbnail_dir)
     folder, experts = Path(args.train_data_dir), args.expert
     exclude = read_names(args.exclude) if args.exclude else ()
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffretouch.attributes import attribute_labels, measure_attributes, quantile_labels
+from diffretouch.attributes import MEASURE_SIZE, attribute_labels, measure_attributes, quantile_labels
 from diffretouch.photo import load_photo
 from diffretouch.pixels import shrink
 
@@ -18,7 +18,7 @@ from .crops import WHOLE, as_chw, cut, random_crop
 from .order import EpochOrder, drawn
 from .photo_names import named, read_names, stem
 from .prophoto import prophoto_pixels
-from .thumbnails import Thumbnails, describe_file, first_readable, photo_paths
+from .thumbnails import Thumbnails, crop_side, describe_file, first_readable, photo_paths
 from .unpaired import is_styled, names_digest, simulated_pair
 
 
@@ -99,7 +99,9 @@ class PairedPhotos(torch.utils.data.Dataset):
         self.size, self.seed, self.length, self.vary, self.on_bad_file = size, seed, length, vary, on_bad_file
         self.experts, self.statistics, self.split, self.rendering = list(targets), statistics, split, rendering
         self.styled, self.crops, self.fixed_targets = styled, crops, not vary or len(targets) > 1
-        self.thumbnails = thumbnails or Thumbnails(4 * size)
+        self.thumbnails = thumbnails or Thumbnails(crop_side(size))
+        # Scores are kept, their pictures not; twice the size at which they are measured keeps them what they are
+        self.measured = Thumbnails(2 * MEASURE_SIZE, memory=0)
         wanted = set(ids) if ids is not None else None
         if not Path(inputs).is_dir():
             raise ValueError(f"`inputs` must be a folder, got {inputs}.")
@@ -189,7 +191,7 @@ class PairedPhotos(torch.utils.data.Dataset):
         if photo not in self._scores:
             rows = []
             for path in self.targets[photo]:
-                pixels = np.asarray(self.thumbnails(path)[0], np.float32) / 255
+                pixels = np.asarray(self.measured(path)[0], np.float32) / 255
                 rows.append(measure_attributes(as_chw(pixels)[None])[0])
             self._scores[photo] = torch.stack(rows)
         return self._scores[photo]

@@ -1,6 +1,7 @@
 """Photos of a data set, decoded once and kept small."""
 
 import hashlib
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable
@@ -99,13 +100,22 @@ def _from_small_jpeg(path, side):
         profile, exif = photo.info.get("icc_profile"), photo.getexif()
         if photo.mode not in ("RGB", "L") or profile and not is_srgb(profile):
             raise ValueError("not sRGB")
-        if not profile and (exif.get_ifd(0x8769).get(0xA001, 1) != 1 or exif.get_ifd(0xA005)):
+        details = exif.get_ifd(0x8769)
+        index = exif.get_ifd(0xA005).get(1, "R98") if 0xA005 in details else "R98"  # Pillow raises where there is none
+        if not profile and (details.get(0xA001, 1) != 1 or str(index)[:3] != "R98"):
             raise ValueError("its EXIF tells of other colours")
         size = photo.size
-        photo.draft("RGB", (side, side))
+        # The decoder keeps at least what is asked for along both sides: asked for a square, it keeps too much
+        share = min(side / max(size), 1)
+        photo.draft("RGB", tuple(math.ceil(n * share) for n in size))
         photo = ImageOps.exif_transpose(photo.convert("RGB"))
         turned = (photo.width < photo.height) != (size[0] < size[1])
         return photo, size[::-1] if turned else size
+
+
+def crop_side(size):
+    """The long side of copies that crops of `size` px are cut from: 60 % of it, of a photo of 3:2, is still that."""
+    return math.ceil(size * 3 / 2 / 0.6)
 
 
 def describe_file(thumbnails: Thumbnails, path: Path) -> str:

@@ -17,7 +17,7 @@ from .order import EpochOrder, drawn
 from .photo_names import named
 from .simulated_experts import camera_input, expert_version, version_label, with_black_point
 from .tastes import Taste, taste_version
-from .thumbnails import SUFFIXES, Thumbnails, describe_file, first_readable, photo_paths
+from .thumbnails import SUFFIXES, Thumbnails, crop_side, describe_file, first_readable, photo_paths
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -79,7 +79,7 @@ class UnpairedPhotos(torch.utils.data.Dataset):
         self.tastes, self.looks, self.statistics, self.styled = list(tastes), looks, statistics, styled
         self.split, self.rendering = split, rendering
         self.order = EpochOrder(len(self.paths), seed)
-        self.thumbnails = thumbnails or Thumbnails(4 * size)
+        self.thumbnails = thumbnails or Thumbnails(crop_side(size))
 
     def __len__(self):
         return self.length
