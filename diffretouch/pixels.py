@@ -90,18 +90,13 @@ def _from_picture(picture):
     if profile:
         try:
             channels = icc.profile_channels(profile)
-            if {"RGB": 3, "P": 3, "L": 1, "CMYK": 4}.get(picture.mode) == channels and not _is_srgb(profile):
+            if {"RGB": 3, "P": 3, "L": 1, "CMYK": 4}.get(picture.mode) == channels and not icc.is_srgb(profile):
                 pixels = np.asarray(picture.convert("RGB") if picture.mode == "P" else picture, np.float32) / 255
                 return icc.to_srgb(pixels.reshape(*pixels.shape[:2], channels), profile)
         except ValueError as error:
             said = f"`image`: its colour profile is not used, it is read as sRGB: {error}."
             warnings.warn(said, stacklevel=outside())
     return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
-
-
-@functools.lru_cache(maxsize=16)
-def _is_srgb(profile):
-    return icc.profile_channels(profile) == 3 and icc.is_srgb(profile)
 
 
 @functools.lru_cache(maxsize=16)
@@ -305,6 +300,18 @@ def shrink(image: torch.Tensor, size: int) -> torch.Tensor:
         return image
     shape = max(round(height * ratio), 1), max(round(width * ratio), 1)
     return torch.nn.functional.interpolate(image, shape, mode="bilinear", antialias=True)
+
+
+def enlarged(photo: ArrayOrTensor, picture: torch.Tensor, strength: float) -> Any:
+    """A small retouched picture (1,3,h,w) in the size of a photo (H,W,3) or (3,H,W), mixed with it."""
+    is_array = isinstance(photo, np.ndarray)
+    full = torch.from_numpy(as_float(photo)).permute(2, 0, 1) if is_array else photo.to(picture.device, torch.float32)
+    picture = torch.nn.functional.interpolate(picture, full.shape[1:], mode="bicubic", antialias=True)[0]
+    result = torch.lerp(full, picture.to(full.device), float(strength))
+    if not is_array:
+        return result
+    result = result.permute(1, 2, 0).numpy()
+    return result if photo.dtype == np.float32 else to_levels(result, photo.dtype)
 
 
 def retouch_photos(retouch: Callable[..., Any], image: Photos, strength: float, output_type: str) -> Any:

@@ -18,7 +18,7 @@ def is_adapter(folder: str | Path) -> bool:
     return os.path.isfile(Path(folder) / ABOUT)
 
 
-def save_adapter(folder, kept: dict, frozen: dict, base: dict, config: dict) -> None:
+def save_adapter(folder: str | os.PathLike[str], kept: dict, frozen: dict, base: dict, config: dict) -> None:
     """Write an adapter: what was trained, and what the weights below must add up to.
 
     Args:

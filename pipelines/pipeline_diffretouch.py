@@ -35,11 +35,11 @@ from diffretouch.pixels import (
     check_output_type,
     check_strength,
     checked_out,
+    enlarged,
     in_the_form_of,
     one_photo,
     photos_and_origins,
     shrink,
-    to_levels,
 )
 from diffretouch.regions import as_mask, as_regions, blend
 from diffretouch.sliders import Sliders, screen_copy
@@ -331,7 +331,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
     def _apply(self, photo, grid, strength, out=None):
         """(H,W,3) array -> array of its dtype, (3,H,W) tensor -> float32 tensor."""
         if self.grid_head is None:
-            return _enlarge(photo, grid, strength)
+            return enlarged(photo, grid, strength)
         grid = between_identity(grid.to(self.grid_head.device, torch.float32), strength)
         if isinstance(photo, np.ndarray):
             return self.grid_head.apply(grid, photo, out=out)
@@ -441,15 +441,3 @@ class DiffRetouchPipeline(DiffusionPipeline):
 
         scales, statistics = self.config.attribute_scales, self.config.label_statistics
         return nearest_c(retouch, small, wanted, scales, statistics, iterations=iterations, limit=limit)
-
-
-def _enlarge(photo, picture, strength):
-    """A small retouched picture (1,3,h,w) in the size of a photo (H,W,3) or (3,H,W), mixed with it."""
-    is_array = isinstance(photo, np.ndarray)
-    full = torch.from_numpy(as_float(photo)).permute(2, 0, 1) if is_array else photo.to(picture.device, torch.float32)
-    picture = torch.nn.functional.interpolate(picture, full.shape[1:], mode="bicubic", antialias=True)[0]
-    result = torch.lerp(full, picture.to(full.device), float(strength))
-    if not is_array:
-        return result
-    result = result.permute(1, 2, 0).numpy()
-    return result if photo.dtype == np.float32 else to_levels(result, photo.dtype)

@@ -14,7 +14,7 @@ from diffretouch.settings import Settings, read_preset, seed_of, settings_of, si
 
 from .plan import Plan, Task, remove_unfinished
 from .report import Report, report_paths
-from .series import MOST_EXPOSURE, exposed, match, series_looks, series_target
+from .series import MOST_EXPOSURE, SeriesLook, exposed, match, series_looks, series_target
 from .stream import apply, stream
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def retouch_batch(
     pipe: "DiffusionPipeline", tasks: Iterable[Task], settings: Settings, options: WriteOptions = AS_THE_PHOTO, *,
     jobs: int | None = None, batch_size: int = 8, max_pixels: int = 300_000_000, sidecars: bool = False,
-    series: float | None = None,
+    series: SeriesLook | None = None,
 ) -> Generator[dict[str, Any], None, None]:  # fmt: skip
     """Retouch many photo files: read, sampled in batches and written at the same time, in bounded memory.
 

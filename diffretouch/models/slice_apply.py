@@ -36,14 +36,9 @@ _u64 = np.uint64
 
 @torch.no_grad()
 def slice_apply(
-    grid: torch.Tensor,
-    photo: "ArrayOrTensor",
-    guide: Mapping[str, Any],
-    pixel_range: Sequence[float] = (0.0, 1.0),
-    *,
-    out: "ArrayOrTensor | None" = None,
-    backend: str | None = None,
-) -> "ArrayOrTensor":
+    grid: torch.Tensor, photo: "ArrayOrTensor", guide: Mapping[str, Any], pixel_range: Sequence[float] = (0.0, 1.0), *,
+    out: "ArrayOrTensor | None" = None, backend: str | None = None,
+) -> "ArrayOrTensor":  # fmt: skip
     """Apply an affine bilateral grid to a photo at its full resolution. No gradients flow.
 
     Beyond the photo and the result, memory stays under 200 MB for any size: the photo is worked on in strips of rows,
@@ -239,20 +234,11 @@ def _apply_numba(cells, curve, source, target):
 
     dtype = np.dtype(np.float32) if torch.is_tensor(source) else source.dtype.newbyteorder("=")
     integer = dtype.kind == "u"
-    constants = (
-        table.reshape(len(table), -1),
-        np.int64(table.shape[2] * _LANES),
-        *positions_y,
-        positions_x[0] * np.int32(table.shape[2] * _LANES),
-        positions_x[1],
-        matrix.astype(np.float32),
-        ramps,
-        np.float32(bias * depth - 0.5),
-        np.float32(depth - 1),
-        np.float32(0.5 if integer else 0),
-        np.float32(0 if integer else -np.inf),
-        np.float32(_WHITE[dtype] if integer else np.inf),
-    )
+    stride, most = np.int64(table.shape[2] * _LANES), np.float32(_WHITE[dtype] if integer else np.inf)
+    positions = *positions_y, positions_x[0] * np.int32(stride), positions_x[1]
+    ends = np.float32(0.5 if integer else 0), np.float32(0 if integer else -np.inf), most
+    guiding = matrix.astype(np.float32), ramps, np.float32(bias * depth - 0.5), np.float32(depth - 1)
+    constants = table.reshape(len(table), -1), stride, *positions, *guiding, *ends
 
     def retouch(rows):
         if torch.is_tensor(source):

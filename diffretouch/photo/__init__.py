@@ -119,7 +119,7 @@ def read_photo(path: str | os.PathLike[str], max_pixels: int = 300_000_000, *, k
         if samples.shape[2] > colours:
             photo.alpha = np.divide(samples[..., colours], peak, dtype=np.float32)
         photo.pixels = _to_srgb(photo, samples[..., :colours], peak, keep_8_bits)
-        if photo.icc_profile and photo.bit_depth == 16 and peak == 65535 and not _is_srgb(photo.icc_profile):
+        if photo.icc_profile and photo.bit_depth == 16 and peak == 65535 and not icc.is_srgb(photo.icc_profile):
             photo.codes = np.ascontiguousarray(samples[..., :colours])
     except MemoryError as error:
         raise PhotoError(f"{str(path)!r} cannot be read: there is not enough memory for it.") from error
@@ -152,7 +152,7 @@ def _to_srgb(photo, samples, peak, keep_8_bits):
         try:
             if channels == 1 and icc.profile_channels(profile) == 3:
                 samples, channels = np.repeat(samples, 3, 2), 3
-            if channels == 3 and icc.is_srgb(profile):
+            if icc.is_srgb(profile):
                 photo.icc_profile = None if photo.grey else profile
                 return _unconverted(samples, peak, keep_8_bits)
             back = channels < 4 and icc.leads_back(profile)
@@ -314,10 +314,6 @@ def check_write(
         raise ValueError("`background` must name a colour, such as (1, 1, 1), because JPEG cannot hold the photo's "
                          "alpha. PNG, TIFF, WebP, AVIF and JPEG XL can.")  # fmt: skip
     return kind
-
-
-def _is_srgb(profile):
-    return icc.profile_channels(profile) == 3 and icc.is_srgb(profile)
 
 
 def _restore_unchanged(codes, pixels, source):

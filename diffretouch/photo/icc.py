@@ -8,7 +8,8 @@ A trip to sRGB and back is exact for 8 bits. For 16 bits, a channel near 0 besid
 """
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -209,7 +210,7 @@ def as_shown(samples: np.ndarray, profile: bytes) -> np.ndarray:
     from imagecodecs import CMS, CmsError, cms_transform
 
     intent = CMS.INTENT.RELATIVE_COLORIMETRIC
-    spaces = {"colorspace": "rgb", "outcolorspace": "rgb", "outdtype": "uint8", "intent": intent}
+    spaces: dict[str, Any] = {"colorspace": "rgb", "outcolorspace": "rgb", "outdtype": "uint8", "intent": intent}
     try:
         return _in_strips(lambda rows: cms_transform(rows, profile, srgb_profile(), **spaces), samples, 3, np.uint8)
     except CmsError as error:
@@ -235,8 +236,15 @@ def _lattice():
     return np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(9, -1, 3)
 
 
+@lru_cache(maxsize=16)
 def is_srgb(profile: bytes) -> bool:
-    """Whether an RGB profile is one of the sRGBs (to 0.001 in linear light): its values need no conversion."""
+    """Whether a profile is one of the sRGBs (RGB, to 0.001 in linear light): its values need no conversion.
+
+    Raises:
+        ValueError: the profile is damaged.
+    """
+    if profile_channels(profile) != 3:
+        return False
     lattice = _lattice()
     return bool(np.abs(srgb_to_linear(to_srgb(lattice, profile)) - srgb_to_linear(lattice)).max() < 1e-3)
 
