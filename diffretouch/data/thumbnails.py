@@ -113,7 +113,7 @@ def _from_small_jpeg(path, side):
         return photo, size[::-1] if turned else size
 
 
-def crop_side(size):
+def crop_side(size: int) -> int:
     """The long side of copies that crops of `size` px are cut from: 60 % of it, of a photo of 3:2, is still that."""
     return math.ceil(size * 3 / 2 / 0.6)
 

@@ -206,7 +206,7 @@ class SAAdjustNet(ModelMixin, ConfigMixin):
         context = self.context_at(maps, positions)
         scene = self.scene(context) if self.scene is not None else None
         if self.choice is None:
-            return self.new_lab(lab, colour, torch.tanh(self.context(context))), None, scene  # type: ignore[misc]
+            return self.new_lab(lab, colour, torch.tanh(self.context(context))), None, scene
         each = self.new_lab(lab[:, :, None], colour[:, :, None], torch.tanh(self.preset_gates))
         return each, self.choice(context).softmax(-1), scene
 
@@ -240,7 +240,7 @@ class SAAdjustNet(ModelMixin, ConfigMixin):
         positions = torch.stack([x, y], -1).flatten(0, 1).expand(len(view), -1, -1)
         if self.choice is None:
             context = self.context_at(maps, positions)
-            gate = torch.tanh(self.context(context)).transpose(1, 2).unflatten(2, (len(nodes), len(nodes)))  # type: ignore[misc]
+            gate = torch.tanh(self.context(context)).transpose(1, 2).unflatten(2, (len(nodes), len(nodes)))
             return Context(first, gate, None, None, box)
         weights = adjustment_map
         if weights is None:
