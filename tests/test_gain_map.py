@@ -204,6 +204,7 @@ def test_of_a_motion_photo_the_map_is_kept_and_the_video_named(ultra, tmp_path):
     data = written[: start - 2] + struct.pack(">H", length) + written[start:place] + item + written[place:]
     photo = loaded(data + b"\0\0\0\x18ftypmp42" + bytes(64), tmp_path)
     assert photo.gain_map is not None and any("video" in note for note in photo.notes)
+    assert any("metadata say" in note for note in photo.notes)  # of what its directory lists beside the map
 
 
 @pytest.mark.parametrize("name", ["out.png", "out.tif", "out.webp", "out.avif"])

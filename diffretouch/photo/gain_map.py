@@ -258,7 +258,7 @@ _XMP_NAMES = {"GainMapMin": "gain_min", "GainMapMax": "gain_max", "Gamma": "gamm
 
 
 def _of_xmp(data):
-    packet = xmp.Packet(data, frozenset({_HDRGM}))
+    packet = xmp.Packet(data, frozenset({_HDRGM}), frozenset((_HDRGM, name) for name in _XMP_NAMES))
     is_hdr = packet.tops((_HDRGM, "BaseRenditionIsHDR"))
     if any((packet.text(node) or "").strip().lower() == "true" for node in is_hdr):
         raise ValueError("the photo itself is its HDR rendition")

@@ -49,7 +49,8 @@ def upkept(
     Raises:
         ValueError: it cannot be read.
     """
-    packet = xmp.Packet(data, _WANTED, frozenset((*_REGIONS, *_SUBJECT) if orientation > 1 else ()))
+    deep = frozenset(((_CONTAINER, "Directory"), *(_REGIONS + _SUBJECT if orientation > 1 else ())))
+    packet = xmp.Packet(data, _WANTED, deep)
     edits = [xmp.removal(node) for node in packet.tops((_XMP, "Thumbnails"))]
     lost = set()
     for node in packet.nodes:
