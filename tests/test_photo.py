@@ -1191,3 +1191,16 @@ def test_avif_of_high_quality_keeps_fine_colours(quality, halved, tmp_path):
     codes[:, 1::2] = 0, 0, 255
     save_photo(codes, tmp_path / "out.avif", quality=quality)
     assert (np.abs(read(tmp_path / "out.avif").astype(int) - codes).mean() > 20) == halved
+
+
+def test_chunks_of_a_webp_are_named(tmp_path):
+    path = tmp_path / "a.webp"
+    Image.new("RGB", (9, 7), (200, 100, 50)).save(path, lossless=True)
+    plain = path.read_bytes()
+    assert load_photo(path).notes == ()
+    further = b"".join(name + struct.pack("<L", 3) + b"abc\0" for name in (b"C2PA", b"XYZ ", b"EXIF"))
+    data = plain[:4] + struct.pack("<L", len(plain) - 8 + len(further)) + plain[8:] + further
+    path.write_bytes(data)
+    assert load_photo(path).notes[-1].startswith("WebP chunks that were not carried: C2PA (content credentials")
+    path.write_bytes(data + b"behind it")
+    assert "XYZ, 9 bytes behind the picture." in load_photo(path).notes[-1]

@@ -284,7 +284,26 @@ def _webp(photo, max_pixels):
 
     image, data = _open_with_pillow(photo, WebPImageFile, max_pixels)
     photo.lossless = _webp_coding(data) == b"VP8L"
+    if others := _webp_not_carried(data):
+        photo.note(f"WebP chunks that were not carried: {', '.join(others)}.")
     return _pillow_samples(image)
+
+
+_WEBP_KNOWN = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP ")
+
+
+def _webp_not_carried(data):
+    """The names of the chunks, and of what lies behind the file's own length, that a new file will not hold."""
+    names, place, end = set(), 12, 8 + int.from_bytes(data[4:8], "little")
+    while place + 8 <= min(end, len(data)):
+        name, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+        if name == b"C2PA":
+            names.add("C2PA (content credentials, which no longer hold for a changed picture)")
+        elif name not in _WEBP_KNOWN:
+            names.add(name.decode("ascii", "backslashreplace").strip())
+        place += 8 + size + size % 2
+    behind = len(data[end:].rstrip(b"\0\r\n "))
+    return [*sorted(names), *([f"{behind} bytes behind the picture"] if behind else [])]
 
 
 def _webp_coding(data):
