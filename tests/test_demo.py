@@ -95,7 +95,7 @@ def asking(**values):
 
 def test_the_routes_are_listed_with_what_they_take(address):
     said = ask(address, "/api").said["routes"]
-    assert len(said) <= 12 and all(len(text) > 9 for text in said.values())
+    assert len(said) <= 13 and all(len(text) > 9 for text in said.values())
     assert {"POST /api/open", "POST /api/grids", "POST /api/export", "POST /api/lut", "POST /api/sheet"} <= set(said)
 
 

@@ -1,10 +1,12 @@
 """The page in a real Chromium, driven by Playwright, with WebGL by the processor."""
 
+import base64
 import io
 import json
 import os
 import re
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -128,8 +130,6 @@ def picture(page, plain=False):
         }""",
         plain,
     )
-    import base64
-
     return np.frombuffer(base64.b64decode(data[2]), np.uint8).reshape(data[1], data[0], 4)[..., :3]
 
 
@@ -433,6 +433,178 @@ def test_areas_are_the_librarys(visitor, tmp_path):
     assert not page.is_visible("#targets")
 
 
+def state_of(page):
+    """What the edit is, masks by a sum of their bytes; and where it stands among the steps."""
+    own, at = page.evaluate(
+        """async () => {
+            const { state, edit } = await import('./state.js');
+            const sum = (v) => v.reduce((a, b, i) => (a * 31 + b + i) % 1e9, 7);
+            const own = (key) => ['id', 'photo'].includes(key);
+            const plain = (key, v) => (v instanceof Uint8Array ? sum(v) : own(key) ? undefined : v);
+            return [JSON.stringify(edit(), plain), state.active.at];
+        }"""
+    )
+    return json.loads(own), at
+
+
+def test_everything_can_be_undone(visitor, tmp_path):
+    page = visitor()
+    open_photo(page)
+    page.wait_for_selector('#stage[data-points="25"]')
+    page.click("#areas summary")
+    page.click("#looks summary")
+    stage = page.locator("#stage").bounding_box()
+    x, y = stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2
+
+    def stroke(dy):
+        page.mouse.move(x - 60, y + dy)
+        page.mouse.down()
+        page.mouse.move(x + 60, y + dy, steps=4)
+        page.mouse.up()
+
+    def typed(slider, value):
+        page.fill(f"#number-{slider}", value)
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+
+    def change(label):
+        page.get_by_label(label).click()
+
+    (tmp_path / "warm.cube").write_text("LUT_3D_SIZE 2\n" + "".join(
+        f"{r} {g * 0.9} {b * 0.8}\n" for b in (0, 1) for g in (0, 1) for r in (0, 1)
+    ))  # fmt: skip
+    steps = [
+        lambda: typed("brightness", "0.4"),
+        lambda: typed("strength", "0.8"),
+        lambda: (page.fill("#seed", "5"), page.keyboard.press("Tab")),
+        lambda: page.click("#paint"),
+        lambda: stroke(-40),  # edges follow the photo's
+        lambda: (page.keyboard.press("e"), stroke(-30)),
+        lambda: change("Edges follow"),
+        lambda: typed("contrast", "-0.5"),
+        lambda: change("Invert"),
+        lambda: page.click("text=Clear"),
+        lambda: page.click("#remove"),
+        lambda: page.select_option("#range", "Blues, sky"),
+        lambda: typed("area-softness", "60"),
+        lambda: page.select_option("#model", "CSRNet (automatic)"),
+        lambda: page.select_option("#model", "DiffRetouch"),
+        lambda: (drop(page, tmp_path / "warm.cube"), told(page, "warm.cube is applied")),
+        lambda: page.click("#reset"),
+    ]
+    seen = [state_of(page)]
+    for number, step in enumerate(steps, 1):
+        step()
+        page.wait_for_function("async (n) => (await import('./state.js')).state.active.at === n", arg=number)
+        seen.append(state_of(page))
+    assert all(one[0] != two[0] for one, two in zip(seen, seen[1:], strict=False)), "every step changed something"
+    page.locator("#stage").focus()
+    for wanted in seen[-2::-1]:
+        page.keyboard.press("Control+z")
+        assert state_of(page) == wanted
+    assert page.is_disabled("#undo")
+    for wanted in seen[1:]:
+        page.keyboard.press("Control+Shift+z")
+        assert state_of(page) == wanted
+
+
+def test_the_brush(visitor):
+    """Size and hardness by keys and wheel, erasing, a mark of where the area is that does not stand in the way."""
+    page = visitor()
+    open_photo(page)
+    page.click("#areas summary")
+    page.click("#paint")
+    page.get_by_label("Edges follow").uncheck()
+    stage = page.locator("#stage").bounding_box()
+    x, y = stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2
+
+    def at(name):
+        return page.evaluate("async (n) => (await import('./state.js')).state.painting[n]", name)
+
+    def mask():
+        data = page.evaluate(
+            """async () => {
+                const { mask } = (await import('./state.js')).areaOf();
+                return [mask.height, ...mask.data];
+            }"""
+        )
+        return np.array(data[1:]).reshape(data[0], -1)
+
+    def dab():
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.up()
+
+    page.mouse.move(x, y)
+    for key, name, sign in (("]", "size", 1), ("[", "size", -1), ("}", "hardness", 1), ("{", "hardness", -1)):
+        before = at(name)
+        page.keyboard.press(key)
+        assert sign * (at(name) - before) > 0, key
+    before = at("size"), at("hardness")
+    page.mouse.wheel(0, -100)
+    page.keyboard.down("Shift")
+    page.mouse.wheel(0, -100)
+    page.keyboard.up("Shift")
+    page.wait_for_function("async (h) => (await import('./state.js')).state.painting.hardness > h", arg=before[1])
+    assert at("size") > before[0]
+    dab()
+    soft = mask()
+    assert soft.max() == 255 and ((soft > 20) & (soft < 235)).sum() > 50
+    page.click("#area-tools >> text=Clear")
+    page.fill("#number-hardness", "1")
+    page.keyboard.press("Tab")
+    dab()
+    hard = mask()
+    assert hard.max() == 255 and ((hard > 20) & (hard < 235)).sum() < 0.2 * ((soft > 20) & (soft < 235)).sum()
+    red = look(page).astype(int)
+    page.keyboard.press("o")
+    plain = look(page).astype(int)
+    assert (red - plain)[..., 0].max() > 20, "where the area is, in red"
+    page.keyboard.press("o")
+    np.testing.assert_array_equal(look(page)[9:-9, 9:-9], red[9:-9, 9:-9])  # but for the ring of the focus
+    page.locator("#range-brightness").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.is_checked("label:has-text('Show where') input") is False, "out of the way of the picture"
+    page.click("#area-tools >> text=Erase")
+    dab()
+    assert mask().max() == 0
+    page.keyboard.press("Escape")
+    page.mouse.move(x + 5, y)
+    assert not page.is_visible("#ring")
+
+
+def test_a_browser_without_room_says_so(visitor, address, tmp_path):
+    page = visitor()
+    page.context.new_cdp_session(page).send(
+        "Storage.overrideQuotaForOrigin", {"origin": address.rstrip("/"), "quotaSize": 1000}
+    )
+    noise = np.random.default_rng(0).integers(0, 255, (700, 900, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "large.png")
+    open_photo(page, tmp_path / "large.png")
+    told(page, "does not outlive a reload")
+    press(page, "brightness", "End")
+    assert number(page, "brightness") == 1, "the work goes on"
+
+
+def test_two_fingers_zoom(visitor):
+    page = visitor(380, 740, has_touch=True, is_mobile=True)
+    open_photo(page)
+    touch, box = page.context.new_cdp_session(page), page.locator("#stage").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def fingers(kind, *far):
+        points = [{"x": x + d, "y": y, "id": i} for i, d in enumerate(far)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    before = int(page.inner_text("#percent").split()[0])
+    fingers("touchStart", -30, 30)
+    for far in (45, 60, 90):
+        fingers("touchMove", -far, far)
+    fingers("touchEnd")
+    page.wait_for_function("(n) => parseInt(document.querySelector('#percent').innerText) > 2 * n", arg=before)
+    assert page.is_disabled("#undo"), "nothing but the view has changed"
+
+
 def test_numbers_out_of_range_are_limited_and_said(visitor):
     page = visitor()
     open_photo(page)
@@ -523,6 +695,96 @@ def test_tables_are_looks_too(visitor, tmp_path):
     (tmp_path / "bad.cube").write_text("LUT_3D_SIZE 9\n0 0 0\n")
     page.set_input_files("#files", tmp_path / "bad.cube")
     told(page, "bad.cube is no colour table")
+
+
+def drop(page, path):
+    """A file let fall on the page by the hand."""
+    handle = page.evaluate_handle(
+        """([text, name]) => {
+            const all = new DataTransfer();
+            all.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], name));
+            return all;
+        }""",
+        [base64.b64encode(Path(path).read_bytes()).decode(), Path(path).name],
+    )
+    page.dispatch_event("#stage", "drop", {"dataTransfer": handle})
+
+
+@pytest.mark.parametrize("suffix", [".xmp", ".png", ".clf"])
+def test_looks_of_other_software(visitor, tmp_path, suffix):
+    from diffretouch.lut import Lut3D, lut_nodes
+
+    if suffix == ".clf":
+        pytest.importorskip("PyOpenColorIO", reason="OpenColorIO is not installed")
+    nodes = lut_nodes(17).reshape(17, 17, 17, 3).astype(np.float32)
+    Lut3D(nodes**1.4, title="dusk").save(tmp_path / "wanted.cube")
+    wanted = Lut3D.load(tmp_path / "wanted.cube")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a Hald image has 16 nodes
+        wanted.save(tmp_path / f"dusk{suffix}")
+    page = visitor()
+    shown = open_photo(page)
+    page.click("#looks summary")
+    if suffix == ".png":  # which is a photo when it is dropped
+        page.set_input_files("#look-file", tmp_path / "dusk.png")
+    else:
+        drop(page, tmp_path / f"dusk{suffix}")
+    told(page, f"dusk{suffix} is applied")
+    rest(page, shown)
+    pixels = np.asarray(Image.open(PHOTO))
+    own = Lut3D.load(tmp_path / f"dusk{suffix}").apply(pixels, interpolation="trilinear").astype(int)
+    assert np.abs(picture(page).astype(int) - own).max() <= 1
+    page.select_option("#table-kind", suffix)
+    press(page, "strength", "PageDown")
+    with page.expect_download() as download:
+        page.click("#save-table")
+    assert download.value.suggested_filename.endswith(suffix)
+    again = tmp_path / f"again{suffix}"
+    download.value.save_as(again)
+    half = Lut3D.load(again).apply(pixels, interpolation="trilinear").astype(int)
+    assert np.abs(half - picture(page).astype(int)).max() <= 2
+    (tmp_path / f"bad{suffix}").write_bytes(b"<nothing/>")
+    page.set_input_files("#look-file", tmp_path / f"bad{suffix}")
+    assert "diffretouch-" not in told(page, f"bad{suffix}"), "the name alone, not where the program keeps it"
+
+
+@pytest.mark.parametrize("query", ["", "?cpu"])
+def test_transparency_is_seen_and_kept(visitor, tmp_path, query):
+    pixels = np.full((300, 400, 4), (200, 40, 40, 255), np.uint8)
+    pixels[:, 200:, 3] = 0
+    pixels[:150, :200, 3] = 128
+    Image.fromarray(pixels).save(tmp_path / "cut.png")
+    page = visitor(query=query, device_scale_factor=1)
+    open_photo(page, tmp_path / "cut.png")
+    np.testing.assert_array_equal(picture(page, plain=True)[150:, :200], pixels[150:, :200, :3])
+    page.keyboard.press("1")
+    page.click("#before")
+    shown = look(page).astype(int)
+    top, left = (shown.shape[0] - 300) // 2, (shown.shape[1] - 400) // 2
+    shown = shown[top : top + 300, left : left + 400]
+    clear, thin, full = shown[5:-5, 210:390], shown[5:140, 10:190], shown[160:-5, 10:190]
+    assert np.ptp(clear, axis=2).max() == 0 and len(np.unique(clear)) == 2, "squares of two greys"
+    assert np.abs(full - (200, 40, 40)).max() <= 1
+    assert thin[..., 1].min() > 60 and np.ptp(thin[..., 1]) > 20, "the squares shine through"
+    page.click("#before")
+    rest(page)
+    result = picture(page).astype(int)
+    for by_library in (True, False):
+        if not by_library:
+            page.route("**/api/export", lambda route: route.abort())
+        page.select_option("#format", ".png")
+        with page.expect_download() as download:
+            page.click("#save")
+        with Image.open(download.value.path()) as saved:
+            assert saved.mode == "RGBA"
+            saved = np.asarray(saved).astype(int)
+        assert np.abs(saved[..., 3] - pixels[..., 3]).max() <= 1
+        assert np.abs(saved[..., :3] - result)[150:, :200].max() <= 1
+        page.select_option("#format", ".jpg")
+        with page.expect_download() as download:
+            page.click("#save")
+        told(page, "laid on white")
+        assert np.asarray(Image.open(download.value.path()))[20:-20, 220:380].min() > 250
 
 
 def test_four_variations_differ_and_go_away(visitor):

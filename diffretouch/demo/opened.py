@@ -59,8 +59,8 @@ class OpenPhoto:
 
         return pixels_of(self.photo.pixels, JUDGED)[0].contiguous().numpy()
 
-    def rows(self, retouched: np.ndarray | None = None) -> Iterator[bytes]:
-        """The pixels, or a retouch of them, as 8 bits, in strips of bytes."""
+    def rows(self, retouched: np.ndarray | None = None, alpha: np.ndarray | None = None) -> Iterator[bytes]:
+        """The pixels, or a retouch of them, as 8 bits, in strips of bytes; alpha (H,W) in [0,1] as a fourth."""
         pixels = self.photo.pixels if retouched is None else retouched
         for start in range(0, len(pixels), 256):
             strip = pixels[start : start + 256]
@@ -68,6 +68,9 @@ class OpenPhoto:
                 strip = strip / 65535
             if strip.dtype != np.uint8:
                 strip = np.rint(np.clip(strip, 0, 1) * 255).astype(np.uint8)
+            if alpha is not None:
+                own = np.rint(alpha[start : start + 256, :, None] * 255).astype(np.uint8)
+                strip = np.concatenate([strip, own], 2)
             yield strip.tobytes()
 
 

@@ -5,6 +5,7 @@ import logging
 import secrets
 import warnings
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -68,6 +69,7 @@ class Routes:
             ("POST", "/retouch", self.retouch),
             ("POST", "/sweep", self.sweep),
             ("POST", "/lut", self.lut),
+            ("POST", "/look", self.look),
         ]
         return [Route(f"/api{path}", told(answer), methods=[method]) for method, path, answer in listed]
 
@@ -94,6 +96,7 @@ class Routes:
             "models": {label: self.models.described(label) for label in self.models.labels},
             "limits": {"mb": MAX_MB, "mp": MAX_PIXELS // 1_000_000, "areas": MOST_AREAS},
             "suffixes": [".jpg", ".png", ".tif", ".webp", ".avif"],
+            "tables": [suffix for suffix in TABLES if suffix != ".clf" or find_spec("PyOpenColorIO")],
             "settings_format": FORMAT,
         }
         return JSONResponse(said)
@@ -134,8 +137,8 @@ class Routes:
         return JSONResponse(said)
 
     async def pixels(self, request: Request) -> Response:
-        """`?photo=`: its pixels, upright sRGB, 8 bits, rows of RGB; `&model=&strength=`: retouched; `&seen=MODEL`:
-        what that model sees of it, planes of float32; `&few=1`: the pixels by which clipping is judged, as planes."""
+        """`?photo=`: its pixels, upright sRGB, 8 bits, rows of RGB (`&alpha=1`: RGBA); `&model=&strength=`: retouched;
+        `&seen=MODEL`: what that model sees of it, planes of float32; `&few=1`: those by which clipping is judged."""
         asked = request.query_params
         photo = self._photo(request, asked.get("photo"))
         if "seen" in asked:
@@ -148,8 +151,10 @@ class Routes:
             look = look_of(asked)
             retouched = await run_in_threadpool(self.models.retouch, look, photo.photo.pixels)
         width, height = photo.size
-        size = {"Content-Length": str(3 * width * height), "X-Shape": f"{height},{width},3"}
-        return StreamingResponse(photo.rows(retouched), media_type="application/octet-stream", headers=size)
+        alpha = photo.photo.alpha if asked.get("alpha") else None
+        channels = 3 if alpha is None else 4
+        size = {"Content-Length": str(channels * width * height), "X-Shape": f"{height},{width},{channels}"}
+        return StreamingResponse(photo.rows(retouched, alpha), media_type="application/octet-stream", headers=size)
 
     async def grids(self, request: Request) -> Response:
         """JSON: `photo`, `model`, `c` (rows of four), `seed` (or one a row). -> float32 grids, shape in `X-Shape`,
@@ -190,19 +195,30 @@ class Routes:
                 result = self.models.retouch(look, photo.pixels, areas)
                 said = self.models.settings(look, areas).to_json()
             else:
-                result, said = self._by_table(table, look, photo.pixels, folder), None
+                result, said = (
+                    look_up(table, look.strength, folder).apply(photo.pixels, interpolation="trilinear"),
+                    None,
+                )
             path, notes = save_result(result, photo, name, folder, suffix, quality, said)
             return file_answer(path, notes)
 
+    async def look(self, request: Request) -> Response:
+        """Body: a look of other software; `?name=` (.cube, .xmp, .clf, .png, .tif). -> the same as `.cube`."""
+        name = Path(request.query_params.get("name", "look.cube")).name
+        if Path(name).suffix.lower() not in (".cube", ".xmp", ".clf", ".png", ".tif", ".tiff"):
+            raise ValueError(f"{name} is no look that can be read: .cube, .xmp, .clf, or a Hald image .png or .tif.")
+        with own_folder(self.folder) as folder:
+            path = await received(request, folder / f".look{Path(name).suffix.lower()}")
+            return await run_in_threadpool(self._as_cube, path, name, folder / f"{safe_stem(name)}.cube")
+
     @staticmethod
-    def _by_table(text, look, pixels, folder):
-        path = folder / "look.cube"
-        path.write_text(str(text), encoding="utf-8")
-        try:
-            table = Lut3D.load(path)
-        except ValueError as error:
-            raise ValueError(str(error).replace(repr(str(path)), "The look")) from error
-        return table.at_strength(look.strength).apply(pixels, interpolation="trilinear")
+    def _as_cube(path: Path, name: str, cube: Path) -> Response:
+        table, notes = read_look(path, name), []
+        if table.size > MOST_NODES:
+            notes = [f"{table.size} nodes on an edge became {MOST_NODES}."]
+            table = table.resized(MOST_NODES)
+        table.save(cube)
+        return file_answer(cube, notes)
 
     async def sheet(self, request: Request) -> Response:
         """JSON: `photo`, `model`, `seed`. -> the contact sheet of the sliders, PNG."""
@@ -221,11 +237,18 @@ class Routes:
         size, suffix = as_numbers("size", [asked.get("size", 33)], 1)[0], asked.get("suffix") or ".cube"
         if suffix not in TABLES:
             raise ValueError(f"`suffix` must be {', '.join(TABLES)} for a table, got {suffix!r}.")
-        table = self.models.table(look, pixels, int(size))
         with own_folder(self.folder) as folder:
             path = folder / f"{safe_stem(name)}{suffix}"
-            table.save(path)
-            return file_answer(path, [f"Against the retouch: {table.error}."])
+            if asked.get("table") is not None:
+                table = look_up(asked["table"], look.strength, folder)
+                path = folder / f"{safe_stem(table.title or name)}{suffix}"
+            else:
+                table = self.models.table(look, pixels, int(size))
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                table.save(path)
+            notes = [str(one.message).replace(f"{path}: ", "") for one in said if one.category is UserWarning]
+            return file_answer(path, [f"Against the retouch: {table.error}.", *notes] if table.error else notes)
 
     async def close(self, request: Request) -> Response:
         """Body: a visitor's token, and after a blank a photo's number. Closes that photo, or all of the visitor's."""
@@ -259,7 +282,24 @@ class Routes:
         return await run_in_threadpool(answer, photo.photo, name, look, asked)
 
 
-TABLES = (".cube", ".png")
+TABLES = (".cube", ".xmp", ".clf", ".png")
+MOST_NODES = 65  # of a look on the page
+
+
+def look_up(text: Any, strength: float, folder: Path) -> Lut3D:
+    """A `.cube` file's text -> the table at a strength."""
+    path = folder / ".look.cube"
+    path.write_text(str(text), encoding="utf-8")
+    return read_look(path, "The look").at_strength(strength)
+
+
+def read_look(path: Path, name: str) -> Lut3D:
+    """`Lut3D.load`, whose errors say the visitor's name for the file."""
+    try:
+        return Lut3D.load(path)
+    except ValueError as error:
+        text = str(error).replace(repr(str(path)), name).replace(str(path), name)
+        raise ValueError(text.removeprefix("`path`: ")) from error
 
 
 def told(answer: Callable[[Request], Any]) -> Callable[[Request], Any]:

@@ -64,13 +64,19 @@ export class ServerEngine {
     return photo.seen.get(model);
   }
 
-  /** The photo's own pixels, or retouched as a whole by a model without sliders: {width, height, rgb}. */
+  /** The photo's own pixels, with alpha where it has any, or retouched as a whole by a model without sliders. */
   async pixels(photo, look = null, signal = null) {
     const said = await this.open(photo);
-    const query = new URLSearchParams({ photo: said.photo, ...look });
+    const query = new URLSearchParams({ photo: said.photo, ...(look ?? (said.alpha ? { alpha: 1 } : {})) });
     const answer = await this._again(photo, () => this._fetch(`pixels?${query}`, { signal }), query);
     const [height, width] = answer.headers.get('X-Shape').split(',').map(Number);
     return { width, height, rgb: new Uint8Array(await answer.arrayBuffer()) };
+  }
+
+  /** A look's file of any kind -> {text: the same as .cube, notes}. */
+  async look(file, name) {
+    const answer = await this._fetch(`look?name=${encodeURIComponent(name)}`, { method: 'POST', body: file });
+    return { text: await answer.text(), notes: JSON.parse(answer.headers.get('X-Notes') ?? '[]') };
   }
 
   file(photo, asked) { return this._download(photo, 'export', asked); }

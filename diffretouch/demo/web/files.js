@@ -14,11 +14,11 @@ const find = (id) => document.getElementById(id);
 export function layFiles(app) {
   let turn = 0; // of what was opened last: an earlier one that is slower does not come over it
 
-  async function open(files) {
+  async function open(files, areLooks = false) {
     const photos = [];
     for (const file of files) {
       const name = file.name || 'photo';
-      if (/\.(json|cube)$/i.test(name)) { await openLook(file, name); continue; }
+      if (areLooks || /\.(json|cube|xmp|clf)$/i.test(name)) { await openLook(file, name); continue; }
       const limit = state.about.limits.mb;
       if (file.size > limit * 1e6) { app.tell(`${name} has ${Math.round(file.size / 1e6)} MB; the most is ${limit} MB.`, true); continue; }
       if (!file.size) { app.tell(`${name} is empty: there is no photo in it.`, true); continue; }
@@ -36,11 +36,13 @@ export function layFiles(app) {
     try {
       if (!state.active) throw new Error(`${name}: open a photo first.`);
       if (file.size > 40e6) throw new Error(`${name} is too large for a look.`);
-      const text = await file.text();
-      if (/\.cube$/i.test(name)) {
+      const json = /\.json$/i.test(name), cube = /\.cube$/i.test(name);
+      if (!json && !cube && !state.engine.look) throw new Error(`${name}: without the program behind this page only .cube looks can be read.`);
+      const { text, notes: told = [] } = json || cube ? { text: await file.text() } : await state.engine.look(file, name);
+      if (!json) {
         const table = parseCube(text, name);
         app.commit({ ...newEdit(edit().model), table });
-        app.tell(`${name} is applied as a look. Reset all takes it away.`);
+        app.tell([`${name} is applied as a look. Reset all takes it away.`, ...told].join(' '));
       } else {
         const { edit: own, notes } = fromPreset(text, name, edit());
         if (own.c.some((v) => Math.abs(v) > 1) || own.strength > 1 || own.areas.some((a) => a.c.some((v) => Math.abs(v) > 1))) app.widen(true);
@@ -219,7 +221,7 @@ export function layFiles(app) {
   find('look-file').addEventListener('change', () => {
     const files = [...find('look-file').files];
     find('look-file').value = '';
-    open(files);
+    open(files, true);
   });
   addEventListener('dragover', (event) => { event.preventDefault(); find('stage').classList.add('over'); });
   addEventListener('dragleave', (event) => { if (!event.relatedTarget) find('stage').classList.remove('over'); });

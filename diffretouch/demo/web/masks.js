@@ -88,7 +88,7 @@ export async function fromPicture(blob, name, photo) {
   return { mask, note };
 }
 
-/** A mask whose edges fall on the photo's: the guided filter (He et al. 2013), three channels. `rgba`: of any size. */
+/** A mask whose edges fall on the photo's: the guided filter (He et al. 2013), three channels. `picture`: {pixels, width, height}, RGBA bytes of any size. */
 export function refine(mask, picture) {
   const ratio = Math.min(REFINE_SIDE / Math.max(mask.width, mask.height), 1);
   const w = Math.max(Math.round(mask.width * ratio), 1), h = Math.max(Math.round(mask.height * ratio), 1), n = w * h;
@@ -96,7 +96,7 @@ export function refine(mask, picture) {
   for (let y = 0, i = 0; y < h; y++) {
     for (let x = 0; x < w; x++, i++) {
       const at = 4 * (Math.floor(((y + 0.5) * picture.height) / h) * picture.width + Math.floor(((x + 0.5) * picture.width) / w));
-      for (let k = 0; k < 3; k++) guide[k][i] = picture.data[at + k] / 255;
+      for (let k = 0; k < 3; k++) guide[k][i] = picture.pixels[at + k] / 255;
       values[i] = mask.data[Math.floor(((y + 0.5) * mask.height) / h) * mask.width + Math.floor(((x + 0.5) * mask.width) / w)] / 255;
     }
   }

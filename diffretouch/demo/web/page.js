@@ -5,7 +5,7 @@ import { ServerEngine } from './engine-server.js';
 import { layFiles } from './files.js';
 import { beginMemory, canStep, commit, propose, step } from './history.js';
 import { Picture } from './picture.js';
-import { asked, download, fillFormats, savePhoto, savePreset, saveSheet, saveTable } from './save.js';
+import { asked, download, fillFormats, fillTables, savePhoto, savePreset, saveSheet, saveTable } from './save.js';
 import { areaOf, ATTRIBUTES, edit, newEdit, newId, portable, reach, SLIDERS, state, targetC, withC } from './state.js';
 import { View } from './view.js';
 
@@ -261,7 +261,7 @@ find('save-all').addEventListener('click', () => work('Retouching all photos', a
   await app.files.show(earlier);
   return [`${state.photos.length} photos are in your downloads.`];
 }));
-find('save-table').addEventListener('click', () => work('Making the colour table', saveTable));
+find('save-table').addEventListener('click', () => work('Making the look', () => saveTable(find('table-kind').value)));
 find('save-sheet').addEventListener('click', () => work('Making the contact sheet', saveSheet));
 find('save-preset').addEventListener('click', () => work('', () => savePreset()));
 
@@ -345,6 +345,7 @@ async function begin() {
   const { mb, mp } = state.about.limits;
   find('limits').textContent = `JPEG, PNG, TIFF, WebP, AVIF; up to ${mb} MB and ${mp} megapixels. They stay on this computer.`;
   fillFormats(find('format'));
+  fillTables(find('table-kind'));
   app.files = layFiles(app);
   if (app.view.noGpu) tell('This browser has no WebGL 2: the picture is made by the processor, smaller while it moves.');
   show();

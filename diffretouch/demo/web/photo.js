@@ -1,10 +1,10 @@
 // Photo files in the browser: decoded with their orientation and colours, and what a JPEG carries put into its retouch.
 
-/** A photo's pixels as `slice.js` takes them: {width, height, space, read(x, y, w, h), image()}. */
-export function bitmapSource(bitmap, space = 'srgb') {
+/** A photo's pixels as `slice.js` takes them: {width, height, space, alpha, read(x, y, w, h), image()}. */
+export function bitmapSource(bitmap, space = 'srgb', alpha = false) {
   const { width, height } = bitmap;
   return {
-    width, height, space,
+    width, height, space, alpha,
     image: () => bitmap,
     read(x, y, w, h, colorSpace = space) {
       const context = new OffscreenCanvas(w, h).getContext('2d', { colorSpace, willReadFrequently: true });
@@ -14,18 +14,19 @@ export function bitmapSource(bitmap, space = 'srgb') {
   };
 }
 
-/** The same of rows of RGB bytes. */
+/** The same of rows of RGB or RGBA bytes. */
 export function rgbSource({ width, height, rgb }) {
+  const alpha = rgb.length === 4 * width * height, channels = alpha ? 4 : 3;
   let canvas = null;
   const read = (x, y, w, h) => {
     const out = new Uint8ClampedArray(4 * w * h);
     for (let row = 0, to = 0; row < h; row++) {
-      let from = 3 * ((y + row) * width + x);
-      for (let column = 0; column < w; column++, to += 4, from += 3) {
+      let from = channels * ((y + row) * width + x);
+      for (let column = 0; column < w; column++, to += 4, from += channels) {
         out[to] = rgb[from];
         out[to + 1] = rgb[from + 1];
         out[to + 2] = rgb[from + 2];
-        out[to + 3] = 255;
+        out[to + 3] = alpha ? rgb[from + 3] : 255;
       }
     }
     return out;
@@ -41,14 +42,20 @@ export function rgbSource({ width, height, rgb }) {
     }
     return canvas;
   };
-  return { width, height, space: 'srgb', read, image };
+  return { width, height, space: 'srgb', alpha, read, image };
 }
 
 /** Decode by the browser. Throws what it says where it cannot. */
 export async function decode(blob) {
   const head = new Uint8Array(await blob.slice(0, 1 << 20).arrayBuffer());
   const space = isWide(head) ? 'display-p3' : 'srgb';
-  return bitmapSource(await createImageBitmap(blob, { imageOrientation: 'from-image' }), space);
+  return bitmapSource(await createImageBitmap(blob, { imageOrientation: 'from-image' }), space, hasAlpha(head));
+}
+
+function hasAlpha(bytes) { // PNG: kinds 4 and 6, or tRNS; WebP: by its header
+  if (bytes[0] === 0x89) return [4, 6].includes(bytes[25]) || pngChunks(bytes).some(({ name }) => name === 'tRNS');
+  if (text(bytes, 8, 4) !== 'WEBP') return false;
+  return text(bytes, 12, 4) === 'VP8L' || (text(bytes, 12, 4) === 'VP8X' && (bytes[20] & 0x10) !== 0);
 }
 
 /** Whether browser and library read the very same pixels: plain JPEG and PNG, in sRGB or a profile of RGB. */
@@ -102,7 +109,7 @@ export async function carryJpeg(result, original, profile) {
   const source = new Uint8Array(await original.arrayBuffer()), made = new Uint8Array(await result.arrayBuffer());
   if (source[0] !== 0xff || source[1] !== 0xd8 || made[1] !== 0xd8) return result;
   const kept = segments(source).filter(({ kind, data }) => {
-    if (kind === 0xe1) return text(data, 0, 4) === 'Exif' || text(data, 0, 28) === 'http://ns.adobe.com/xap/1.0/';
+    if (kind === 0xe1) return text(data, 0, 4) === 'Exif' || /^http:\/\/ns\.adobe\.com\/(xap\/1\.0|xmp\/extension)\//.test(text(data, 0, 40));
     if (kind === 0xe2) return profile && text(data, 0, 11) === 'ICC_PROFILE';
     return kind === 0xed || kind === 0xfe;
   });
@@ -171,5 +178,5 @@ export function parseCube(words, name) {
   if (!(size >= 2 && size <= 128) || data.length !== 3 * size ** 3 || !data.every(Number.isFinite)) {
     throw new Error(`${name} is no colour table that can be used: it needs LUT_3D_SIZE from 2 to 128 and as many colours.`);
   }
-  return { size, data, low, high, title: title || name.replace(/\.cube$/i, ''), text: words };
+  return { size, data, low, high, title: title || name.replace(/\.[^.]*$/, ''), text: words };
 }

@@ -7,9 +7,16 @@ const STRIP = 1024;
 const KINDS = { '.jpg': 'image/jpeg', '.png': 'image/png', '.webp': 'image/webp' };
 const LABELS = { '': 'As the photo', '.jpg': 'JPEG', '.png': 'PNG', '.tif': 'TIFF (16 bits stay)', '.webp': 'WebP', '.avif': 'AVIF' };
 
+const TABLES = { '.cube': 'Table (.cube)', '.xmp': 'Lightroom profile (.xmp)', '.clf': 'OpenColorIO (.clf)', '.png': 'Hald image (.png)' };
+
 export function fillFormats(select) {
   const suffixes = state.engine.kind === 'server' ? ['', ...state.about.suffixes] : Object.keys(KINDS);
   select.replaceChildren(...suffixes.map((suffix) => new Option(LABELS[suffix] ?? suffix, suffix)));
+}
+
+export function fillTables(select) {
+  const known = state.engine.kind === 'server' ? state.about.tables : ['.cube'];
+  select.replaceChildren(...known.map((suffix) => new Option(TABLES[suffix] ?? suffix, suffix)));
 }
 
 /** Give a file to the person: as if a link had been clicked. */
@@ -65,20 +72,26 @@ async function byBrowser(app, photo, own, suffix, quality) {
       context.putImageData(new ImageData(pixels, w, h, { colorSpace: space }), x, y);
     }
   }
+  const notes = [];
+  if (kind === 'image/jpeg' && app.view.slicer.alpha) {
+    Object.assign(context, { globalCompositeOperation: 'destination-over', fillStyle: '#fff' });
+    context.fillRect(0, 0, width, height);
+    notes.push('JPEG has no transparency: it was laid on white.');
+  }
   let blob = await canvas.convertToBlob({ type: kind, quality: (quality ?? 92) / 100 });
   if (kind === 'image/jpeg') blob = await carryJpeg(blob, photo.blob, wide);
   const ending = Object.keys(KINDS).find((one) => KINDS[one] === kind), name = `${stem(photo.name)}_retouched${ending}`;
   download(blob, name);
-  return [`${name}, ${amount(blob.size)}, is in your downloads.`];
+  return [`${name}, ${amount(blob.size)}, is in your downloads.`, ...notes];
 }
 
-export async function saveTable() {
+export async function saveTable(suffix) {
   const own = edit();
-  if (own.table) {
+  if (own.table && suffix === '.cube' && own.strength === 1) {
     download(new Blob([own.table.text]), `${stem(own.table.title)}.cube`);
     return [];
   }
-  const { blob, name, notes } = await state.engine.table(state.active, await asked({ ...own, areas: [] }));
+  const { blob, name, notes } = await state.engine.table(state.active, await asked({ ...own, areas: [] }, { suffix }));
   download(blob, name);
   return [`${name} is in your downloads.`, ...notes, ...(own.areas.length ? ['Areas are not in it.'] : [])];
 }

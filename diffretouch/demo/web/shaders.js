@@ -28,7 +28,7 @@ uniform vec4 box;  // where on the target: x, y, width, height, from 0 to 1
 void main() { gl_Position = vec4((box.xy + corner * box.zw) * 2.0 - 1.0, 0.0, 1.0); }
 `;
 
-// Photo -> its pixels at the view's size, and the guide. SMALLER: fewer pixels than the photo has; WIDE: its colours are
+// Photo -> its pixels at the view's size, and the guide; ALPHA: its transparency. SMALLER: fewer pixels than the photo has; WIDE: its colours are
 // Display P3; KNOTS: of the guide's curve, 0 for none
 export const SAMPLE = HEAD + COLOURS + `
 uniform sampler2D tile;
@@ -42,7 +42,12 @@ uniform vec2 ramps[KNOTS * 3];  // threshold and slope
 uniform float bias;
 out vec4 result;
 
-vec3 read(vec2 at, float level) { return textureLod(tile, (at - tile_box.xy) / tile_box.zw, level).rgb; }
+#if ALPHA
+#define PART aaa
+#else
+#define PART rgb
+#endif
+vec3 read(vec2 at, float level) { return textureLod(tile, (at - tile_box.xy) / tile_box.zw, level).PART; }
 
 void main() {
   vec2 at = view.xy + gl_FragCoord.xy * view.z;
@@ -74,9 +79,12 @@ void main() {
 `;
 
 // The view -> the retouched view. MODE: 0 the photo, 1 grids, 2 another picture, 3 a colour table; AREAS: how many;
-// EXTRAS: clipping, overlay or a wide screen. Each its own program: without a graphics processor, branches cost.
+// EXTRAS: clipping, overlay or a wide screen; ALPHA: the photo has transparency. Each its own program: without a graphics processor, branches cost.
 export const RETOUCH = HEAD + COLOURS + `
 uniform sampler2D photo, other;   // the view, with guide; the same of a picture that was retouched as a whole
+#if ALPHA
+uniform sampler2D alphas;
+#endif
 uniform sampler3D grid, table;    // grid - identity: x, y, and depth for each row of each layer
 uniform sampler2DArray masks;
 uniform vec4 view;                // as above; and the target's height
@@ -178,5 +186,12 @@ void main() {
   if (wide_screen && limited == clamp(shown, 0.0, 1.0)) limited = from_light(SRGB_TO_P3 * to_light(shown));
 #endif
   result = vec4(clamp(limited, 0.0, 1.0), 1.0);
+#if ALPHA
+  result.a = texelFetch(alphas, ivec2(pixel), 0).r;
+  if (flip) { // on the screen, over squares
+    vec2 square = floor(pixel / 10.0);
+    result = vec4(mix(vec3(0.55 + 0.25 * mod(square.x + square.y, 2.0)), result.rgb, result.a), 1.0);
+  }
+#endif
 }
 `;

@@ -14,7 +14,7 @@ export class CpuSlicer {
   setPhoto(source, name = 'photo') {
     this.sources[name] = source;
     this.sampled = null;
-    if (name === 'photo') this.sources.other = null;
+    if (name === 'photo') Object.assign(this, { alpha: !!source?.alpha }).sources.other = null;
     this.size = this.sources.photo && [this.sources.photo.width, this.sources.photo.height];
   }
 
@@ -33,6 +33,20 @@ export class CpuSlicer {
     }
     const pixels = this._retouch(this.sampled, view, width, height, options);
     this.context.putImageData(new ImageData(pixels, width, height), 0, 0);
+    if (this.alpha) this._squares(view);
+  }
+
+  /** What is transparent lies over squares. */
+  _squares(view) {
+    const { context, size: [w, h] } = this, tile = new OffscreenCanvas(20, 20), paint = tile.getContext('2d');
+    for (const [colour, places] of [['#8c8c8c', [0, 10, 10, 0]], ['#ccc', [0, 0, 10, 10]]]) {
+      paint.fillStyle = colour;
+      for (let k = 0; k < 4; k += 2) paint.fillRect(places[k], places[k + 1], 10, 10);
+    }
+    context.save();
+    Object.assign(context, { globalCompositeOperation: 'destination-over', fillStyle: context.createPattern(tile, 'repeat') });
+    context.fillRect(-view.x / view.step, -view.y / view.step, w / view.step, h / view.step);
+    context.restore();
   }
 
   render(view, width, height, { plain = false } = {}) {
@@ -61,7 +75,7 @@ export class CpuSlicer {
       for (let column = 0; column < width; column++, i += 4) {
         const x = view.x + (column + 0.5) * view.step;
         if (x < 0 || y < 0 || x > W || y > H) { out[i + 3] = 0; continue; }
-        out[i + 3] = 255;
+        if (!this.alpha) out[i + 3] = 255;
         if (column < split) continue;
         for (let k = 0; k < 3; k++) shown[k] = p[k] = photo[i + k] / 255;
         if (mode === 'grids' && lay.length) {

@@ -57,6 +57,7 @@ export class Slicer {
     if (name === 'photo') {
       this.size = [source.width, source.height];
       this.wide_photo = source.space === 'display-p3';
+      this.alpha = !!source.alpha;
       this.bits = this.wide_photo ? 16 : source.bits ?? 8;
       this.setPhoto(null, 'other');
     }
@@ -163,6 +164,7 @@ export class Slicer {
     if (this.view !== key) {
       this._sample('photo', 'photo', view, width, height);
       if (this.tiles.other.length) this._sample('other', 'other', view, width, height);
+      if (this.alpha) this._sample('alpha', 'photo', view, width, height, true);
       this.view = key;
     }
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
@@ -175,6 +177,7 @@ export class Slicer {
     if (this.boxView !== key) { // a histogram's is the same again and again
       this._sample('box', 'photo', view, width, height);
       if (this.tiles.other.length) this._sample('boxOther', 'other', view, width, height);
+      if (this.alpha) this._sample('boxAlpha', 'photo', view, width, height, true);
       this.boxView = key;
     }
     const target = this._target('result', width, height, gl.RGBA8);
@@ -191,10 +194,10 @@ export class Slicer {
     this.gl.readPixels(0, 0, 1, 1, this.gl.RGBA, this.gl.UNSIGNED_BYTE, new Uint8Array(4));
   }
 
-  _sample(target, tiles, view, width, height) {
-    const gl = this.gl, guide = tiles === 'photo' ? this.guide : null, wide = this.wide_photo && tiles === 'photo';
+  _sample(target, tiles, view, width, height, alpha = false) {
+    const gl = this.gl, colour = tiles === 'photo' && !alpha, guide = colour ? this.guide : null, wide = this.wide_photo && colour;
     const p = this._program(SAMPLE, {
-      SMALLER: view.step > 1 ? 1 : 0, WIDE: wide ? 1 : 0, KNOTS: guide ? guide.thresholds[0].length : 0,
+      ALPHA: alpha ? 1 : 0, SMALLER: view.step > 1 ? 1 : 0, WIDE: wide ? 1 : 0, KNOTS: guide ? guide.thresholds[0].length : 0,
     });
     const { frame } = this._target(target, width, height, gl.RGBA16F);
     gl.bindFramebuffer(gl.FRAMEBUFFER, frame);
@@ -226,7 +229,7 @@ export class Slicer {
   _retouch(photo, other, view, width, height, { split, clipping = false, overlay = -1, flip = false, wide = false }) {
     const gl = this.gl, look = this.look, mode = look.mode === 2 && !this.tiles.other.length ? 0 : look.mode;
     const p = this._program(RETOUCH, {
-      MODE: mode, AREAS: mode === 1 ? look.layers - 1 : 0, EXTRAS: clipping || overlay >= 0 || wide ? 1 : 0,
+      MODE: mode, AREAS: mode === 1 ? look.layers - 1 : 0, EXTRAS: clipping || overlay >= 0 || wide ? 1 : 0, ALPHA: this.alpha ? 1 : 0,
     });
     gl.viewport(0, 0, width, height);
     gl.useProgram(p.program);
@@ -235,6 +238,7 @@ export class Slicer {
       ['other', gl.TEXTURE_2D, (this.targets[other] ?? this.targets[photo]).texture],
       ['grid', gl.TEXTURE_3D, this.grid], ['table', gl.TEXTURE_3D, this.table],
       ['masks', gl.TEXTURE_2D_ARRAY, this.masks],
+      ...(this.alpha ? [['alphas', gl.TEXTURE_2D, this.targets[flip ? 'alpha' : 'boxAlpha'].texture]] : []),
     ];
     for (const [unit, [name, kind, own]] of textures.entries()) {
       gl.activeTexture(gl.TEXTURE0 + unit);
