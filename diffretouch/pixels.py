@@ -234,17 +234,6 @@ def as_tensor(photo: ArrayOrTensor) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
 
-def pixels_of(photo: ArrayOrTensor, side: int) -> torch.Tensor:
-    """Array or tensor photo -> (1,3,h,w) float32 in [0,1]: at most `side` x `side` single pixels of it, evenly."""
-    size = photo.shape[1:] if torch.is_tensor(photo) else photo.shape[:2]
-    rows, columns = (np.arange(min(long, side)) * long // min(long, side) for long in size)
-    if torch.is_tensor(photo):
-        return photo[:, torch.from_numpy(rows).to(photo.device)][:, :, torch.from_numpy(columns).to(photo.device)][
-            None
-        ].float()
-    return torch.from_numpy(as_float(photo[rows[:, None], columns])).permute(2, 0, 1)[None]
-
-
 def _block_means(photo, side):
     """(H,W,3) -> the means of blocks of side x side pixels, float32 in [0,1], in strips; the last may be smaller."""
     height, width = photo.shape[:2]

@@ -14,7 +14,6 @@ from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
 
 from diffretouch.attributes import ATTRIBUTES, Attributes, as_attributes, in_weights_order
-from diffretouch.models.clipping import JUDGED, tones_in_range
 from diffretouch.models.unet import (
     LATENT_CHANNELS,
     denoise,
@@ -23,7 +22,7 @@ from diffretouch.models.unet import (
     thumbnail_fold_and_size,
     unet_thumbnail,
 )
-from diffretouch.pixels import as_tensor, is_monochrome, pixels_of, without_colour
+from diffretouch.pixels import as_tensor, is_monochrome, without_colour
 from diffretouch.regions import Regions, as_mask, as_regions
 
 logger = logging.get_logger(__name__)
@@ -285,21 +284,10 @@ def predict_grids(
                 own = slice(n, None, layers)
                 inside = torch.from_numpy(as_mask(mask, tuple(seen.shape[2:]))).to(device)
                 kept[own] = head.keep_in_range(grids[own], seen[own], config.clipping_limit, inside)
-            grids = _kept_at_full_size(head, kept, photos, run, config.clipping_limit)
+            grids = kept
     if run.regions is not None:
         return grids.unflatten(0, (results, layers)), c.unflatten(0, (results, layers))
     return grids, c
-
-
-def _kept_at_full_size(head, grids, photos, run, share):
-    """Grids of all rows, each held in range on single pixels of its photo, and a region's where its mask is."""
-    rows, layers, kept = len(grids) // len(photos), 1 + len(run.regions or ()), []
-    for n, photo in enumerate(photos):
-        few = pixels_of(photo, JUDGED)
-        masks = [None] + [torch.from_numpy(as_mask(mask, tuple(few.shape[2:]))) for mask, _ in run.regions or ()]
-        for row in range(n * rows, (n + 1) * rows):
-            kept.append(tones_in_range(head, grids[row : row + 1], few, share, masks[row % layers]))
-    return torch.cat(kept)
 
 
 def grids_without_colour(grids: torch.Tensor) -> torch.Tensor:

@@ -164,7 +164,7 @@ BAD_INPUTS = [
     ("26 SVG", "drawing.svg", b'<svg xmlns="http://www.w3.org/2000/svg"/>', _NOT),
     ("27 HEIC", "photo.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "as HEIC"),
     ("27 AVIF", "photo.avif", _encoded(IMAGE, "AVIF"), None),
-    ("27 JPEG XL", "photo.jxl", b"\xff\x0a" + bytes(50), _NOT),
+    ("27 JPEG XL", "photo.jxl", b"\xff\x0a" + bytes(50), "as JPEG XL"),
     ("28 folder", "folder.jpg", lambda path: path.mkdir(), "it is a folder"),
     ("29 link to itself", "loop.jpg", _loop, "symbolic link"),
     ("30 unreadable", "locked.png", _unreadable, None if _MAY_READ_ALL else "Permission denied"),

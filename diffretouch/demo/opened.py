@@ -52,13 +52,6 @@ class OpenPhoto:
             self._seen[label] = models.seen(label, self.photo.pixels)
         return self._seen[label]
 
-    def few(self) -> np.ndarray:
-        """The pixels by which a pipeline judges what clips: planes (3,h,w) of float32."""
-        from diffretouch.models.clipping import JUDGED
-        from diffretouch.pixels import pixels_of
-
-        return pixels_of(self.photo.pixels, JUDGED)[0].contiguous().numpy()
-
     def rows(self, retouched: np.ndarray | None = None, alpha: np.ndarray | None = None) -> Iterator[bytes]:
         """The pixels, or a retouch of them, as 8 bits, in strips of bytes; alpha (H,W) in [0,1] as a fourth."""
         pixels = self.photo.pixels if retouched is None else retouched

@@ -138,14 +138,12 @@ class Routes:
 
     async def pixels(self, request: Request) -> Response:
         """`?photo=`: its pixels, upright sRGB, 8 bits, rows of RGB (`&alpha=1`: RGBA); `&model=&strength=`: retouched;
-        `&seen=MODEL`: what that model sees of it, planes of float32; `&few=1`: those by which clipping is judged."""
+        `&seen=MODEL`: what that model sees of it, planes of float32."""
         asked = request.query_params
         photo = self._photo(request, asked.get("photo"))
         if "seen" in asked:
             seen = (await run_in_threadpool(photo.seen_by, self.models, asked["seen"]))[0].float().cpu().numpy()
             return floats(seen)
-        if "few" in asked:
-            return floats(await run_in_threadpool(photo.few))
         retouched = None
         if "model" in asked:
             look = look_of(asked)

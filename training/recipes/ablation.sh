@@ -14,8 +14,8 @@ models=()
 train() { # NAME FLAGS…: the recipe's settings, and what is changed in them
   accelerate launch --cpu --num_processes 1 -m diffretouch.training.train_diffretouch \
     --train_data_dir "$photos" --exclude "$here/small_validation.txt" --vae "$small/autoencoder" --output_dir "$output/$1" \
-    --latent_weight 0.2 --max_train_steps "$steps" --lr_warmup_steps 50 --pixel_stride 2 \
-    --mixed_precision "$precision" --seed 0 "${@:2}"
+    --latent_weight 0.5 --first_timestep_fraction 0.4 --max_train_steps "$steps" \
+    --lr_warmup_steps 50 --pixel_stride 2 --mixed_precision "$precision" --seed 0 "${@:2}"
   models+=(--model "$1=$output/$1")
 }
 without_teacher=(--clipping_limit 0.0015 --labels automatic --obedience_weight 1 --view_spread 0.1)

@@ -51,12 +51,11 @@ export class ServerEngine {
     return { grids: rows.map((_, i) => all.subarray(i * size, (i + 1) * size)), shape };
   }
 
-  /** What a model sees of the photo, or (without a model) the pixels by which clipping is judged:
-      {data: three planes of floats, width, height}. */
-  async seen(photo, model = '') {
+  /** What a model sees of the photo: {data: three planes of floats, width, height}. */
+  async seen(photo, model) {
     photo.seen ??= new Map();
     if (!photo.seen.has(model)) {
-      const query = new URLSearchParams({ photo: (await this.open(photo)).photo, ...(model ? { seen: model } : { few: 1 }) });
+      const query = new URLSearchParams({ photo: (await this.open(photo)).photo, seen: model });
       const answer = await this._again(photo, () => this._fetch(`pixels?${query}`), query);
       const [, height, width] = answer.headers.get('X-Shape').split(',').map(Number);
       photo.seen.set(model, { data: new Float32Array(await answer.arrayBuffer()), width, height });

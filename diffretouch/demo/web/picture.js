@@ -80,19 +80,18 @@ export class Picture {
   _kept(field, grids, areas, photo) {
     if (!field.range || !grids[0]) return grids;
     const counts = areas.map((area) => {
-      const own = [field.range, field.range.few].map((size) => insideOf(area, photo, size));
-      if (own.every(Boolean)) this.counts.set(area.id, own);
-      return own.every(Boolean) ? own : this.counts.get(area.id) ?? []; // of a range that moves: where it was
+      const own = insideOf(area, photo, field.range);
+      if (own) this.counts.set(area.id, own);
+      return own ?? this.counts.get(area.id) ?? null; // of a range that moves: where it was
     });
-    return grids.map((grid, i) => field.range.keep(grid, ...(i ? counts[i - 1] : [])));
+    return grids.map((grid, i) => field.range.keep(grid, i ? counts[i - 1] : null));
   }
 
   /** Whether it is known where all areas are; if not it is found out when the hand rests. */
   _judge(field, areas, photo) {
-    const sizes = field.range ? [field.range, field.range.few] : [];
-    const missing = areas.flatMap((area) => sizes.filter((size) => !insideOf(area, photo, size)).map((size) => [area, size]));
+    const missing = field.range ? areas.filter((area) => !insideOf(area, photo, field.range)) : [];
     if (missing.length && !state.moving && !this.judging) {
-      this.judging = Promise.all(missing.map(([area, size]) => measureArea(area, photo, size))).then(() => {
+      this.judging = Promise.all(missing.map((area) => measureArea(area, photo, field.range))).then(() => {
         this.judging = null;
         if (state.active === photo) this.update({ same: true });
       });
@@ -132,7 +131,7 @@ export class Picture {
     const { guide, clipping_limit: share } = state.about.models[field.model];
     if (share !== null && !field.range) {
       const { engine } = state;
-      field.range = new Range(await engine.seen(photo, field.model), guide, shape, share, await engine.seen(photo));
+      field.range = new Range(await engine.seen(photo, field.model), guide, shape, share);
     }
     field.shape = shape;
   }

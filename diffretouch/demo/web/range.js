@@ -1,15 +1,13 @@
 // Grids held in the range of what can be shown, as `AffineGridHead.keep_in_range` does it: the whole photo's on the whole
-// photo, an area's where the area is. Judged on the small copy of the photo that the model sees, and then depth by depth
-// on single pixels of the photo, as `tones_in_range` does it.
+// photo, an area's where the area is. Judged on the small copy of the photo that the model sees.
 import { guideAt, inside, placeIn } from './slice-cpu.js';
 
 /** What of a photo decides how far its grids are squeezed. */
 export class Range {
-  /** `seen`, `few`: {data: three planes of floats, width, height}; `share` of the pixels that may lie outside, for each end. */
-  constructor(seen, guide, shape, share, few = null) {
-    this.few = few && new Range(few, guide, shape, share);
+  /** `seen`: {data: three planes of floats, width, height}; `share` of the pixels that may lie outside, for each end. */
+  constructor(seen, guide, shape, share) {
     const { data, width, height } = seen, n = width * height, [, depth, rows, columns] = shape;
-    Object.assign(this, { data, width, height, n, share, depth, plane: rows * columns, volume: depth * rows * columns });
+    Object.assign(this, { data, width, height, n, share, volume: depth * rows * columns });
     this.places = new Int32Array(8 * n);
     this.weights = new Float64Array(8 * n);
     const p = [0, 0, 0];
@@ -22,17 +20,15 @@ export class Range {
     }
   }
 
-  /** A grid, squeezed just so far that it clips little; `counts`, `fewCounts` (of `insideOf`): only pixels where it is 1,
-      or all. */
-  keep(grid, counts = null, fewCounts = null) {
-    const { dark, light } = this._ends(grid, counts), kept = this._squeezed(grid, dark, light);
-    return this.few ? this.few.keepTones(kept, fewCounts) : kept;
+  /** A grid, squeezed just so far that it clips little; `counts` (of `insideOf`): only pixels where it is 1, or all. */
+  keep(grid, counts = null) {
+    const { dark, light } = this._ends(grid, counts);
+    return this._squeezed(grid, dark, light);
   }
 
-  /** The least and the most that the channels of each pixel become, and the lower of the two depths it lies between. */
+  /** The least and the most that the channels of each pixel become. */
   _ends(grid, counts) {
     const { data, n, places, weights, volume } = this, dark = new Float64Array(n), light = new Float64Array(n);
-    const between = new Int32Array(n);
     let used = 0;
     const all = !counts?.includes(1);
     for (let i = 0; i < n; i++) {
@@ -51,10 +47,9 @@ export class Range {
         most = Math.max(most, plain > 254.5 / 255 ? 0 : value);
       }
       dark[used] = least;
-      between[used] = Math.floor(places[8 * i] / this.plane);
       light[used++] = most;
     }
-    return { dark: dark.subarray(0, used), light: light.subarray(0, used), between: between.subarray(0, used) };
+    return { dark: dark.subarray(0, used), light: light.subarray(0, used) };
   }
 
   _squeezed(grid, dark, light) {
@@ -69,45 +64,6 @@ export class Range {
     }
     return kept;
   }
-
-  /** A grid with those depths squeezed in which more than a share of the pixels clip. */
-  keepTones(grid, counts = null) {
-    const { dark, light, between } = this._ends(grid, counts), { depth, plane, volume } = this;
-    const below = takenBack(dark.map((v) => -v), between, this.share, depth);
-    const above = takenBack(light.map((v) => v - 1), between, this.share, depth);
-    if (!below && !above) return grid;
-    const kept = grid.slice();
-    for (let d = 0; d < depth; d++) {
-      const low = below?.[d] ?? 0, scale = 1 / (1 + low + (above?.[d] ?? 0));
-      for (let channel = 0; channel < 12; channel++) {
-        const from = channel * volume + d * plane, offset = channel % 4 === 3 ? scale * low : 0;
-        for (let i = from; i < from + plane; i++) kept[i] = kept[i] * scale + offset;
-      }
-    }
-    return kept;
-  }
-}
-
-/** How much each depth takes back of how far pixels lie beyond one end, or null: as `_squeeze` in clipping.py. */
-function takenBack(beyond, between, share, depth) {
-  const gaps = Math.max(depth - 1, 1), over = Array.from({ length: gaps }, () => []), number = new Float64Array(gaps);
-  let clipped = 0;
-  for (let i = 0; i < beyond.length; i++) {
-    number[between[i]]++;
-    if (beyond[i] > 1e-4) { over[between[i]].push(beyond[i]); clipped++; }
-  }
-  const budget = share * beyond.length;
-  if (clipped <= budget) return null;
-  let least = 0, most = 1;
-  for (let step = 0; step < 40; step++) {
-    const density = (least + most) / 2;
-    const left = over.reduce((sum, own, k) => sum + Math.min(own.length, density * number[k]), 0);
-    if (left <= budget) least = density; else most = density;
-  }
-  const taken = over.map((own, k) => (own.length > least * number[k]
-    ? own.sort((a, b) => b - a)[Math.min(Math.floor(least * number[k]), own.length - 1)] : 0));
-  const both = Array.from({ length: depth }, (_, d) => Math.max(taken[d - 1] ?? 0, taken[d] ?? 0));
-  return both.map((_, d) => Math.max(...both.map((v, other) => v - 0.1 * Math.abs(d - other)), 0));
 }
 
 function quantile(values, q) { // as numpy's and torch's: straight between the two that are next to it
