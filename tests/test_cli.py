@@ -103,7 +103,7 @@ def test_any_style_is_told_and_repeated(run, photo, tmp_path):
     assert np.abs(first.pixels - second.pixels).mean() > 3 * 1 / 255
     assert np.abs(first.pixels - load_photo(usual).pixels).mean() > 1 / 255
     assert run("retouch", photo, "-o", again, "--like", tmp_path / "out-2.png")[0] == 0
-    np.testing.assert_array_equal(load_photo(again).pixels, second.pixels)
+    np.testing.assert_allclose(load_photo(again).pixels, second.pixels, atol=1.01 / 255)  # alone, not as one of two
     assert run("retouch", photo, "-o", usual, "--like", again, "--contrast", 0.5, "--overwrite")[0] == 0
     assert settings_of(load_photo(usual)).c["contrast"] == 0.5 and not settings_of(load_photo(usual)).any_style
     tiny_pipeline(tokens=4).save_pretrained(tmp_path / "paper")  # the paper's token has no word for unknown
