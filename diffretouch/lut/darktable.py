@@ -5,12 +5,12 @@ import struct
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
-from xml.parsers import expat
 from xml.sax.saxutils import escape
 
 import numpy as np
 
 from . import cube, flame, hald
+from .xml_files import walk
 
 if TYPE_CHECKING:
     from diffretouch.lut.table import Lut3D
@@ -20,7 +20,6 @@ _VERSION = 3
 _PARAMETERS = struct.Struct("<512s3i12288s128s")  # path, colour space, interpolation, nodes, table, name
 _SRGB, _TETRAHEDRAL = 0, 0
 _TABLES = {".cube": cube, ".3dl": flame, ".png": hald}  # that lut 3D opens
-_LARGEST = 8 << 20  # bytes
 _STYLE = """<?xml version="1.0" encoding="UTF-8"?>
 <darktable_style version="1.0"><info><name>{name}</name><description>{about}</description></info><style><plugin>
 <num>0</num><module>{version}</module><operation>lut3d</operation><op_params>{parameters}</op_params>
@@ -44,11 +43,7 @@ def write(lut: "Lut3D", path: Path, file: BinaryIO, beside: BinaryIO) -> None:
 
 def read(path: Path) -> tuple[np.ndarray, tuple, tuple, str]:
     """-> table (N,N,N,3), domain_min, domain_max, title. The table must lie beside the style."""
-    with open(path, "rb") as file:
-        text = file.read(_LARGEST + 1)
-    if len(text) > _LARGEST:
-        raise ValueError(f"is no style of darktable: it has more than {_LARGEST} bytes")
-    title, modules = _parse(text)
+    title, modules = _parse(path)
     found = [said for said in modules if said.get("operation") == "lut3d" and said.get("enabled") == "1"]
     if len(found) != 1:
         raise ValueError(f"must hold one enabled module lut 3D, it has {len(found)}")
@@ -82,32 +77,19 @@ def _decoded(text):
     return data
 
 
-def _parse(text):
-    """-> (the style's name, a dict of the texts in each plugin). No document type, so no entities."""
-    modules, inside, title = [], [], []
-    parser = expat.ParserCreate()
-    parser.buffer_text = True
+def _parse(path):
+    """-> (the style's name, a dict of the texts in each plugin)."""
+    modules, title = [], []
 
-    def start(tag, _):
-        inside.append(tag)
-        if tag == "plugin":
+    def start(inside, _):
+        if inside[-1] == "plugin":
             modules.append({})
-        if len(inside) > 64:
-            raise ValueError("is no style of darktable: its elements are nested too deep")
 
-    def data(text):
+    def text(inside, part):
         if inside[-2:] == ["info", "name"]:
-            title.append(text)
+            title.append(part)
         elif inside[-2:-1] == ["plugin"]:
-            modules[-1][inside[-1]] = modules[-1].get(inside[-1], "") + text
+            modules[-1][inside[-1]] = modules[-1].get(inside[-1], "") + part
 
-    def document_type(*_):
-        raise ValueError("is no style of darktable: it has a document type")
-
-    parser.StartElementHandler, parser.EndElementHandler = start, lambda tag: inside.pop()
-    parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = data, document_type
-    try:
-        parser.Parse(text, True)
-    except expat.ExpatError as error:
-        raise ValueError(f"is no style of darktable: {error}") from error
+    walk(path, "style of darktable", start, text)
     return "".join(title).strip(), modules

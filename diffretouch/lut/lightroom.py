@@ -10,16 +10,16 @@ import warnings
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
-from xml.parsers import expat
 from xml.sax.saxutils import escape
 
 import numpy as np
+
+from .xml_files import walk
 
 if TYPE_CHECKING:
     from diffretouch.lut.table import Lut3D
 
 MOST_NODES = 32  # that these programs read
-_LARGEST = 8 << 20  # bytes of a file; a table of 32 nodes has a quarter of a megabyte
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?`'|()[]{}@%$#"
 _VALUES = np.full(256, -1)
 _VALUES[list(_DIGITS.encode())] = np.arange(85)
@@ -53,11 +53,7 @@ def write(lut: "Lut3D", path: Path, file: BinaryIO) -> None:
 
 def read(path: Path) -> tuple[np.ndarray, tuple, tuple, str]:
     """-> table (N,N,N,3), domain_min, domain_max, title."""
-    with open(path, "rb") as file:
-        text = file.read(_LARGEST + 1)
-    if len(text) > _LARGEST:
-        raise ValueError(f"is no profile: it has more than {_LARGEST} bytes")
-    said, name = _parse(text)
+    said, name = _parse(path)
     md5 = said.get("RGBTable")
     if md5 is None or f"Table_{md5}" not in said:
         raise ValueError("is no profile with a table (crs:RGBTable and crs:Table_...)")
@@ -132,28 +128,16 @@ def _from_base85(text):
     return groups.astype("<u4").tobytes()[: len(values) * 4 // 5]
 
 
-def _parse(text):
-    """-> (crs attributes and elements by name, the profile's name). No document type, so no entities."""
-    said, name, inside = {}, [], []
-    parser = expat.ParserCreate(namespace_separator="}")
+def _parse(path):
+    """-> (crs attributes and elements by name, the profile's name)."""
+    said, name = {}, []
 
-    def start(tag, attributes):
-        inside.append(tag)
+    def start(_, attributes):
         said.update({key.removeprefix(_CRS + "}"): value for key, value in attributes.items() if key.startswith(_CRS)})
-        if len(inside) > 64:
-            raise ValueError("is no profile: its elements are nested too deep")
 
-    def data(text):
+    def text(inside, part):
         if f"{_CRS}}}Name" in inside:
-            name.append(text)
+            name.append(part)
 
-    def document_type(*_):
-        raise ValueError("is no profile: it has a document type")
-
-    parser.StartElementHandler, parser.EndElementHandler = start, lambda tag: inside.pop()
-    parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = data, document_type
-    try:
-        parser.Parse(text, True)
-    except expat.ExpatError as error:
-        raise ValueError(f"is no XMP: {error}") from error
+    walk(path, "profile", start, text, markup="XMP", separator="}")
     return said, "".join(name).strip()
