@@ -17,6 +17,7 @@ from diffusers import DDIMScheduler
 from diffretouch import __version__
 from diffretouch.attributes import ATTRIBUTES
 from diffretouch.colour import LUMA
+from diffretouch.models.affine_grid import COUNTS
 from diffretouch.models.csrnet import SMALLEST, CSRNet
 from diffretouch.models.unet import (
     LATENT_CHANNELS,
@@ -156,7 +157,7 @@ class _KeepInRange(nn.Module):
         affine = (cells * weights[:, None]).sum(2).unflatten(1, (3, 4))
         pixels = (thumbnail * span + self.low)[:, None]
         retouched = ((affine[:, :, :3] * pixels).sum(2) + affine[:, :, 3] - self.low) / span
-        counts = inside.flatten(1) > 0.5
+        counts = inside.flatten(1) > COUNTS
         counts = counts | ~counts.any(1, keepdim=True)
         darkest = torch.where(thumbnail < 0.5 / 255, torch.ones_like(retouched), retouched).amin(1).flatten(1)
         lightest = torch.where(thumbnail > 254.5 / 255, torch.zeros_like(retouched), retouched).amax(1).flatten(1)

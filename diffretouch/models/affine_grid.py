@@ -16,6 +16,8 @@ from .slice_apply import slice_apply
 if TYPE_CHECKING:
     from diffretouch.pixels import ArrayOrTensor
 
+COUNTS = 0.5001  # a mask's pixel counts over this: the last digit does not decide about a half
+
 
 def _full_precision(tensor):
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
@@ -233,8 +235,8 @@ class AffineGridHead(ModelMixin, ConfigMixin):
             grid (`torch.Tensor`): (B,12,D,gh,gw).
             photo (`torch.Tensor`): (B,3,H,W) in [0,1], a small copy does.
             share (`float`): of the pixels, in [0,1), for each end.
-            inside (`torch.Tensor`, *optional*): (H,W) in [0,1]; only pixels where it is over 0.5001 count (so that the
-                last digit does not decide about a half), or all where it is nowhere.
+            inside (`torch.Tensor`, *optional*): (H,W) in [0,1]; only pixels where it is over `COUNTS` count, or all
+                where it is nowhere.
 
         Returns:
             `torch.Tensor`: like `grid`.
@@ -244,7 +246,7 @@ class AffineGridHead(ModelMixin, ConfigMixin):
         retouched = self.apply_reference(grid, photo)
         darkest = retouched.masked_fill(photo < 0.5 / 255, 1).amin(1).flatten(1)
         lightest = retouched.masked_fill(photo > 254.5 / 255, 0).amax(1).flatten(1)
-        if inside is not None and (counts := inside.flatten() > 0.5001).any():
+        if inside is not None and (counts := inside.flatten() > COUNTS).any():
             darkest, lightest = darkest[:, counts], lightest[:, counts]
         darkest = darkest.quantile(share, dim=1).clamp(max=0)
         lightest = lightest.quantile(1 - share, dim=1).clamp(min=1)
