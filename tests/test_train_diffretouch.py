@@ -322,6 +322,34 @@ def test_two_processes_make_the_weights_of_one(autoencoder, tmp_path, monkeypatc
         assert a == pytest.approx(b, abs=1e-4)
 
 
+def test_two_processes_then_one_then_two(autoencoder, tmp_path, monkeypatch):
+    """A training that moves to another number of processes, and back, with the same batch keeps its losses."""
+    more = ("--labels", "automatic", "--lr_scheduler", "cosine", "--checkpoints_total_limit", "9")
+    latest = ("--resume_from_checkpoint", "latest")
+
+    def of_two(name, *flags):
+        program = tmp_path / f"{name}.py"
+        two = launch(
+            program, *arguments(autoencoder, tmp_path / name, *more, "--train_batch_size", "2", *flags), processes=2
+        )
+        _, errors = two.communicate(timeout=600)
+        assert two.returncode == 0, errors.decode()[-3000:]
+
+    of_two("unbroken")
+    shutil.copytree(tmp_path / "unbroken", tmp_path / "one")
+    for step in (4, 6):
+        shutil.rmtree(tmp_path / "one" / f"checkpoint-{step}")
+    train(monkeypatch, autoencoder, tmp_path / "one", *more, "--train_batch_size", "4", *latest)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    shutil.rmtree(tmp_path / "two" / "checkpoint-6")
+    of_two("two", *latest)
+    unbroken = log(tmp_path / "unbroken")
+    for moved in (log(tmp_path / "one"), log(tmp_path / "two")):
+        assert [row["step"] for row in moved] == [1, 2, 3, 4, 5, 6]
+        for a, b in zip(unbroken, moved, strict=True):
+            assert a == pytest.approx(b, abs=1e-4)
+
+
 def fresh():
     torch.manual_seed(0)
     return UNet2DConditionModel(**TINY_UNET), AffineGridHead(splat_strides=(2, 1), residual=True)
