@@ -86,6 +86,9 @@ def test_samples_depend_on_seed_and_number_alone():
 
 def test_which_photos_are_seen():
     names = sorted(p.name for p in PHOTOS.glob("*.jpg"))
+    few = [LocalEffectPhotos(PHOTOS, "watercolor", 32, exclude=names[:3], most=2, seed=seed) for seed in (0, 0, 1, 2)]
+    assert all(len(data.paths) == 2 and not {path.name for path in data.paths} & set(names[:3]) for data in few)
+    assert few[0].paths == few[1].paths and len({tuple(data.paths) for data in few}) > 1
     rest = LocalEffectPhotos(PHOTOS, "watercolor", 32, exclude=names[:3])
     assert [p.name for p in rest.paths] == names[3:]
     only = LocalEffectPhotos(PHOTOS, "watercolor", 32, only=names[:3], vary=False, pixels=16)

@@ -56,6 +56,8 @@ def test_pairs(lists, tmp_path):
         torch.testing.assert_close(moved, torch.full((16, 16), 100 / 255), atol=1e-5, rtol=0)
         assert (sample["scene"] == -1).all() and sample["pixels"].shape == (32,)
     assert torch.equal(data[5]["pixels"], data[5]["pixels"])
+    few = YanPhotos(tmp_path / "in", tmp_path / "out", lists, "validation", 16, most=4)
+    assert few.describe()["photos"] == 4 and set(few.ids) < set(data.ids)
     with pytest.raises(ValueError, match="one photo named after train0_a_z, got 0"):
         YanPhotos(tmp_path / "in", tmp_path / "out", lists, "train", 16)
 

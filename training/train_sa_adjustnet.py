@@ -40,6 +40,7 @@ def parse_args(argv=None):
     add("--target_dir", help="yan: folder of one style's photos")
     add("--split_dir", help="yan: folder of the published id lists")
     add("--exclude", help="text file with photo names to leave out, one a line")
+    add("--max_train_samples", type=int, help="so many of the photos at most, drawn by --seed")
     add("--on_bad_file", choices=["stop", "skip"], default="stop")
     add("--size", choices=["full", "small"], default="full", help="ResNet-50 on 512 px, or the bundled model's size")
     add("--backbone_weights", help="saved ResNet to start from: a directory or Hub id; random without")
@@ -104,11 +105,13 @@ def build_network(args):
 def build_data(args, size):
     """The pairs, and the scenes of SceneParse150 or `None`; both endless."""
     common = dict(pixels=args.pixels, seed=args.seed, on_bad_file=args.on_bad_file)
+    most = args.max_train_samples
     if args.dataset == "yan":
-        pairs = YanPhotos(args.train_data_dir, args.target_dir, args.split_dir, "train", size, **common)
+        folders = args.train_data_dir, args.target_dir, args.split_dir
+        pairs = YanPhotos(*folders, "train", size, most=most, **common)
     else:
         exclude = read_names(args.exclude) if args.exclude else ()
-        pairs = LocalEffectPhotos(args.train_data_dir, args.effect, size, exclude=exclude, **common)
+        pairs = LocalEffectPhotos(args.train_data_dir, args.effect, size, exclude=exclude, most=most, **common)
     return pairs, SceneParse150(args.scene_data_dir, "training", size, **common) if args.scene_data_dir else None
 
 

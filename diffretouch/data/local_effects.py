@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from diffretouch.colour.lab import lab_to_srgb, srgb_to_lab
 from diffretouch.data.crops import as_chw
-from diffretouch.data.order import EpochOrder
+from diffretouch.data.order import EpochOrder, drawn
 from diffretouch.data.photo_names import named
 from diffretouch.data.square_views import SquareView
 from diffretouch.data.thumbnails import Thumbnails, first_readable, photo_paths
@@ -150,6 +150,7 @@ class LocalEffectPhotos(torch.utils.data.Dataset):
         vary (`bool`): `False` shows every photo upright, in its order.
         exclude: names of photos left out, see `named`; `only`, the only ones taken.
         on_bad_file (`str`): "stop" or "skip".
+        most (`int`, *optional*): so many photos at most, drawn by the seed.
 
     Each sample is a dict, see [`SquareView`]: `input`, `target` (3,size,size) in [0,1], `scene` (size,size) int64, the
     region that is most of each pixel (-1 outside the photo), `pixels` (P,) int64, positions inside the photo; `name`,
@@ -159,13 +160,14 @@ class LocalEffectPhotos(torch.utils.data.Dataset):
     def __init__(
         self, folder: str | os.PathLike[str], effect: str, size: int = 128, *, pixels: int = 2048, seed: int = 0,
         vary: bool = True, exclude: Iterable[str] = (), only: Iterable[str] | None = None, on_bad_file: str = "stop",
+        most: int | None = None,
     ) -> None:  # fmt: skip
         if effect not in EFFECTS:
             raise ValueError(f"`effect` must be one of {', '.join(EFFECTS)}, got {effect!r}.")
         paths = photo_paths(folder)
         left_out = named(paths, exclude, folder)
         taken = named(paths, only, folder, parameter="only") if only is not None else set(paths)
-        paths = [path for path in paths if path in taken - left_out]
+        paths = drawn([path for path in paths if path in taken - left_out], most, seed)
         if not paths:
             raise ValueError(f"`folder` must hold photos, found none in {folder}.")
         self.paths, self.effect, self.size, self.on_bad_file = paths, effect, size, on_bad_file

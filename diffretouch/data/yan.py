@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from diffretouch.data.crops import as_chw
-from diffretouch.data.order import EpochOrder
+from diffretouch.data.order import EpochOrder, drawn
 from diffretouch.data.square_views import SquareView
 from diffretouch.data.thumbnails import Thumbnails, first_readable, photo_paths
 
@@ -58,15 +58,15 @@ class YanPhotos(torch.utils.data.Dataset):
         inputs, targets: folders of the autotoned photos and of one style's; a photo's id is part of its file name.
         lists: folder of the id lists, see `yan_ids`.
         split (`str`): "train", "validation" or "test".
-        size, pixels, seed, vary, on_bad_file: as in [`LocalEffectPhotos`]; samples are the same, with `scene` -1.
+        size, pixels, seed, vary, on_bad_file, most: as in [`LocalEffectPhotos`]; samples are its, with `scene` -1.
     """
 
     def __init__(
         self, inputs: str | os.PathLike[str], targets: str | os.PathLike[str], lists: str | os.PathLike[str],
         split: str = "train", size: int = 512, *, pixels: int = 2048, seed: int = 0, vary: bool = True,
-        on_bad_file: str = "stop",
+        on_bad_file: str = "stop", most: int | None = None,
     ) -> None:  # fmt: skip
-        self.ids = yan_ids(lists, split)
+        self.ids = drawn(yan_ids(lists, split), most, seed)
         self.inputs, self.targets = _by_id("inputs", inputs, self.ids), _by_id("targets", targets, self.ids)
         self.split, self.size, self.on_bad_file = split, size, on_bad_file
         self.seed, self.vary, self.length = seed, vary, 10**9
