@@ -1,0 +1,90 @@
+"""Photo files in and out."""
+
+import numpy as np
+from PIL import Image
+
+from diffretouch.photo import load_photo
+from diffretouch.settings import settings_of
+
+from .hands import PHOTO, open_photo, picture, press, rest, told
+
+
+def test_the_file_keeps_what_the_photo_carried(visitor, tmp_path):
+    source = tmp_path / "my photo.jpg"
+    with Image.open(PHOTO) as photo:
+        exif = photo.getexif()
+        exif[0x010F] = "A camera"
+        exif[0x0112] = 6
+        photo.resize((500, 300)).save(source, exif=exif, quality=90)
+    page = visitor()
+    open_photo(page, source)
+    assert "300 × 500" in page.inner_text("#name"), "upright"
+    press(page, "temperature", "End")
+    with page.expect_download() as download:
+        page.dblclick("#save")  # impatience does no harm
+    assert download.value.suggested_filename == "my_photo_retouched.jpg"
+    download.value.save_as(tmp_path / "library.jpg")
+    assert settings_of(load_photo(tmp_path / "library.jpg")).c["temperature"] == 1
+    page.route("**/api/export", lambda route: route.abort())
+    with page.expect_download() as download:
+        page.click("#save")
+    download.value.save_as(tmp_path / "browser.jpg")
+    for name in ("library.jpg", "browser.jpg"):
+        with Image.open(tmp_path / name) as result:
+            assert result.size == (300, 500) and result.getexif()[0x010F] == "A camera", name
+            assert result.getexif().get(0x0112, 1) == 1, name
+
+
+def test_what_cannot_be_opened_is_told(visitor, tmp_path):
+    page = visitor()
+    open_photo(page)
+    for name, data, words in (
+        ("holiday.png", b"I am no photo.", "holiday.png cannot be read"),
+        ("broken.jpg", PHOTO.read_bytes()[:2000], "broken.jpg cannot be read"),
+        ("nothing.jpg", b"", "nothing.jpg is empty"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        page.set_input_files("#files", tmp_path / name)
+        assert "/" not in told(page, words)
+    with open(tmp_path / "large.png", "wb") as file:
+        file.truncate(200_000_000)
+    page.set_input_files("#files", tmp_path / "large.png")
+    told(page, "large.png has 200 MB; the most is 100 MB")
+    Image.new("1", (20_000, 15_000)).save(tmp_path / "huge.png")
+    page.set_input_files("#files", tmp_path / "huge.png")
+    told(page, "64 megapixels")
+    assert page.get_attribute("#stage", "data-state") == "photo", "the photo that was open stays"
+    assert page.locator("#strip button").count() <= 1
+    Image.new("CMYK", (40, 30), (10, 200, 90, 20)).save(tmp_path / "print.jpg")
+    open_photo(page, tmp_path / "print.jpg")
+    np.testing.assert_allclose(
+        picture(page, plain=True).astype(int), np.rint(load_photo(tmp_path / "print.jpg").pixels * 255), atol=1
+    )
+    Image.new("RGB", (1, 1), "teal").save(tmp_path / "dot.png")
+    open_photo(page, tmp_path / "dot.png")
+    assert tuple(picture(page, plain=True)[0, 0]) == (0, 128, 128)
+
+
+def test_a_second_photo_comes_over_the_first(visitor, tmp_path):
+    Image.new("RGB", (3000, 2000), (120, 80, 60)).save(tmp_path / "first.tif")
+    page = visitor()
+    page.evaluate("() => {}")
+    page.set_input_files("#files", tmp_path / "first.tif")
+    page.set_input_files("#files", PHOTO)
+    page.wait_for_function("() => document.querySelector('#name').innerText.startsWith('gb82')")
+    rest(page)
+    assert picture(page).shape == (256, 256, 3)
+
+
+def test_two_visitors_never_see_each_other(visitor, tmp_path):
+    Image.new("RGB", (300, 200), (200, 60, 60)).save(tmp_path / "red.png")
+    Image.new("RGB", (300, 200), (60, 60, 200)).save(tmp_path / "blue.png")
+    pages = [visitor(), visitor()]
+    for page, name in zip(pages, ("red", "blue"), strict=True):
+        page.set_input_files("#files", tmp_path / f"{name}.png")  # both at once
+    for page, channel in zip(pages, (0, 2), strict=True):
+        page.wait_for_selector('#stage[data-state="photo"]')
+        rest(page)
+        assert picture(page).mean((0, 1)).argmax() == channel
+    pages[0].close()
+    press(pages[1], "brightness", "End")
