@@ -56,6 +56,11 @@ def as_mask(mask: OnePhoto, size: Sequence[int] | None = None, *, name: str = "m
     if size is None or mask.shape == tuple(size):
         return mask
     check_aspect(mask.shape, size, name)
+    return resized_mask(mask, size)
+
+
+def resized_mask(mask: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """A mask of `as_mask` brought to a height and width, in whatever proportions: a model's thumbnail is square."""
     resized = F.interpolate(torch.from_numpy(mask)[None, None], tuple(size), mode="bilinear", antialias=True)
     resized = resized[0, 0].numpy()
     resized[resized < 1e-6] = 0  # where the weights of the interpolation do not sum to 1 in the last digit

@@ -1,7 +1,7 @@
 """DiffRetouch: controllable retouching with diffusion and affine bilateral grids (AAAI 2025, arXiv 2407.03757)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,15 @@ from diffusers.utils import BaseOutput
 
 from diffretouch.attributes import ATTRIBUTE_SCALES, ATTRIBUTES, MEASURE_SIZE, Attributes, check_statistics
 from diffretouch.fitting import nearest_c
-from diffretouch.models.affine_grid import AffineGridHead, between_identity
+from diffretouch.models.affine_grid import AffineGridHead
+from diffretouch.pipelines.layers import apply_layers, apply_one, one_grid
 from diffretouch.pipelines.pretrained import load_pretrained
 from diffretouch.pipelines.sampler import (
     check_callback_inputs,
     check_count,
     checked_run,
-    copies,
-    drawn_generator,
+    grids_from_one_noise,
     predict_grids,
-    thumbnails,
 )
 from diffretouch.pixels import (
     OnePhoto,
@@ -35,13 +34,12 @@ from diffretouch.pixels import (
     check_output_type,
     check_strength,
     checked_out,
-    enlarged,
     in_the_form_of,
     one_photo,
     photos_and_origins,
     shrink,
 )
-from diffretouch.regions import as_mask, as_regions, blend
+from diffretouch.regions import as_regions
 from diffretouch.sliders import Sliders, screen_copy
 
 
@@ -224,7 +222,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
             photo, origin = pairs[n // repeats]
             if output_type != "pil" and isinstance(photo, np.ndarray):
                 photo = as_float(photo)  # nothing is rounded on the way to "np" and "pt"
-            result = self._apply_regions(photo, grid, run.regions, strength)
+            result = apply_layers(self.grid_head, photo, grid, run.regions, strength)
             images.append(as_output(result, output_type, origin))
 
         # 4. One array where the sizes allow it
@@ -304,38 +302,8 @@ class DiffRetouchPipeline(DiffusionPipeline):
         photo, origin = one_photo(image)
         given = checked_out(out, photo, image)
         regions = as_regions(regions)[1] if regions is not None else None
-        form = (12,) if regions is None else (1 + len(regions), 12)
-        one = grid[0] if grid.ndim == 4 + len(form) and len(grid) == 1 else grid
-        if one.ndim != 3 + len(form) or one.shape[: len(form)] != form:
-            form = ",".join(map(str, form))
-            raise ValueError(f"`grid` must have shape (1,{form},D,gh,gw), got {tuple(grid.shape)}.")
-        result = self._apply_regions(photo, one, regions, strength, given)
+        result = apply_layers(self.grid_head, photo, one_grid(grid, regions), regions, strength, given)
         return out if out is not None else in_the_form_of(image, result, origin)  # type: ignore[return-value]
-
-    def _apply_regions(self, photo, grid, regions, strength, out=None):
-        """One pass for each grid (1+R,12,D,gh,gw), each blended over those before; without regions (12,D,gh,gw)."""
-        if not regions:
-            return self._apply(photo, grid[None] if regions is None else grid, strength, out)
-        is_array = isinstance(photo, np.ndarray)
-        aside = is_array and out is not None and np.may_share_memory(photo, out)  # every pass reads the photo
-        result = self._apply(photo, grid[:1], strength, None if aside else out)
-        size, layer = (photo.shape[:2] if is_array else photo.shape[1:]), None
-        for (mask, _), own in zip(regions, grid[1:], strict=True):
-            layer = self._apply(photo, own[None], strength, layer if is_array else None)
-            blend(result, layer, as_mask(mask, size))
-        if aside:
-            out[...] = result
-            return out
-        return result
-
-    def _apply(self, photo, grid, strength, out=None):
-        """(H,W,3) array -> array of its dtype, (3,H,W) tensor -> float32 tensor."""
-        if self.grid_head is None:
-            return enlarged(photo, grid, strength)
-        grid = between_identity(grid.to(self.grid_head.device, torch.float32), strength)
-        if isinstance(photo, np.ndarray):
-            return self.grid_head.apply(grid, photo, out=out)
-        return self.grid_head.apply(grid, photo[None].to(grid.device, torch.float32))[0]
 
     def preview(
         self, image: OnePhoto, c: Attributes = None, *, size: int = 1024, strength: float = 1.0,
@@ -387,22 +355,8 @@ class DiffRetouchPipeline(DiffusionPipeline):
             raise ValueError("`sliders` interpolate grids, and this model was trained without one.")
         photo, _ = one_photo(image)
         shown = screen_copy(photo, size)
-        sample_at = self._from_one_noise(photo, num_inference_steps, generator)
+        sample_at = grids_from_one_noise(self, photo, num_inference_steps, generator)
         return Sliders(sample_at, self.grid_head, shown, background=background)
-
-    def _from_one_noise(self, photo, steps, generator):
-        """A function c (K,4) -> grids (K,12,D,gh,gw) of one photo, from the same noise each time; for any thread."""
-        if isinstance(generator, list):
-            raise TypeError("`generator` must be a torch.Generator or None, got list.")
-        run = checked_run(self, 1, torch.zeros(4), None, steps, 1, generator)
-        kept, seen = copies(generator or drawn_generator(), 1)[0], thumbnails(self, [photo])
-
-        @torch.no_grad()
-        def sample_at(c):
-            own = replace(run, c=c, generator=copies(kept, len(c)))
-            return predict_grids(self, [photo], own, quiet=True, thumbnail=seen)[0]
-
-        return sample_at
 
     @torch.no_grad()
     def attributes_of(
@@ -434,10 +388,14 @@ class DiffRetouchPipeline(DiffusionPipeline):
         photo = one_photo(image)[0]
         small = shrink(as_tensor(photo), MEASURE_SIZE).cpu()
         wanted = as_tensor(one_photo(reference, "reference")[0]).cpu().clamp(0, 1)
-        sample_at = self._from_one_noise(photo, num_inference_steps, generator or torch.Generator().manual_seed(0))
+        sample_at = grids_from_one_noise(
+            self, photo, num_inference_steps, generator or torch.Generator().manual_seed(0)
+        )
 
         def retouch(c):  # (K,4) -> (K,3,h,w), the same noise each time: only c moves
-            return torch.stack([self._apply(small[0], grid[None], 1.0).clamp(0, 1).cpu() for grid in sample_at(c)])
+            return torch.stack(
+                [apply_one(self.grid_head, small[0], g[None], 1.0).clamp(0, 1).cpu() for g in sample_at(c)]
+            )
 
         scales, statistics = self.config.attribute_scales, self.config.label_statistics
         return nearest_c(retouch, small, wanted, scales, statistics, iterations=iterations, limit=limit)

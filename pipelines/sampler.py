@@ -4,7 +4,7 @@ import contextlib
 import copy
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from diffretouch.models.unet import (
     unet_thumbnail,
 )
 from diffretouch.pixels import as_tensor, is_monochrome, without_colour
-from diffretouch.regions import Regions, as_mask, as_regions
+from diffretouch.regions import Regions, as_regions, resized_mask
 
 logger = logging.get_logger(__name__)
 
@@ -282,12 +282,33 @@ def predict_grids(
             kept = head.keep_in_range(grids, seen, config.clipping_limit)
             for n, (mask, _) in enumerate(run.regions or (), 1):  # a region's grid is judged where its mask is
                 own = slice(n, None, layers)
-                inside = torch.from_numpy(as_mask(mask, tuple(seen.shape[2:]))).to(device)
+                inside = torch.from_numpy(resized_mask(mask, seen.shape[2:])).to(device)
                 kept[own] = head.keep_in_range(grids[own], seen[own], config.clipping_limit, inside)
             grids = kept
     if run.regions is not None:
         return grids.unflatten(0, (results, layers)), c.unflatten(0, (results, layers))
     return grids, c
+
+
+def grids_from_one_noise(
+    pipe: DiffusionPipeline, photo: Any, steps: int | None, generator: torch.Generator | None
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function c (K,4) -> grids (K,12,D,gh,gw) of one photo, from the same noise each time; for any thread.
+
+    Raises:
+        TypeError: a list of generators.
+    """
+    if isinstance(generator, list):
+        raise TypeError("`generator` must be a torch.Generator or None, got list.")
+    run = checked_run(pipe, 1, torch.zeros(4), None, steps, 1, generator)
+    kept, seen = copies(generator or drawn_generator(), 1)[0], thumbnails(pipe, [photo])
+
+    @torch.no_grad()
+    def sample_at(c):
+        own = replace(run, c=c, generator=copies(kept, len(c)))
+        return predict_grids(pipe, [photo], own, quiet=True, thumbnail=seen)[0]
+
+    return sample_at
 
 
 def grids_without_colour(grids: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,14 @@ def test_the_srgb_curve(make):
         assert curve(make(encoded.astype(np.float32))).dtype == make(encoded.astype(np.float32)).dtype
 
 
+@pytest.mark.parametrize("value", [0.0, 0.003, 0.5, 1, -0.2, 1.3])
+def test_the_srgb_curve_of_a_number(value):
+    for curve in (srgb_to_linear, linear_to_srgb):
+        for number in (value, np.float32(value), np.float64(value)):
+            of_one = curve(number)
+            assert np.ndim(of_one) == 0 and of_one == pytest.approx(curve(np.array([value], np.float64))[0], abs=1e-6)
+
+
 def test_the_curves_gradients_are_finite_and_right_at_black():
     black = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     (srgb_to_linear(black).sum() + linear_to_srgb(black).sum()).backward()

@@ -36,6 +36,16 @@ SOFT = np.linspace(0, 1, 34, dtype=np.float32)[None].repeat(21, 0)
 BRIGHT, WARM = [0.0, 0, 0, 0.9], {"temperature": 0.8}
 
 
+@pytest.mark.filterwarnings("error")
+def test_masks_of_long_photos_are_not_said_to_be_turned():
+    """The model's thumbnail is square whatever the photo is: nothing is stretched that the photo is not."""
+    pipe = tiny_pipeline(clipping_limit=0.01)
+    mask = np.linspace(0, 1, 40, dtype=np.float32)[None].repeat(20, 0)
+    regions = [(mask, BRIGHT)]
+    pipe(photo(20, 40), [0] * 4, regions=regions, output_type="pt")
+    pipe.predict_grid(photo(40, 80), [0] * 4, regions=regions)
+
+
 def test_every_form_of_a_mask():
     grey = np.random.default_rng(0).integers(2, 256, (5, 7), dtype=np.uint8)
     expected = grey / np.float32(255)

@@ -1,0 +1,71 @@
+"""A photo under its grids: one for all of it, then one for each region, laid over each other at full resolution."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffretouch.models.affine_grid import AffineGridHead, between_identity
+from diffretouch.pixels import enlarged
+from diffretouch.regions import as_mask, blend
+
+
+def one_grid(grid: torch.Tensor, regions: list | None) -> torch.Tensor:
+    """The grid of one result, (12,D,gh,gw), with visible regions (1+R,12,D,gh,gw), with or without a leading 1.
+
+    Raises:
+        ValueError: another shape.
+    """
+    form = (12,) if regions is None else (1 + len(regions), 12)
+    one = grid[0] if grid.ndim == 4 + len(form) and len(grid) == 1 else grid
+    if one.ndim != 3 + len(form) or one.shape[: len(form)] != form:
+        form = ",".join(map(str, form))
+        raise ValueError(f"`grid` must have shape (1,{form},D,gh,gw), got {tuple(grid.shape)}.")
+    return one
+
+
+def apply_layers(
+    head: AffineGridHead | None,
+    photo: Any,
+    grid: torch.Tensor,
+    regions: list | None,
+    strength: float,
+    out: np.ndarray | None = None,
+) -> Any:
+    """A photo retouched with the grid below, then with each region's, which is blended over what is there.
+
+    Args:
+        head: `None` where a small picture (3,h,w) stands for the grid.
+        photo: (H,W,3) array, (3,H,W) tensor.
+        grid: of `one_grid`.
+        regions: visible ones, pairs of mask and c, or `None`.
+        strength, out: as of the pipeline; `out` may be the photo itself.
+
+    Returns:
+        Array of the photo's dtype (`out` if that is given), or float32 tensor.
+    """
+    if not regions:
+        return apply_one(head, photo, grid[None] if regions is None else grid, strength, out)
+    is_array = isinstance(photo, np.ndarray)
+    aside = is_array and out is not None and np.may_share_memory(photo, out)  # every pass reads the photo
+    result = apply_one(head, photo, grid[:1], strength, None if aside else out)
+    size, layer = (photo.shape[:2] if is_array else photo.shape[1:]), None
+    for (mask, _), own in zip(regions, grid[1:], strict=True):
+        layer = apply_one(head, photo, own[None], strength, layer if is_array else None)
+        blend(result, layer, as_mask(mask, size))
+    if aside:
+        out[...] = result
+        return out
+    return result
+
+
+def apply_one(
+    head: AffineGridHead | None, photo: Any, grid: torch.Tensor, strength: float, out: np.ndarray | None = None
+) -> Any:
+    """The same with one grid (1,12,D,gh,gw) for the whole photo."""
+    if head is None:
+        return enlarged(photo, grid, strength)
+    grid = between_identity(grid.to(head.device, torch.float32), strength)
+    if isinstance(photo, np.ndarray):
+        return head.apply(grid, photo, out=out)
+    return head.apply(grid, photo[None].to(grid.device, torch.float32))[0]
