@@ -3,6 +3,7 @@
 import shutil
 import struct
 import subprocess
+import zlib
 
 import imagecodecs
 import numpy as np
@@ -11,10 +12,10 @@ import tifffile
 from PIL import Image
 
 from diffretouch.colour import linear_to_srgb
-from diffretouch.photo import Photo, PhotoError, boxes, high_range, icc, load_photo, save_photo, xmp
+from diffretouch.photo import Photo, PhotoError, boxes, high_range, icc, load_photo, png_chunks, save_photo, xmp
 from diffretouch.photo.decoders import pixels_decoded
 from diffretouch.photo.exif import Exif
-from diffretouch.photo.jpeg_xl import header
+from diffretouch.photo.jpeg_xl import codestream, encoded, header
 
 from .test_metadata import camera_exif, exiftool
 
@@ -77,20 +78,79 @@ def test_sixteen_bits_with_loss_keep_the_tones(tmp_path):
     assert read.dtype == np.uint16 and np.abs(read / 65535 - photo.pixels).max() < 0.01
 
 
-@pytest.mark.parametrize("way", ["lossless", "lossy"])
-def test_wide_colours_are_read_as_they_are_said_or_refused(way, tmp_path):
-    Image.fromarray(SMOOTH).save(tmp_path / "in.png", icc_profile=icc.cicp_profile(12, 13))
-    program("cjxl", "-q", 100 if way == "lossless" else 98, tmp_path / "in.png", tmp_path / "in.jxl")
-    wanted = icc.to_srgb(SMOOTH / np.float32(255), icc.cicp_profile(12, 13))
-    if header((tmp_path / "in.jxl").read_bytes()).icc:
-        with pytest.raises(PhotoError, match="ICC profile lies within"):
-            load_photo(tmp_path / "in.jxl")
-    else:
+def tabled():
+    """A profile whose curves are tables of 1024 values: 25 kB."""
+    tones = np.linspace(0, 1, 1024)
+    curve = (0.9 * tones**1.7 + 0.1 * tones).astype(np.float32)
+    primaries = [0.6, 0.35, 1, 0.25, 0.65, 1, 0.2, 0.1, 1]
+    return imagecodecs.cms_profile("rgb", whitepoint=[0.3127, 0.329, 1.0], primaries=primaries, transferfunction=curve)
+
+
+def png(path, codes, profile):
+    data = imagecodecs.png_encode(codes)
+    packed = png_chunks.chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
+    path.write_bytes(data[:33] + packed + data[33:])
+
+
+PROFILES = {"Adobe RGB": icc.adobe_rgb_profile(), "P3": icc.cicp_profile(12, 13), "tables": tabled(),
+            "ProPhoto": icc.chromatic_profile((0.7347, 0.2653, 0.1596, 0.8404, 0.0366, 0.0001), (0.3457, 0.3585),
+                                              1.8)}  # fmt: skip
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_is_read_and_written(name, bits, tmp_path):
+    profile, dtype = PROFILES[name], np.uint8 if bits == 8 else np.uint16
+    codes = np.rint(np.stack([X, Y, 1 - X], -1) * (2**bits - 1)).astype(dtype)
+    png(tmp_path / "in.png", codes, profile)
+    wanted = load_photo(tmp_path / "in.png").pixels
+    for quality in (100, 98):
+        program("cjxl", "-q", quality, tmp_path / "in.png", tmp_path / "in.jxl")  # P3 becomes a name
         photo = load_photo(tmp_path / "in.jxl")
-        assert np.abs(photo.pixels - wanted).mean() < 0.01 and not photo.notes
-        with pytest.warns(UserWarning, match="ICC profile"):
-            save_photo(photo, tmp_path / "out.jxl", quality=98)
-        assert np.abs(load_photo(tmp_path / "out.jxl").pixels - wanted.clip(0, 1)).mean() < 0.02
+        assert icc.same_colours(photo.icc_profile, profile) and (photo.icc_profile == profile or name == "P3")
+        assert (photo.bit_depth, photo.lossless, photo.notes) == (bits, quality == 100, ())
+        assert np.abs(photo.pixels - wanted).max() < (1e-6 if quality == 100 else 0.08)
+        assert np.abs(photo.pixels - wanted).mean() < 3e-3
+        save_photo(photo, tmp_path / "out.jxl", quality=quality, overwrite=True)
+        again = load_photo(tmp_path / "out.jxl")
+        assert again.icc_profile == photo.icc_profile and again.bit_depth == bits and not again.notes
+        assert np.abs(again.pixels - wanted).mean() < 5e-3
+        program("djxl", tmp_path / "out.jxl", tmp_path / "out.png")
+        seen = load_photo(tmp_path / "out.png")  # lossy ones djxl brings into sRGB
+        assert np.abs(seen.pixels - wanted.clip(0, 1)).mean() < (0.12 if quality < 100 else 1e-6 + (wanted < 0).any())
+        if quality == 100:
+            assert np.array_equal(imagecodecs.png_decode((tmp_path / "out.png").read_bytes()), codes)
+            assert seen.icc_profile == photo.icc_profile
+    save_photo(photo, tmp_path / "srgb.jxl", quality=100, keep_profile=False)
+    srgb = load_photo(tmp_path / "srgb.jxl")
+    assert srgb.icc_profile is None and np.abs(srgb.pixels - photo.pixels.clip(0, 1)).max() < 0.51 / 255
+
+
+@pytest.mark.parametrize("quality", [100, 95])
+def test_grey_profiles_and_alpha(quality, tmp_path):
+    grey = imagecodecs.cms_profile("gray", whitepoint=[0.3457, 0.3585, 1.0], gamma=1.8)
+    photo = Photo(np.repeat(SMOOTH[..., :1] / np.float32(255), 3, 2), grey=True, icc_profile=grey,
+                  alpha=np.float32(Y / Y.max()))  # fmt: skip
+    save_photo(photo, tmp_path / "grey.jxl", quality=quality)
+    found = header(codestream((tmp_path / "grey.jxl").read_bytes()))
+    assert found.grey and found.icc and found.extra == (0,)
+    again = load_photo(tmp_path / "grey.jxl")
+    assert again.icc_profile == grey and again.grey and np.abs(again.pixels - photo.pixels).max() < 0.03
+    assert np.abs(again.alpha - photo.alpha).max() < 0.03
+    wide = Photo(SMOOTH / np.float32(255), icc_profile=icc.adobe_rgb_profile(), alpha=photo.alpha)
+    save_photo(wide, tmp_path / "wide.jxl", quality=quality)
+    again = load_photo(tmp_path / "wide.jxl")
+    assert again.icc_profile == wide.icc_profile and np.abs(again.alpha - photo.alpha).max() < 0.03
+    assert np.abs(again.pixels - wide.pixels).mean() < 0.01
+
+
+def test_colours_that_do_not_fit_their_profile_are_refused(tmp_path):
+    codes = np.rint(np.stack([X, Y, 1 - X], -1) * 255).astype(np.uint8)
+    wrong = icc.adobe_rgb_profile()
+    wrong = wrong[:16] + b"CMYK" + wrong[20:]
+    (tmp_path / "in.jxl").write_bytes(encoded(codes, 100, None, None, wrong))
+    with pytest.raises(PhotoError, match="CMYK"):
+        load_photo(tmp_path / "in.jxl")
 
 
 @pytest.mark.parametrize("space, profile", [("RGB_D65_202_Rel_SRG", (9, 13)), ("RGB_D65_SRG_Rel_Lin", (1, 8)),
@@ -131,7 +191,7 @@ def test_a_turned_file_becomes_upright(tmp_path):
     photo = load_photo(tmp_path / "in.jxl")
     assert photo.decoded_upright == 6 and np.array_equal(np.rint(photo.pixels * 255), np.rot90(SMOOTH, -1))
     save_photo(photo, tmp_path / "out.jxl")
-    assert header((tmp_path / "out.jxl").read_bytes()).orientation == 1
+    assert header(codestream((tmp_path / "out.jxl").read_bytes())).orientation == 1
     assert np.array_equal(load_photo(tmp_path / "out.jxl").pixels, photo.pixels)
 
 

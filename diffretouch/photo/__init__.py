@@ -216,7 +216,7 @@ def save_photo(
             three (32 is float), PNG and JPEG XL 8 and 16, the others 8.
         quality (1 to 100, *optional*): of JPEG (default: tables and subsampling of the source JPEG, else 95 and
             4:4:4), WebP and JPEG XL (default 90, or as the source; 100 is lossless) and AVIF (default 90; from 90
-            on 4:4:4). JPEG XL is written in sRGB.
+            on 4:4:4).
         dither (`bool`): noise of one level before rounding, against banding; always the same noise.
         background (three numbers in [0,1], *optional*): sRGB colour to lay transparent parts on. JPEG has no alpha and
             needs it.
@@ -259,8 +259,7 @@ def write_photo(
         pixels, alpha = _on_background(pixels, alpha, background), None
     if kind == "JPEG":
         alpha = None
-    in_srgb = kind == "JPEG XL"  # imagecodecs writes no other colours
-    values, profile = _to_file_colours(pixels, source, kind, bit_depth, keep_profile and not in_srgb)
+    values, profile = _to_file_colours(pixels, source, kind, bit_depth, keep_profile)
     if alpha is not None:
         values = np.concatenate([_as_float(values), alpha[..., None]], 2)
     codes = encoders.quantise(values, bit_depth, dither)
@@ -272,8 +271,6 @@ def write_photo(
     with encoders.new_file(path, overwrite) as file:
         lost = encoders.write(kind, file, codes, carried, quality=quality, jpeg=source.jpeg,
                               gain_map=source.gain_map)  # fmt: skip
-    if in_srgb and keep_profile and source.icc_profile and not icc.same_colours(source.icc_profile, None):
-        lost.append("the photo's ICC profile (its colours are sRGB now)")
     return lost
 
 
@@ -370,7 +367,7 @@ def _to_file_colours(pixels, source, kind, bit_depth, keep_profile):
     channels = icc.profile_channels(profile) if profile else 3
     half_level = 0.5 / (2 ** min(bit_depth, 16) - 1)
     grey = source.grey and kind in ("JPEG", "PNG", "TIFF", "JPEG XL") and np.ptp(pixels, axis=2).max() < half_level
-    if grey and profile and channels == 3 and kind != "PNG":  # as it came; PNG holds grey with grey profiles alone
+    if grey and profile and channels == 3 and kind in ("JPEG", "TIFF"):  # as it came; others want grey profiles
         values = pixels if icc.is_srgb(profile) else icc.from_srgb(_as_float(pixels), profile)
         return values[..., 1:2], profile
     if grey:

@@ -43,7 +43,7 @@ def pixels_decoded(path: str | os.PathLike[str]) -> int:
     try:
         kind = _sniff(path)
         if kind == "JPEG XL":
-            found = jpeg_xl.header(Path(path).read_bytes())
+            found = jpeg_xl.header(jpeg_xl.codestream(Path(path).read_bytes()))
             return found.width * found.height
         if kind == "TIFF":
             import tifffile

@@ -228,7 +228,9 @@ def _jpeg_xl(file, codes, carried, quality, lost):
     exif = carried["exif"]
     if exif:
         exif.image.pop(ORIENTATION, None)  # the coded picture says it
-    file.write(jpeg_xl.encoded(codes, quality or 90, exif.tobytes() if exif else None, carried["xmp"]))
+    profile = carried["icc_profile"]
+    profile = None if not profile or icc.is_srgb(profile) else profile
+    file.write(jpeg_xl.encoded(codes, quality or 90, exif.tobytes() if exif else None, carried["xmp"], profile))
 
 
 def _webp_or_avif(kind, file, codes, carried, quality, lost):

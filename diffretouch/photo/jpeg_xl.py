@@ -1,4 +1,4 @@
-"""JPEG XL (ISO 18181) through imagecodecs: its header says the colours, which that decoder does not tell."""
+"""JPEG XL (ISO 18181) through imagecodecs, which neither tells colours nor takes them: its header does, read here."""
 
 import struct
 from dataclasses import dataclass
@@ -9,6 +9,8 @@ import numpy as np
 from diffretouch.colour import srgb_to_linear
 
 from . import boxes, high_range, icc, tiff_samples
+from .bits import BitReader, BitWriter
+from .jpeg_xl_profile import read_profile, write_profile
 
 if TYPE_CHECKING:
     from . import Photo
@@ -47,31 +49,12 @@ class Header:
     transfer: int | None = 13
     gamma: float | None = None
     bits: int = 8
-    transfer_place: int = 0  # in bits from the header's start, of the four bits that say the transfer
+    depth_place: tuple[int, int] = (0, 0)  # where its bits per channel are said, in bits from the start; its colours:
+    colours_place: tuple[int, int] = (0, 0)
+    end: int = 0  # where a profile may follow, in bits
 
 
-class _Bits:
-    """Whole numbers from bits, the least significant first."""
-
-    def __init__(self, data):
-        self.data, self.place = data, 0
-
-    def number(self, size):
-        first, last = self.place // 8, (self.place + size + 7) // 8
-        if last > len(self.data):
-            raise ValueError("its header is cut off")
-        value = int.from_bytes(self.data[first:last], "little") >> self.place % 8
-        self.place += size
-        return value & ((1 << size) - 1)
-
-    def flag(self):
-        return bool(self.number(1))
-
-    def choice(self, *ways):
-        """One of four ways: (a number, bits to add)."""
-        base, size = ways[self.number(2)]
-        return base + self.number(size)
-
+class _Bits(BitReader):
     def kind(self):
         return self.choice((0, 0), (1, 0), (2, 4), (18, 6))
 
@@ -81,26 +64,31 @@ class _Bits:
 
 
 def codestream(data: bytes) -> bytes:
-    """The start of the coded picture, with its header; the file may wrap it in boxes."""
-    if not data.startswith(_SIGNATURE):
-        return data[:4096]
-    for kind, start, end in boxes.boxes(data):
-        if kind in (b"jxlc", b"jxlp"):
-            start += 4 * (kind == b"jxlp")
-            return data[start : min(end, start + 4096)]
-    raise ValueError("it holds no picture")
+    """The coded picture; the file may wrap it in boxes.
 
-
-def header(data: bytes) -> Header:
-    """Raises ValueError for what is damaged or has a preview."""
-    code = codestream(data)
+    Raises:
+        ValueError: there is none.
+    """
+    code = data
+    if data.startswith(_SIGNATURE):
+        code = b"".join(data[start + 4 * (kind == b"jxlp") : end] for kind, start, end in boxes.boxes(data)
+                        if kind in (b"jxlc", b"jxlp"))  # fmt: skip
     if not code.startswith(b"\xff\x0a"):
         raise ValueError("it holds no picture")
-    bits = _Bits(code[2:])
+    return code
+
+
+def header(code: bytes) -> Header:
+    """What a coded picture says of itself. Raises ValueError where it is damaged or has a preview."""
+    bits = _Bits(code)
+    bits.place = 16
     found = Header(*_size(bits))
     if bits.flag():  # all as usual
+        bits.flag()
+        found.end = bits.place
         return found
-    if bits.flag():
+    more = bits.flag()
+    if more:
         found.orientation = bits.number(3) + 1
         if bits.flag():
             _size(bits)
@@ -109,13 +97,32 @@ def header(data: bytes) -> Header:
         found.animated = bits.flag()
         if found.animated:
             return found
+    start = bits.place
     found.bits = _depth(bits)
+    found.depth_place = start, bits.place
     bits.flag()
     found.extra = tuple(_extra(bits, found) for _ in range(bits.choice((0, 0), (1, 0), (2, 4), (1, 12))))
     found.lossy = bits.flag()
+    start = bits.place
     if not bits.flag():
         _colours(bits, found)
+    found.colours_place = start, bits.place
+    _rest(bits, found, more)
     return found
+
+
+def _rest(bits, found, more):
+    """Tones, extensions and the inverse transform: of no use here but for their length."""
+    if more and not bits.flag():
+        bits.place += 49
+    kinds = bits.long_number()
+    bits.place += sum(bits.long_number() for n in range(64) if kinds >> n & 1)
+    if not bits.flag():
+        if found.lossy and not bits.flag():
+            bits.place += 16 * 16
+        weights = bits.number(3)
+        bits.place += 16 * sum(size for n, size in enumerate((15, 55, 210)) if weights >> n & 1)
+    found.end = bits.place
 
 
 def _size(bits):
@@ -169,15 +176,19 @@ def _colours(bits, found):
         if found.primaries == _CUSTOM:
             found.primaries = bits.point() + bits.point() + bits.point()
     found.gamma = bits.number(24) / 1e7 if bits.flag() else None
-    found.transfer_place = bits.place + 2
     found.transfer = None if found.gamma else bits.kind()
+    bits.kind()  # how colours out of range are brought in
 
 
-def _profile(found):
+def _profile(code, found):
     """The profile of its colours, None for sRGB."""
     if found.icc:
-        raise ValueError("its ICC profile lies within the coded picture, where it is not read; "
-                         "djxl of libjxl turns the file into a PNG")  # fmt: skip
+        bits = BitReader(code)
+        bits.place = found.end
+        profile = read_profile(bits)
+        if icc.profile_channels(profile) != (1 if found.grey else 3):
+            raise ValueError("its colours are CMYK, or not those of its ICC profile, which is not supported")
+        return profile
     known = isinstance(found.primaries, int) and found.white == _D65
     if known and found.primaries in _PRIMARIES and found.gamma is None:
         profile = icc.cicp_profile(_PRIMARIES[found.primaries], found.transfer)
@@ -200,7 +211,8 @@ def read(photo: "Photo", max_pixels: int) -> tuple[np.ndarray, float, int]:
     from imagecodecs import jpegxl_decode
 
     data = photo.path.read_bytes()
-    found = header(data)
+    code = codestream(data)
+    found = header(code)
     if found.width * found.height > max_pixels:
         raise ValueError(f"{found.width} x {found.height} pixels are more than `max_pixels` = {max_pixels}")
     if found.animated:
@@ -208,11 +220,12 @@ def read(photo: "Photo", max_pixels: int) -> tuple[np.ndarray, float, int]:
     if found.transfer in (high_range.PQ, high_range.HLG) and found.primaries in _PRIMARIES and found.white == _D65:
         photo.high_range = _PRIMARIES[found.primaries], found.transfer
     else:
-        photo.icc_profile = _profile(found)
+        photo.icc_profile = _profile(code, found)
     photo.lossless, photo.decoded_upright = not found.lossy, found.orientation
     _metadata(photo, data)
-    samples = jpegxl_decode(data)
     colours = 1 if found.grey else 3
+    through_srgb = found.icc and found.lossy  # else the decoder makes linear sRGB of it, cut off at its gamut
+    samples = jpegxl_decode(_as_float_srgb(code, found) if through_srgb else data)
     samples = samples[..., None] if samples.ndim == 2 else samples
     alpha = found.extra[:1] == (0,)
     if samples.ndim != 3 or samples.shape[2] < colours + alpha:
@@ -220,6 +233,8 @@ def read(photo: "Photo", max_pixels: int) -> tuple[np.ndarray, float, int]:
     if len(found.extra) > alpha:
         photo.note("Its channels beside colours and alpha were not carried.")
     samples = samples[..., : colours + alpha]
+    if through_srgb:
+        samples = _in_profile(photo, samples, colours, min(found.bits, 16))
     if samples.dtype.kind == "f":
         samples = samples.astype(np.float32)
     if found.bits > 8 * samples.dtype.itemsize:
@@ -229,6 +244,18 @@ def read(photo: "Photo", max_pixels: int) -> tuple[np.ndarray, float, int]:
         photo.note("Its colours were multiplied by alpha; they no longer are.")
         samples = tiff_samples.divided_by_alpha(samples, peak)
     return samples, peak, colours
+
+
+def _in_profile(photo, samples, colours, bits):
+    """sRGB floats (H,W,C), alpha behind the colours -> codes in the photo's profile."""
+    values = np.repeat(samples[..., :1], 3, 2) if colours == 1 else samples[..., :3]
+    try:
+        values = icc.from_srgb(values.astype(np.float32), photo.icc_profile)
+    except ValueError:
+        photo.icc_profile, values = None, values[..., :colours]
+        photo.note("Its profile is only for reading; it is saved as sRGB.")
+    codes = np.concatenate([values, samples[..., colours:]], 2).clip(0, 1) * (2**bits - 1)
+    return np.rint(codes).astype(np.uint8 if bits <= 8 else np.uint16)
 
 
 def _metadata(photo, data):
@@ -261,37 +288,66 @@ def _unpacked(content):
         return None
 
 
-def _said_srgb(data, start):
-    """imagecodecs says of 16 bits that they are linear light: the four bits of that become those of sRGB's curve.
+# (value, bits) of a header's colours: sRGB in colour and in grey, those of a profile
+_SRGB_COLOURS = {3: ((1, 1),), 1: ((0, 2), (1, 2), (1, 2), (0, 1), (2 | 11 << 2, 6), (1, 2))}
+_PROFILE_COLOURS = {3: ((0b10, 2), (0, 2)), 1: ((0b10, 2), (1, 2))}
+_FLOAT = ((1, 1), (0, 2), (7, 4))
 
-    Values without loss are what they are called; lossy ones are decoded from light into what is called for.
+
+def _retold(code, found, colours, depth=None, profile=None):
+    """The coded picture with another header: its samples stay, what they are called changes."""
+    old, new = BitReader(code), BitWriter()
+
+    def keep(until):
+        while old.place < until:
+            size = min(until - old.place, 32)
+            new.number(old.number(size), size)
+
+    for (start, end), said in ((found.depth_place, depth), (found.colours_place, colours)):
+        keep(start if said else end)
+        for value, size in said or ():
+            new.number(value, size)
+        old.place = end
+    keep(found.end)
+    if found.icc:
+        read_profile(old)
+    if profile:
+        write_profile(new, profile)
+    return new.tobytes() + code[-(-old.place // 8) :]
+
+
+def _as_float_srgb(code, found):
+    """The coded picture as one of sRGB floats, which are not cut off; lossy ones are coded in colours of their own."""
+    return _retold(code, found, _SRGB_COLOURS[1 if found.grey else 3], _FLOAT)
+
+
+def encoded(
+    codes: np.ndarray, quality: int, exif: bytes | None, xmp: bytes | None, profile: bytes | None = None
+) -> bytes:
+    """A file of codes (H,W,1 to 4), uint8 or uint16, in a profile (None: sRGB); a quality of 100 is lossless.
+
+    imagecodecs says of 8 bits that they are sRGB and of 16 and floats that they are linear light. Values without loss
+    are what they are called afterwards; lossy ones are decoded from light into what is called for.
     """
-    found = header(data)
-    if found.transfer != 8:
-        raise ValueError(f"imagecodecs wrote the transfer {found.transfer}")
-    place = 8 * (start + 2) + found.transfer_place
-    whole = int.from_bytes(data[place // 8 : place // 8 + 2], "little")
-    whole = whole & ~(15 << place % 8) | 13 - 2 << place % 8
-    return data[: place // 8] + whole.to_bytes(2, "little") + data[place // 8 + 2 :]
-
-
-def encoded(codes: np.ndarray, quality: int, exif: bytes | None, xmp: bytes | None) -> bytes:
-    """A file of sRGB codes (H,W,1 to 4), uint8 or uint16; a quality of 100 is lossless."""
     from imagecodecs import jpegxl_encode
 
-    codes = np.ascontiguousarray(codes.squeeze(2) if codes.shape[2] == 1 else codes)
+    colours, deep = 1 if codes.shape[2] < 3 else 3, codes.dtype == np.uint16
     options = {"lossless": True} if quality == 100 else {"level": quality, "lossless": False}
-    deep = codes.dtype == np.uint16
-    if deep and quality < 100:
-        colours = 3 if codes.ndim == 3 and codes.shape[2] > 2 else 1
-        codes = np.atleast_3d(codes).copy()
-        light = srgb_to_linear(np.divide(codes[..., :colours], 65535, dtype=np.float32))
-        codes[..., :colours] = np.rint(light * 65535)
-        codes = codes.squeeze(2) if codes.shape[2] == 1 else codes
-    data = bytes(jpegxl_encode(codes, usecontainer=True, **options))
+    samples = codes
+    if quality < 100 and (deep or profile):
+        samples = np.divide(codes, np.iinfo(codes.dtype).max, dtype=np.float32)
+        seen = icc.to_srgb(samples[..., :colours], profile) if profile else samples[..., :colours]
+        samples[..., :colours] = srgb_to_linear(seen[..., :colours])
+        if not profile:
+            samples = np.rint(samples * 65535).astype(np.uint16)
+    samples = np.ascontiguousarray(samples.squeeze(2) if samples.shape[2] == 1 else samples)
+    data = bytes(jpegxl_encode(samples, usecontainer=True, **options))
+    code = codestream(data)
+    if profile or deep:
+        said = (_PROFILE_COLOURS if profile else _SRGB_COLOURS)[colours]
+        depth = ((0, 1), (3 | 15 << 2, 8)) if deep else ((0, 3),)
+        code = _retold(code, header(code), said, depth, profile)
     place = next(start - 8 for kind, start, _ in boxes.boxes(data) if kind in (b"jxlc", b"jxlp"))
-    if deep:
-        data = _said_srgb(data, place + 8)
-    aside = [(b"Exif", exif and bytes(4) + exif), (b"xml ", xmp)]
-    parts = [struct.pack(">L4s", len(content) + 8, kind) + content for kind, content in aside if content]
-    return b"".join([data[:place], *parts, data[place:]])
+    parts = [(b"Exif", exif and bytes(4) + exif), (b"xml ", xmp), (b"jxlc", code)]
+    heads = [(struct.pack(">L4s", len(content) + 8, kind), content) for kind, content in parts if content]
+    return b"".join([data[:place], *(part for head in heads for part in head)])
