@@ -1,5 +1,6 @@
 """Instant sliders: sample the model at a few points of the c-cube, interpolate grids between them."""
 
+import functools
 import itertools
 import threading
 from collections.abc import Callable
@@ -111,6 +112,7 @@ class Sliders:
         sample: c (B,4) -> grids (B,12,D,gh,gw), always with the same noise; called from the background thread too.
         grid_head (`AffineGridHead`): applies the grids.
         photo (`numpy.ndarray`): (H,W,3) uint8, what is shown.
+        shoulder (`float`, *optional*): how its range ends, see `roll_off`.
         background (`bool`): return as soon as c = 0 is sampled, and sample the rest in a thread.
     """
 
@@ -120,11 +122,12 @@ class Sliders:
         grid_head: AffineGridHead,
         photo: np.ndarray,
         *,
+        shoulder: float | None = None,
         background: bool = False,
     ) -> None:
         self.photo = photo
         self._sample = sample
-        self._head = grid_head
+        self._apply = functools.partial(grid_head.apply, shoulder=shoulder)
         self._adding = threading.Lock()
         self._buffers = threading.local()
         self._closed = threading.Event()
@@ -224,12 +227,12 @@ class Sliders:
             raise ValueError(f"`c` must be one row, got {len(grid)}.")
         grid = between_identity(grid, strength)
         if out is not None:
-            return self._head.apply(grid, self.photo, out=out)
+            return self._apply(grid, self.photo, out=out)
         # A PIL image of three bands holds a copy of its own, so that one array per thread does for all of them.
         buffer = getattr(self._buffers, "result", None)
         if buffer is None:
             buffer = self._buffers.result = np.empty_like(self.photo)
-        return PIL.Image.fromarray(self._head.apply(grid, self.photo, out=buffer))
+        return PIL.Image.fromarray(self._apply(grid, self.photo, out=buffer))
 
     def fidelity(self, n: int = 16, seed: int = 0) -> Fidelity:
         """Compare interpolated with truly sampled retouches at random c of [-1,1]^4. Waits for all points.
@@ -249,7 +252,7 @@ class Sliders:
     def _errors(self, c, grids):
         shown = torch.from_numpy(screen_copy(self.photo, _MEASURE_SIZE)).permute(2, 0, 1)[None] / 255
         shown = shown.to(grids.device).expand(len(c), -1, -1, -1)
-        images = [self._head.apply(g.float(), shown).clamp(0, 1) for g in (self._interpolate(c), grids)]
+        images = [self._apply(g.float(), shown).clamp(0, 1) for g in (self._interpolate(c), grids)]
         return delta_e76(*images)  # (B,)
 
     def refine(self, limit: float = 1.5, *, rounds: int = 4) -> Fidelity:

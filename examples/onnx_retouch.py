@@ -131,8 +131,20 @@ def apply_grid(model, grid, photo, strip=64):
         cells = rows[start : start + strip] @ grid @ columns.T  # (12,D,h,W)
         affine = np.einsum("kdhw,hwd->hwk", cells, z).reshape(*z.shape[:2], 3, 4)
         y = (affine[..., :3] * x[:, :, None]).sum(3) + affine[..., 3]
-        result[start : start + strip] = np.clip((y - low) / (high - low) * 255, 0, 255) + 0.5
+        y = rolled_off((y - low) / (high - low), photo[start : start + strip] / np.float32(255), model["shoulder"])
+        result[start : start + strip] = np.clip(y * 255, 0, 255) + 0.5
     return result
+
+
+def rolled_off(y, x, shoulder):
+    """What pixels x become, with soft ends of the range."""
+    if shoulder is None:
+        return y
+    room = np.maximum(np.where(y > x, 1 - x, x) - np.float32(1 / 255), 0)
+    moved, rest = np.abs(y - x), np.float32(1 - shoulder)
+    far = moved > np.float32(shoulder) * room
+    taken = room * (1 - rest**2 * room / np.where(far, moved + (rest - np.float32(shoulder)) * room, 1))
+    return np.where(far, x + np.sign(y - x) * taken, y)
 
 
 def colour_function(model, graphs, photo):

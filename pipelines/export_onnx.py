@@ -212,6 +212,7 @@ def _write_diffretouch(pipe, folder, half):
         "guide": curve,
         "luma": list(LUMA),
         "clipping_limit": config.clipping_limit,
+        "shoulder": config.shoulder,
         "default_steps": config.default_steps,
         "sampling_steps": config.sampling_steps,
         "schedule": {

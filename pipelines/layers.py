@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import DiffusionPipeline
 
-from diffretouch.models.affine_grid import AffineGridHead, between_identity
+from diffretouch.models.affine_grid import between_identity
 from diffretouch.pixels import enlarged
 from diffretouch.regions import as_mask, blend
 
@@ -25,7 +26,7 @@ def one_grid(grid: torch.Tensor, regions: list | None) -> torch.Tensor:
 
 
 def apply_layers(
-    head: AffineGridHead | None,
+    pipe: DiffusionPipeline,
     photo: Any,
     grid: torch.Tensor,
     regions: list | None,
@@ -35,7 +36,7 @@ def apply_layers(
     """A photo retouched with the grid below, then with each region's, which is blended over what is there.
 
     Args:
-        head: `None` where a small picture (3,h,w) stands for the grid.
+        pipe: its `grid_head` and `shoulder`; without a head a small picture (3,h,w) stands for the grid.
         photo: (H,W,3) array, (3,H,W) tensor.
         grid: of `one_grid`.
         regions: visible ones, pairs of mask and c, or `None`.
@@ -45,13 +46,13 @@ def apply_layers(
         Array of the photo's dtype (`out` if that is given), or float32 tensor.
     """
     if not regions:
-        return apply_one(head, photo, grid[None] if regions is None else grid, strength, out)
+        return apply_one(pipe, photo, grid[None] if regions is None else grid, strength, out)
     is_array = isinstance(photo, np.ndarray)
     aside = is_array and out is not None and np.may_share_memory(photo, out)  # every pass reads the photo
-    result = apply_one(head, photo, grid[:1], strength, None if aside else out)
+    result = apply_one(pipe, photo, grid[:1], strength, None if aside else out)
     size, layer = (photo.shape[:2] if is_array else photo.shape[1:]), None
     for (mask, _), own in zip(regions, grid[1:], strict=True):
-        layer = apply_one(head, photo, own[None], strength, layer if is_array else None)
+        layer = apply_one(pipe, photo, own[None], strength, layer if is_array else None)
         blend(result, layer, as_mask(mask, size))
     if aside:
         out[...] = result
@@ -60,12 +61,13 @@ def apply_layers(
 
 
 def apply_one(
-    head: AffineGridHead | None, photo: Any, grid: torch.Tensor, strength: float, out: np.ndarray | None = None
+    pipe: DiffusionPipeline, photo: Any, grid: torch.Tensor, strength: float, out: np.ndarray | None = None
 ) -> Any:
     """The same with one grid (1,12,D,gh,gw) for the whole photo."""
+    head, how = pipe.grid_head, {"shoulder": pipe.config.shoulder}
     if head is None:
         return enlarged(photo, grid, strength)
     grid = between_identity(grid.to(head.device, torch.float32), strength)
     if isinstance(photo, np.ndarray):
-        return head.apply(grid, photo, out=out)
-    return head.apply(grid, photo[None].to(grid.device, torch.float32))[0]
+        return head.apply(grid, photo, out=out, **how)
+    return head.apply(grid, photo[None].to(grid.device, torch.float32), **how)[0]

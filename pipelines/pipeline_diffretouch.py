@@ -86,6 +86,8 @@ class DiffRetouchPipeline(DiffusionPipeline):
         label_statistics (`dict`, *optional*): of a model whose c are quantiles, see `quantile_labels`.
         clipping_limit (`float`, *optional*): the share of the photo that a retouch may drive to either end of the
             range before all of it is squeezed, in [0,1), see `AffineGridHead.keep_in_range`; `None` for no limit.
+        shoulder (`float`, *optional*): in (0,1), how single pixels then roll off, so that nothing new is clipped, see
+            `roll_off`; `None`: what leaves the range is cut off.
     """
 
     has_sliders = True
@@ -111,6 +113,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         sampling_steps: int | None = None,
         label_statistics: dict | None = None,
         clipping_limit: float | None = None,
+        shoulder: float | None = None,
     ) -> None:
         super().__init__()
         if sorted(attribute_order) != sorted(ATTRIBUTES):
@@ -123,6 +126,8 @@ class DiffRetouchPipeline(DiffusionPipeline):
             check_statistics(label_statistics)
         if clipping_limit is not None and not 0 <= clipping_limit < 1:
             raise ValueError(f"`clipping_limit` must lie in [0, 1) or be None, got {clipping_limit!r}.")
+        if shoulder is not None and not 0 < shoulder < 1:
+            raise ValueError(f"`shoulder` must lie in (0, 1) or be None, got {shoulder!r}.")
         self.register_modules(unet=unet, grid_head=grid_head, scheduler=scheduler, vae=vae)
         self.register_to_config(
             attribute_order=list(attribute_order),
@@ -134,6 +139,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
             sampling_steps=sampling_steps,
             label_statistics=label_statistics,
             clipping_limit=clipping_limit,
+            shoulder=shoulder,
         )
 
     @classmethod
@@ -222,7 +228,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
             photo, origin = pairs[n // repeats]
             if output_type != "pil" and isinstance(photo, np.ndarray):
                 photo = as_float(photo)  # nothing is rounded on the way to "np" and "pt"
-            result = apply_layers(self.grid_head, photo, grid, run.regions, strength)
+            result = apply_layers(self, photo, grid, run.regions, strength)
             images.append(as_output(result, output_type, origin))
 
         # 4. One array where the sizes allow it
@@ -302,7 +308,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         photo, origin = one_photo(image)
         given = checked_out(out, photo, image)
         regions = as_regions(regions)[1] if regions is not None else None
-        result = apply_layers(self.grid_head, photo, one_grid(grid, regions), regions, strength, given)
+        result = apply_layers(self, photo, one_grid(grid, regions), regions, strength, given)
         return out if out is not None else in_the_form_of(image, result, origin)  # type: ignore[return-value]
 
     def preview(
@@ -356,7 +362,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         photo, _ = one_photo(image)
         shown = screen_copy(photo, size)
         sample_at = grids_from_one_noise(self, photo, num_inference_steps, generator)
-        return Sliders(sample_at, self.grid_head, shown, background=background)
+        return Sliders(sample_at, self.grid_head, shown, shoulder=self.config.shoulder, background=background)
 
     @torch.no_grad()
     def attributes_of(
@@ -393,9 +399,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         )
 
         def retouch(c):  # (K,4) -> (K,3,h,w), the same noise each time: only c moves
-            return torch.stack(
-                [apply_one(self.grid_head, small[0], g[None], 1.0).clamp(0, 1).cpu() for g in sample_at(c)]
-            )
+            return torch.stack([apply_one(self, small[0], g[None], 1.0).clamp(0, 1).cpu() for g in sample_at(c)])
 
         scales, statistics = self.config.attribute_scales, self.config.label_statistics
         return nearest_c(retouch, small, wanted, scales, statistics, iterations=iterations, limit=limit)

@@ -57,10 +57,10 @@ def as_tensor(photo):
     return torch.from_numpy(photo.astype(np.float32) / np.float32(WHITE[photo.dtype.name])).permute(0, 3, 1, 2)
 
 
-def reference(head, grid, photo):
+def reference(head, grid, photo, **how):
     """`apply_reference` on an array, result of the same type."""
     with torch.no_grad():
-        result = head.apply_reference(grid, as_tensor(photo)).permute(0, 2, 3, 1).numpy()
+        result = head.apply_reference(grid, as_tensor(photo), **how).permute(0, 2, 3, 1).numpy()
     result = result if photo.ndim == 4 else result[0]
     if photo.dtype.kind == "u":
         result = (result.clip(0, 1) * WHITE[photo.dtype.name]).round().astype(photo.dtype)
@@ -382,6 +382,27 @@ def test_both_backends_agree_with_the_reference(shape, grid, knots, low, seed):
         expected = reference(head, cells, photo)
         for backend in BACKENDS:
             assert_close(slice_apply(cells, photo, head.guide_curve, (low, 1), backend=backend), expected)
+
+
+@backends
+@dtypes
+@pytest.mark.parametrize("shape", [(37, 53, 3), (2, 5, 1027, 3)], ids=str)
+def test_the_shoulder_is_the_references(shape, dtype, backend):
+    head, grid = make_head(pixel_range=(-1, 1)), make_grid(shape[0] if len(shape) == 4 else 1)
+    photo = make_photo(shape, dtype)
+    if dtype == "float32":
+        photo = photo * 1.2 - 0.1  # what lies outside already
+    how = {"shoulder": 0.7, "backend": backend}
+    result = slice_apply(grid, photo, head.guide_curve, (-1, 1), **how)
+    plain = slice_apply(grid, photo, head.guide_curve, (-1, 1), backend=backend)
+    assert_close(result, reference(head, grid, photo, shoulder=0.7))
+    assert (result != plain).mean() > 0.02
+    if dtype != "float32":
+        ends = np.array([0, WHITE[dtype]])
+        assert np.isin(plain[~np.isin(photo, ends)], ends).any()
+        room = WHITE[dtype] / 255  # one level of 8 bits
+        inside = (photo > room) & (photo < WHITE[dtype] - room)
+        assert not np.isin(result[inside], ends).any()
 
 
 array, tensor = np.zeros((4, 5, 3), np.uint8), torch.zeros(1, 3, 4, 5)

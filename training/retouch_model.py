@@ -78,8 +78,9 @@ def build_models(args):
         unet, scheduler = pipe.unet, pipe.scheduler
         kept = ("attribute_order", "attribute_signs", "thumbnail", "timestep_range", "default_steps")
         settings = {key: pipe.config[key] for key in kept}
-        if args.clipping_limit is None:
-            args.clipping_limit = pipe.config.clipping_limit  # the model keeps its own
+        for name in ("clipping_limit", "shoulder"):
+            if getattr(args, name) is None:
+                setattr(args, name, pipe.config[name])  # the model keeps its own
     elif name:
         base = UNet2DConditionModel.from_pretrained(name, subfolder="unet", use_safetensors=True, **of_base)
         # What its UNet was trained to predict; from pure noise, which "leading" spacing does not begin with
@@ -138,7 +139,7 @@ def load_teacher(name):
 
 def build_pipeline(model, vae, scheduler, args, statistics):
     """The model as a pipeline; without a grid the autoencoder belongs to it."""
-    extra = {"vae": vae} if args.no_grid else {"clipping_limit": args.clipping_limit}
+    extra = {"vae": vae} if args.no_grid else {"clipping_limit": args.clipping_limit, "shoulder": args.shoulder}
     unet = model.unet
     if args.lora_rank:
         base = {"base": args.pretrained_model_name_or_path, "revision": args.revision, "variant": args.variant}

@@ -78,6 +78,7 @@ def parse_args(argv=None):
     add("--lpips_weights", help="safetensors file of LPIPS, see diffretouch.losses.perceptual.Lpips")
     add("--clipping_weight", type=float, default=0.0, help="of light lost at black and white that the target keeps")
     add("--clipping_limit", type=float, help="of the saved model, see DiffRetouchPipeline; training has no limit")
+    add("--shoulder", type=float, help="of the saved model, see DiffRetouchPipeline; training has none")
     add("--grid_smoothness_weight", type=float, default=0.0)
     add("--attribute_weight", type=float, default=0.2)
     add("--obedience_weight", type=float, default=4.0)
@@ -114,6 +115,8 @@ def parse_args(argv=None):
         parser.error("--cache_latents is for targets that stay, which those of --teacher do not")
     if args.clipping_limit is not None and not 0 <= args.clipping_limit < 1:
         parser.error(f"--clipping_limit must lie in [0, 1), got {args.clipping_limit}")
+    if args.shoulder is not None and not 0 < args.shoulder < 1:
+        parser.error(f"--shoulder must lie in (0, 1), got {args.shoulder}")
     if args.mask_weight != 1 and not args.use_masks:
         parser.error("--mask_weight is for --use_masks")
     if args.lpips_weight and not args.lpips_weights:

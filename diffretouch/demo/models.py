@@ -121,7 +121,7 @@ class Models:
             said["settings"] = vars(self.settings(Look(label))) | {"c": None}
             if said["steered"]:
                 said["guide"] = self.guide(label)
-                said["clipping_limit"] = self[label].config.clipping_limit
+                said |= {name: self[label].config[name] for name in ("clipping_limit", "shoulder")}
         return said
 
     def retouch(self, look: Look, pixels: np.ndarray, areas: Sequence[Area] = ()) -> np.ndarray:

@@ -1,5 +1,6 @@
 """A pipeline's retouch of a photo as a lookup table."""
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +137,7 @@ def _retouch(pipeline, photo, c, strength, call):
         if len(grid) != 1:
             raise ValueError(f"`c` must be one row for a table, got {len(grid)}.")
         exact, device = False, grid.device
-        colours = _mean_grid_colours(pipeline.grid_head, grid, strength)
+        colours = _mean_grid_colours(pipeline, grid, strength)
         retouch = lambda picture: pipeline.apply_grid(picture, grid, strength=strength)  # noqa: E731
     else:
         raise TypeError(
@@ -146,10 +147,11 @@ def _retouch(pipeline, photo, c, strength, call):
     return colours, retouch, exact, device
 
 
-def _mean_grid_colours(head, grid, strength):
+def _mean_grid_colours(pipeline, grid, strength):
     """The colour function of a bilateral grid's average over the places."""
     mean = between_identity(grid.mean((3, 4), keepdim=True), strength)
-    return lambda colours: head.apply_reference(mean, colours.T[None, :, :, None])[0, :, :, 0].T
+    apply = functools.partial(pipeline.grid_head.apply_reference, shoulder=pipeline.config.shoulder)
+    return lambda colours: apply(mean, colours.T[None, :, :, None])[0, :, :, 0].T
 
 
 def fit_table(

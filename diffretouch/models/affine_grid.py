@@ -11,6 +11,7 @@ from einops import rearrange
 
 from diffretouch.colour import LUMA
 
+from .shoulder import roll_off
 from .slice_apply import slice_apply
 
 if TYPE_CHECKING:
@@ -214,12 +215,15 @@ class AffineGridHead(ModelMixin, ConfigMixin):
                 return torch.func.functional_call(curve, parameters, (photo.to(dtype) * (high - low) + low,))
             return curve(photo.to(dtype) * (high - low) + low)
 
-    def apply_reference(self, grid: torch.Tensor, photo: torch.Tensor) -> torch.Tensor:
+    def apply_reference(
+        self, grid: torch.Tensor, photo: torch.Tensor, *, shoulder: float | None = None
+    ) -> torch.Tensor:
         """`apply` by the reference operators: differentiable, for training and as the oracle of the fast path."""
         low, high = self.config.pixel_range
         inside = photo * (high - low) + low
         retouched = apply_affine(slice_grid(grid, self.guide(photo)), inside)
-        return (retouched - low) / (high - low)
+        retouched = (retouched - low) / (high - low)
+        return retouched if shoulder is None else roll_off(retouched, photo, shoulder)
 
     def keep_in_range(
         self, grid: torch.Tensor, photo: torch.Tensor, share: float, inside: torch.Tensor | None = None
@@ -263,6 +267,7 @@ class AffineGridHead(ModelMixin, ConfigMixin):
         grid: torch.Tensor,
         photo: "ArrayOrTensor",
         *,
+        shoulder: float | None = None,
         out: "ArrayOrTensor | None" = None,
         backend: str | None = None,
     ) -> "ArrayOrTensor":
@@ -275,6 +280,7 @@ class AffineGridHead(ModelMixin, ConfigMixin):
             grid (`torch.Tensor`): (B,12,D,gh,gw).
             photo (`torch.Tensor` or `numpy.ndarray`): a tensor (B,3,H,W) in [0,1], or an array (H,W,3) or (B,H,W,3)
                 of uint8, uint16 or float32, which may be memory-mapped. Arrays carry no gradient.
+            shoulder (`float`, *optional*): see `roll_off`; without it, what leaves the range is cut off in the end.
             out (*optional*): where the result goes, without gradient: like `photo`, or `photo` itself.
             backend (`str`, *optional*): "numba" or "torch" for the fused pass; by default the faster one.
 
@@ -285,5 +291,6 @@ class AffineGridHead(ModelMixin, ConfigMixin):
             trained = self.guide_curve.parameters() if self.training else ()
             differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in (grid, photo, *trained))
             if differentiable or grid.dtype == torch.float64:
-                return self.apply_reference(grid, photo)
-        return slice_apply(grid, photo, self.guide_curve, self.config.pixel_range, out=out, backend=backend)
+                return self.apply_reference(grid, photo, shoulder=shoulder)
+        how = {"shoulder": shoulder, "out": out, "backend": backend}
+        return slice_apply(grid, photo, self.guide_curve, self.config.pixel_range, **how)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from diffretouch.models.kernels import in_threads, kernel, strips
+from diffretouch.models.shoulder import roll_off
 
 if TYPE_CHECKING:
     from diffretouch.pixels import ArrayOrTensor
@@ -37,7 +38,7 @@ _u64 = np.uint64
 @torch.no_grad()
 def slice_apply(
     grid: torch.Tensor, photo: "ArrayOrTensor", guide: Mapping[str, Any], pixel_range: Sequence[float] = (0.0, 1.0), *,
-    out: "ArrayOrTensor | None" = None, backend: str | None = None,
+    shoulder: float | None = None, out: "ArrayOrTensor | None" = None, backend: str | None = None,
 ) -> "ArrayOrTensor":  # fmt: skip
     """Apply an affine bilateral grid to a photo at its full resolution. No gradients flow.
 
@@ -52,6 +53,7 @@ def slice_apply(
             memory-mapped. A NaN pixel comes out as NaN and touches no other.
         guide (`Guide`): holds `matrix` (3,3), `matrix_bias` (3), `thresholds` (3,K), `slopes` (3,K) and `bias` ().
         pixel_range (pair of `float`): the range in which grid and guide work.
+        shoulder (`float`, *optional*): pixels that would leave the range roll off, see `shoulder.roll_off`.
         out (*optional*): where the result goes: an array like `photo`, or a float32 tensor where `photo` is a tensor.
             It may be `photo` itself.
         backend (`str`, *optional*): "numba" (CPU) or "torch". By default numba on the CPU where it can be imported,
@@ -73,7 +75,8 @@ def slice_apply(
         if out is None:
             out = torch.empty(photo.shape, dtype=torch.float32, device=photo.device)
         if photo.device.type not in ("cpu", "cuda"):
-            return out.copy_(slice_apply(grid, photo.cpu(), guide, pixel_range, backend=backend))
+            how = {"shoulder": shoulder, "backend": backend}
+            return out.copy_(slice_apply(grid, photo.cpu(), guide, pixel_range, **how))
         sources, targets = photo.detach().permute(0, 2, 3, 1), out.detach().permute(0, 2, 3, 1)
         white = 1.0
     else:
@@ -88,7 +91,7 @@ def slice_apply(
     curve = _guide_for_pixels(guide, pixel_range, white)
     apply_one = _apply_numba if backend == "numba" else _apply_torch
     for source, target, one in zip(sources, targets, cells, strict=True):
-        apply_one(one, curve, source, target)
+        apply_one(one, curve, source, target, shoulder)
     return out
 
 
@@ -215,7 +218,7 @@ def _positions(pixels, cells):
     return cell, (position - cell).astype(np.float32)
 
 
-def _apply_numba(cells, curve, source, target):
+def _apply_numba(cells, curve, source, target, shoulder):
     """One photo (H,W,3), a CPU tensor or an array, into `target` of the same shape."""
     height, width = source.shape[:2]
     # A side of one cell becomes two equal ones, so that the kernel always finds a neighbour.
@@ -234,11 +237,13 @@ def _apply_numba(cells, curve, source, target):
 
     dtype = np.dtype(np.float32) if torch.is_tensor(source) else source.dtype.newbyteorder("=")
     integer = dtype.kind == "u"
-    stride, most = np.int64(table.shape[2] * _LANES), np.float32(_WHITE[dtype] if integer else np.inf)
+    white = _WHITE[dtype]
+    soft = (np.float32(0 if shoulder is None else shoulder), np.float32(white / 255), np.float32(white * 254 / 255))
+    stride, most = np.int64(table.shape[2] * _LANES), np.float32(white if integer else np.inf)
     positions = *positions_y, positions_x[0] * np.int32(stride), positions_x[1]
     ends = np.float32(0.5 if integer else 0), np.float32(0 if integer else -np.inf), most
     guiding = matrix.astype(np.float32), ramps, np.float32(bias * depth - 0.5), np.float32(depth - 1)
-    constants = table.reshape(len(table), -1), stride, *positions, *guiding, *ends
+    constants = table.reshape(len(table), -1), stride, *positions, *guiding, *soft, *ends
 
     def retouch(rows):
         if torch.is_tensor(source):
@@ -262,7 +267,7 @@ def _apply_numba(cells, curve, source, target):
     in_threads(retouch, strips(height, width))
 
 
-def _apply_torch(cells, curve, source, target):
+def _apply_torch(cells, curve, source, target, shoulder):
     """One photo (H,W,3), a CPU or CUDA tensor or an array, into `target` of the same shape: torch's own operators."""
     height, width = source.shape[:2]
     device = source.device if torch.is_tensor(source) else torch.device("cpu")
@@ -292,6 +297,8 @@ def _apply_torch(cells, curve, source, target):
         result = coefficients[:, :, 3]
         for channel in range(3):
             result.addcmul_(coefficients[:, :, channel], planes[channel][:, None])  # (rows,3,W)
+        if shoulder is not None:
+            result = roll_off(result, planes.transpose(0, 1), shoulder, white)
         if torch.is_tensor(target):
             target[rows] = result.transpose(1, 2)
         else:
@@ -326,14 +333,14 @@ def _kernel(dtype, flat):
         *((dtype.name, ndim, True, layout), (dtype.name, ndim, False, layout), "int64"),
         *(("float32", 2, False), "int64", ("int32", 1, False), ("float32", 1, False)),
         *(("int32", 1, False), ("float32", 1, False), ("float32", 2, False), ("float32", 3, False)),
-        *["float32"] * 5,
+        *["float32"] * 8,
     )
 
 
 # ruff: noqa: B023  (the function inside the kernel's loop is inlined where it stands)
 def _retouch_rows(
     photo, out, first, table, node, row_cell, row_fraction, column_cell, column_fraction, matrix, ramps,
-    depth_bias, depth_top, half, low, high,
+    depth_bias, depth_top, shoulder, black, white, half, low, high,
 ):  # fmt: skip
     """The numba kernel: rows of a photo, `first` being the number of the first one in the whole photo.
 
@@ -346,6 +353,7 @@ def _retouch_rows(
     below = _u64(node)
     last_cell = np.int32(node // _LANES - 2)
     knots = ramps.shape[2]
+    rest = _f32(1) - shoulder
     cells = np.empty(table.shape[1], np.float32)
     red, green, blue = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
     y, depth = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
@@ -427,6 +435,30 @@ def _retouch_rows(
                 k = _u64(3) * _u64(i)
                 retouched[k], retouched[k + _u64(1)], retouched[k + _u64(2)] = o0, o1, o2
                 retouched[k + _u64(3)] = o3
+
+            # What goes further than a share of its room to either end rolls off, see `roll_off`: few chunks hold any.
+            if shoulder > _f32(0):
+                for c in range(3):
+                    plain = red if c == 0 else (green if c == 1 else blue)
+                    far = 0
+                    for i in range(size):
+                        x = plain[i]
+                        moved = retouched[_u64(3) * _u64(i) + _u64(c)] - x
+                        up, down = shoulder * (white - x), shoulder * (black - x)
+                        up = up if up > _f32(0) else _f32(0)
+                        down = down if down < _f32(0) else _f32(0)
+                        far += (moved > up) | (moved < down)
+                    if far == 0:
+                        continue
+                    for i in range(size):
+                        x, k = plain[i], _u64(3) * _u64(i) + _u64(c)
+                        moved = retouched[k] - x
+                        room = white - x if moved > _f32(0) else x - black
+                        room = room if room > _f32(0) else _f32(0)
+                        length = moved if moved > _f32(0) else -moved
+                        if length > shoulder * room:
+                            taken = room * (_f32(1) - rest * rest * room / (length + (rest - shoulder) * room))
+                            retouched[k] = x + taken if moved > _f32(0) else x - taken
 
             if out.ndim == 2:
                 result = out[row, 3 * start : 3 * (start + size)]

@@ -18,7 +18,7 @@ train() { # NAME FLAGS…: the recipe's settings, and what is changed in them
     --lr_warmup_steps 50 --pixel_stride 2 --mixed_precision "$precision" --seed 0 "${@:2}"
   models+=(--model "$1=$output/$1")
 }
-without_teacher=(--clipping_limit 0.0015 --labels automatic --obedience_weight 1 --view_spread 0.1)
+without_teacher=(--clipping_limit 0.0015 --shoulder 0.7 --labels automatic --obedience_weight 1 --view_spread 0.1)
 ours=("${without_teacher[@]}" --teacher "$small/teacher")
 published=("${published_losses[@]}" "${published_sampler[@]}")
 for seed in $seeds; do

@@ -128,12 +128,12 @@ export class Picture {
   }
 
   async _begin(photo, field, shape) {
-    const { guide, clipping_limit: share } = state.about.models[field.model];
+    const { guide, clipping_limit: share, shoulder } = state.about.models[field.model];
     if (share !== null && !field.range) {
       const { engine } = state;
       field.range = new Range(await engine.seen(photo, field.model), guide, shape, share);
     }
-    field.shape = shape;
+    Object.assign(field, { shape, shoulder });
   }
 
   /** The points between which sliders are interpolated, batch by batch, while nothing else is asked for. */
@@ -157,7 +157,7 @@ export class Picture {
   }
 
   _fadeTo(grids, field, own, final) {
-    const look = { mode: 'grids', shape: field.shape, strength: own.strength, areas: own.areas };
+    const look = { mode: 'grids', shape: field.shape, shoulder: field.shoulder, strength: own.strength, areas: own.areas };
     const from = this.shown, still = final && !state.moving && from && !from.final && from.key === field.key
       && from.grids.length === grids.length && from.strength === own.strength;
     cancelAnimationFrame(this.fading);
@@ -289,7 +289,7 @@ export class Picture {
     for (const field of fields) await this._begin(photo, field, shape);
     const look = this.look, pictures = chosen.map((i, k) => {
       const kept = this._kept(fields[k], sets[i], own.areas, photo);
-      this.view.slicer.setLook({ mode: 'grids', grids: kept, shape, strength: own.strength, areas: own.areas });
+      this.view.slicer.setLook({ mode: 'grids', grids: kept, shape, shoulder: fields[k].shoulder, strength: own.strength, areas: own.areas });
       rows.forEach((c, row) => fields[k].keep(c, sets[i][row]));
       return { seed: seeds[i], ...this.small(360) };
     });

@@ -91,6 +91,7 @@ uniform vec4 view;                // as above; and the target's height
 uniform vec2 size;
 uniform bool flip;                // the screen's first row is its last
 uniform float strength, depth;    // depth of one grid
+uniform float shoulder;           // see roll_off in Python; 0 for none
 #if AREAS > 0
 uniform bool limits;              // the photo has 8 bits: every sheet that is laid over it ends at black and white
 uniform ivec4 kinds[AREAS];          // kind (0 painted, 1 tone, 2 colour), inverted, layer of the mask
@@ -110,7 +111,13 @@ vec3 sliced(vec3 p, vec2 at, float guide, int layer) {
     vec4 row = texture(grid, vec3(at, (z + depth * float(3 * layer + k)) / planes));
     difference[k] = dot(row, vec4(p, 1.0));
   }
-  return p + strength * difference;
+  vec3 y = p + strength * difference;
+  if (shoulder == 0.0) return y;
+  bvec3 up = greaterThan(y, p);
+  vec3 room = max(mix(p, 1.0 - p, vec3(up)) - 1.0 / 255.0, 0.0), moved = abs(y - p);
+  float rest = 1.0 - shoulder;
+  vec3 taken = room * (1.0 - rest * rest * room / max(moved + (rest - shoulder) * room, 1e-6));
+  return mix(y, p + mix(-taken, taken, vec3(up)), vec3(greaterThan(moved, shoulder * room)));
 }
 
 #if AREAS > 0

@@ -108,7 +108,7 @@ export class CpuSlicer {
   }
 
   _layers() {
-    const { grids, shape } = this.look, volume = shape[1] * shape[2] * shape[3];
+    const { grids, shape, shoulder } = this.look, volume = shape[1] * shape[2] * shape[3];
     const weights = new Float32Array(8), places = new Int32Array(8);
     return grids.map((grid) => (p, u, v, guide, strength, out) => {
       placeIn(shape, u, v, guide, places, weights);
@@ -120,10 +120,18 @@ export class CpuSlicer {
           for (let n = 0; n < 8; n++) coefficient += weights[n] * grid[from + places[n]];
           value += coefficient * (input < 3 ? p[input] : 1);
         }
-        out[k] = p[k] + strength * (value - p[k]);
+        out[k] = rolledOff(p[k] + strength * (value - p[k]), p[k], shoulder);
       }
     });
   }
+}
+
+/** What a pixel's channel `x` becomes, with a soft end of the range: see `roll_off` in Python. */
+function rolledOff(y, x, shoulder) {
+  const up = y > x, room = Math.max((up ? 1 - x : x) - 1 / 255, 0), moved = Math.abs(y - x), rest = 1 - shoulder;
+  if (!shoulder || !(moved > shoulder * room)) return y;
+  const taken = room * (1 - rest * rest * room / (moved + (rest - shoulder) * room));
+  return up ? x + taken : x - taken;
 }
 
 /** A pixel's guide by the curve of `/api/about`. */

@@ -85,9 +85,9 @@ export class Slicer {
 
   /**
    * What is done to the photo: `mode` "photo", "grids" (`grids`: one of the whole photo and one of each area, `shape`
-   * [12,D,gh,gw]), "other" or "table"; `strength`; `areas` [{kind, low, high, softness, invert, mask}].
+   * [12,D,gh,gw]; `shoulder`, or none), "other" or "table"; `strength`; `areas` [{kind, low, high, softness, invert, mask}].
    */
-  setLook({ mode, grids, shape, areas = [], strength = 1 }) {
+  setLook({ mode, grids, shape, shoulder, areas = [], strength = 1 }) {
     const gl = this.gl;
     this.look = { mode: { photo: 0, grids: 1, other: 2, table: 3 }[mode], strength, areas, layers: 1 };
     if (mode !== 'grids') return;
@@ -110,7 +110,7 @@ export class Slicer {
       gl.texImage3D(gl.TEXTURE_3D, 0, kind, width, height, planes, 0, gl.RGBA, gl.FLOAT, data);
       this.gridForm = form;
     }
-    Object.assign(this.look, { layers: grids.length, depth });
+    Object.assign(this.look, { layers: grids.length, depth, shoulder });
     let layer = 0;
     this.look.kinds = [];
     this.look.ranges = [];
@@ -251,6 +251,7 @@ export class Slicer {
     gl.uniform2f(p.at('size'), ...this.size);
     gl.uniform1f(p.at('strength'), look.strength);
     gl.uniform1f(p.at('depth'), look.depth ?? 1);
+    gl.uniform1f(p.at('shoulder'), look.shoulder ?? 0);
     if (mode === 1 && look.layers > 1) {
       gl.uniform1i(p.at('limits'), this.bits === 8 ? 1 : 0);
       gl.uniform4iv(p.at('kinds'), look.kinds);
