@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import re
@@ -717,12 +718,75 @@ def test_going_on_does_not_mix_looks(run, photo, model, tmp_path):
     assert run(*command, "--brightness", 0.8, "--skip-existing")[0] == 0 and (out / "1.jpg").exists()
 
 
-def test_out_of_memory_is_one_sentence(run, monkeypatch):
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_out_of_memory_is_one_sentence(run, monkeypatch, device):
     import torch
 
     def full(*_, **__):
+        if device == "cpu":
+            torch.empty(2**58)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(cli, "app", full)
     code, _, err = run("retouch", "x.jpg")
-    assert code == 1 and "not enough memory" in err
+    assert code == 1 and "not enough memory" in err and err.count("\n") == 1
+
+
+def test_several_photos_and_those_that_are_broken(run, photo, model, tmp_path):
+    broken, other, out = tmp_path / "broken.jpg", tmp_path / "other.png", tmp_path / "out"
+    broken.write_bytes(photo.read_bytes()[:400])
+    Image.fromarray(pixels(photo).astype(np.uint8)).save(other)
+    out.mkdir()
+    code, printed, err = run("retouch", broken, photo, other, "-o", out, "--model", model, "--strength", 0)
+    assert code == 1 and printed.split() == [str(out / "photo.jpg"), str(out / "other.png")]
+    assert "broken.jpg" in err and "1 of 3 photos failed" in err and err.count("Loading") == 1
+    assert (pixels(out / "other.png") == pixels(photo)).all()
+    code, printed, _ = run("retouch", photo, other, "--model", model, "--samples", 2)
+    assert code == 0 and len(printed.split()) == 4 and (tmp_path / "other_retouched-2.png").exists()
+    code, printed, err = run("retouch", broken, broken.rename(tmp_path / "2.jpg"), "-o", out)
+    assert code == 1 and not printed and "2 of 2" in err and "Loading" not in err
+    twin = tmp_path / "twin" / "photo.jpg"
+    twin.parent.mkdir()
+    twin.write_bytes(photo.read_bytes())
+    for arguments in ((photo, twin, "-o", out, "--overwrite"), (photo, other, "-o", tmp_path / "new"), (photo, "-"),
+                      (photo, photo), (photo, other, "-o", "-"), (photo, other, "--reference", photo)):  # fmt: skip
+        code, _, err = run("retouch", *arguments, "--model", model)
+        assert code == 2 and "Loading" not in err, arguments
+
+
+def test_standard_input_and_output(photo, model, tmp_path, monkeypatch, capsysbinary):
+    def piped(content, *arguments):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        monkeypatch.setattr(sys, "argv", ["diffretouch", "retouch", *map(str, arguments), "--model", model])
+        try:
+            cli.main()
+        except SystemExit as stop:
+            return stop.code or 0, *capsysbinary.readouterr()
+
+    code, out, err = piped(photo.read_bytes(), "-", "--strength", 0)
+    assert code == 0 and out.startswith(b"\xff\xd8\xff"), err
+    with Image.open(io.BytesIO(out)) as image:
+        assert np.abs(np.asarray(image).astype(int) - pixels(photo)).mean() < 1
+    code, out, _ = piped(photo.read_bytes(), "-", "-o", tmp_path / "in.png", "--strength", 0)
+    assert code == 0 and out.decode().split() == [str(tmp_path / "in.png")]
+    assert (pixels(tmp_path / "in.png") == pixels(photo)).all()
+    code, out, err = piped(b"", tmp_path / "in.png", "-o", "-", "--save-preset", tmp_path / "p.json")
+    assert code == 0 and out.startswith(b"\x89PNG") and b"p.json" in err
+    for content in (b"no photo", b"", photo.read_bytes()[:500]):
+        code, out, err = piped(content, "-", "-o", "-")
+        assert code == 1 and not out and err.count(b"Error") == 1 and b"'standard input" in err, err
+        assert b"Loading" not in err
+    for wrong in (("--samples", 2), ("--sidecar",)):
+        code, out, err = piped(photo.read_bytes(), "-", *wrong)
+        assert code == 2 and not out and b"one file" in err
+
+
+@pytest.mark.parametrize(
+    "words, offered", [("diffretouch ret", "retouch"), ("diffretouch retouch --bri", "--brightness")]
+)
+def test_shells_complete(words, offered):
+    environment = {**os.environ, "_DIFFRETOUCH_COMPLETE": "complete_bash", "COMP_WORDS": words,
+                   "COMP_CWORD": str(len(words.split()) - 1)}  # fmt: skip
+    code = "from diffretouch.cli import app; app(prog_name='diffretouch')"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.split() == [offered], done.stderr

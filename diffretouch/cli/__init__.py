@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from . import batch, convert, demo, evaluate, export, lut, retouch
-from .loading import say
+from .loading import say, say_error
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,10 +49,10 @@ def main() -> None:
         say("Stopped.")
         sys.exit(130)
     except (ValueError, TypeError, OSError, MemoryError) as error:
-        say(f"Error: {' '.join(str(error).split()) or type(error).__name__}")
+        say_error(error)
         sys.exit(1)
     except RuntimeError as error:  # of torch, which has no name of its own for every device
-        if "out of memory" not in str(error):
+        if not any(words in str(error) for words in ("out of memory", "can't allocate memory")):
             raise
-        say("Error: the device has not enough memory for this; --device cpu needs none of it.")
+        say("Error: there is not enough memory for this on the device; --device names another.")
         sys.exit(1)

@@ -20,6 +20,10 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def say_error(error: Exception) -> None:
+    say(f"Error: {' '.join(str(error).split()) or type(error).__name__}")
+
+
 def load_pipeline(model: str, device: str, *, progress: bool = True) -> "DiffusionPipeline":
     """The model on the device, its denoising steps with or without a bar."""
     say(f"Loading the model {model} ...")

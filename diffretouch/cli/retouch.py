@@ -1,5 +1,7 @@
-"""One photo in: one retouched photo out, several, or a sheet of them."""
+"""Photos in: each retouched, in one way or several, or on a sheet."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -8,16 +10,20 @@ import typer
 
 from . import options
 from .groups import Look, Writing, grouped
-from .loading import depth_for, follow, load_pipeline, open_photo, say
+from .loading import depth_for, follow, load_pipeline, open_photo, say, say_error
+from .piping import piped
 
 
 @grouped
 def retouch(
-    photo: options.PhotoArgument,
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="The photos; - is standard input.")],
     look: Look,
     writing: Writing,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Default: <photo>_retouched beside it.")
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="Default: <photo>_retouched beside it. A folder for several; - for standard output."
+        ),
     ] = None,
     reference: Annotated[
         Path | None, typer.Option(help="A finished photo, best of the same scene: with its four attributes.")
@@ -26,46 +32,100 @@ def retouch(
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
     save_preset: Annotated[Path | None, typer.Option(help="Also write the settings as a preset for others.")] = None,
 ) -> None:
-    """Retouch one photo at its full resolution.
+    """Retouch photos at their full resolution: one, or several with the same options.
 
     The result's file tells how it was made: --like repeats that. Options count more than --reference, this more than
     --like or --preset.
     """
-    from diffretouch.photo import check_write, encoders, save_photo
+    if reference and len(photos) > 1:
+        raise typer.BadParameter("goes with one photo.", param_hint="--reference")
+    with piped(photos, output) as (photos, output, hand_on):
+        results = _results(photos, output, samples)
+        if hand_on is not print and (samples > 1 or writing.sidecar):
+            raise typer.BadParameter("holds one file: no --samples, no --sidecar.", param_hint="standard output")
+        for photo, paths in results.items():
+            sidecars = [path.with_name(path.name + ".json") for path in paths if writing.sidecar]
+            names = [*paths, *sidecars, *([save_preset] if save_preset else [])]
+            options.check_output(paths[0], writing.overwrite, photo=photo, names=names)
 
-    output = output or photo.with_name(f"{photo.stem}_retouched{encoders.result_suffix(photo)}")
-    numbered = [output.with_name(f"{output.stem}-{n + 1}{output.suffix}") for n in range(samples)]
-    outputs = numbered if samples > 1 else [output]
-    written = [save_preset] if save_preset else []
-    written += [path.with_name(path.name + ".json") for path in outputs if writing.sidecar]
-    options.check_output(output, writing.overwrite, photo=photo, names=outputs + written)
+        from diffretouch.settings import write_preset
 
+        (settings, model), written_as = look.read(), writing.read()
+        wanted = open_photo(reference, max_pixels).pixels if reference else None
+        pipe, failed = None, []
+        for photo, source, bit_depth in _opened(results, written_as, max_pixels, failed):
+            if pipe is None:  # nothing is loaded before there is a photo for it
+                pipe = load_pipeline(model, look.device)
+                complete = follow(settings, pipe, model)
+                if wanted is not None:
+                    complete = follow(_towards(wanted, source.pixels, pipe, complete, look.moved), pipe, model)
+            with _passing_by(photo, results, failed):
+                made = _samples(pipe, source.pixels, complete, samples)
+                for n, (pixels, path) in enumerate(zip(made, results[photo], strict=True)):
+                    own = complete if complete.seed is None else replace(complete, seed=complete.seed + n)
+                    _save(pixels, path, source, bit_depth, own, written_as, sidecar_of=writing.sidecar and photo)
+                    hand_on(path)
+        if save_preset and pipe:
+            write_preset(complete, save_preset, overwrite=writing.overwrite)
+            (print if hand_on is print else say)(save_preset)
+    if failed:
+        say(f"{len(failed)} of {len(photos)} photos failed.")
+        raise typer.Exit(1)
+
+
+def _results(photos, output, samples):
+    """-> {photo: its results}"""
+    from diffretouch.photo.encoders import result_suffix
+
+    if len(photos) > 1 and output and not output.is_dir():
+        raise typer.BadParameter(f"{output} must be a folder, for several photos.", param_hint="--output")
+    results = {}
+    for photo in photos:
+        path = output or photo.with_name(f"{photo.stem}_retouched{result_suffix(photo)}")
+        if len(photos) > 1 and output:
+            path = output / f"{photo.stem}{result_suffix(photo)}"
+        numbered = [path.with_name(f"{path.stem}-{n + 1}{path.suffix}") for n in range(samples)]
+        results[photo] = numbered if samples > 1 else [path]
+    if len({path for paths in results.values() for path in paths}) < samples * len(photos):
+        raise typer.BadParameter("two of the photos would have one result.", param_hint="PHOTO")
+    return results
+
+
+def _opened(results, written_as, max_pixels, failed) -> Iterator:
+    """Yields each photo that can be read, and its results written: its path, itself, their bit depth."""
+    from diffretouch.photo import check_write
+
+    asked = {"overwrite": written_as.overwrite, "quality": written_as.quality, "background": written_as.background}
+    for photo, paths in results.items():
+        with _passing_by(photo, results, failed):
+            source = open_photo(photo, max_pixels)
+            bit_depth = depth_for(paths[0], source)
+            for path in paths:
+                check_write(path, source.pixels.shape, source, bit_depth=bit_depth, **asked)
+            yield photo, source, bit_depth
+
+
+@contextmanager
+def _passing_by(photo, photos, failed):
+    """One of several that cannot be used is told, and the others go on."""
+    try:
+        yield
+    except (ValueError, OSError, MemoryError) as error:
+        if len(photos) == 1:
+            raise
+        failed.append(photo)
+        say_error(error)
+
+
+def _save(pixels, path, source, bit_depth, settings, written_as, *, sidecar_of):
     from diffretouch.batch import exposed
+    from diffretouch.photo import save_photo
     from diffretouch.settings import sidecar_path, write_preset
 
-    (settings, model), written_as = look.read(), writing.read()
-    source = open_photo(photo, max_pixels)
-    wanted = open_photo(reference, max_pixels).pixels if reference else None
-    bit_depth = depth_for(output, source)
-    asked = {"overwrite": writing.overwrite, "quality": written_as.quality, "background": written_as.background}
-    for path in outputs:
-        check_write(path, source.pixels.shape, source, bit_depth=bit_depth, **asked)
-    pipe = load_pipeline(model, look.device)
-    complete = follow(settings, pipe, model)
-    if wanted is not None:
-        complete = follow(_towards(wanted, source.pixels, pipe, complete, look.moved), pipe, model)
-    results = _samples(pipe, source.pixels, complete, samples)
-    for n, (result, path) in enumerate(zip(results, outputs, strict=True)):
-        own = complete if complete.seed is None else replace(complete, seed=complete.seed + n)
-        pixels = exposed(result, own.exposure, own.white_balance)
-        told = own.without_folders()
-        save_photo(pixels, path, like=source, bit_depth=bit_depth, description=told.to_json(), **vars(written_as))
-        if writing.sidecar:
-            write_preset(replace(told, photo=photo.name), sidecar_path(path), overwrite=writing.overwrite)
-        print(path)
-    if save_preset:
-        write_preset(complete, save_preset, overwrite=writing.overwrite)
-        print(save_preset)
+    pixels, told = exposed(pixels, settings.exposure, settings.white_balance), settings.without_folders()
+    save_photo(pixels, path, like=source, bit_depth=bit_depth, description=told.to_json(), **vars(written_as))
+    if sidecar_of:
+        write_preset(replace(told, photo=sidecar_of.name), sidecar_path(path), overwrite=written_as.overwrite)
 
 
 def _towards(wanted, pixels, pipe, settings, given):

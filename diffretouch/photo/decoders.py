@@ -62,6 +62,16 @@ def pixels_decoded(path: str | os.PathLike[str]) -> int:
         return _UNKNOWN
 
 
+def usual_suffix(path: Path) -> str:
+    """The suffix that files of this kind have, "" for what is no photo."""
+    usual = {"JPEG": ".jpg", "TIFF": ".tif", "JPEG XL": ".jxl"}
+    try:
+        kind = _sniff(path)
+    except ValueError:
+        return ""
+    return usual.get(kind, f".{kind.lower()}")
+
+
 def _sniff(path):
     """The format by the first bytes; the suffix only tells RAW files from the TIFFs that they look like."""
     mode = os.stat(path).st_mode
