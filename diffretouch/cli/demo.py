@@ -28,17 +28,35 @@ def demo(
         list[str] | None, typer.Option(help="A name of this computer by which visitors reach it; may be repeated.")
     ] = None,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+    build: Annotated[
+        Path | None, typer.Option(help="Write the page into this new folder, for any static host, and end.")
+    ] = None,
+    onnxruntime_web: Annotated[
+        Path | None,
+        typer.Option(
+            "--onnxruntime-web", help="For --build: that package as a folder or .tgz. [default: npm fetches it]"
+        ),
+    ] = None,
     device: options.Device = "auto",
 ) -> None:
     """A page in the browser: a photo, four sliders, and the picture follows the hand.
 
-    Where other computers can reach it (--host), it asks for a key.
+    Where other computers can reach it (--host), it asks for a key. --build makes a folder that works without Python:
+    the browser runs the models.
     """
     try:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise ValueError("the page needs Starlette and uvicorn: pip install 'diffretouch[demo]'") from error
+    if build is not None:
+        from diffretouch.demo.build import build as build_page
+
+        say("Exporting the models ...")
+        print(build_page(build, model or (), onnxruntime_web=onnxruntime_web))
+        return
+    if onnxruntime_web is not None:
+        raise ValueError("--onnxruntime-web is for --build")
     import signal
     import threading
 

@@ -66,6 +66,9 @@ class Models:
         directories: model directories beside the bundled models; the first that is given is the page's first choice.
         device (`str`): where they work.
 
+    Attributes:
+        own (tuple of `str`): the labels of the directories.
+
     Raises:
         ValueError: a directory holds no model.
     """
@@ -81,6 +84,7 @@ class Models:
             while label in self._names or label in bundled:
                 label, number = f"{path.name} ({number})", number + 1
             self._names[label] = str(path)
+        self.own = tuple(self._names)
         self._names |= bundled
         self._device = device
         self._opened = {}

@@ -90,14 +90,10 @@ class Routes:
             del self._visitors[first]
             self.photos.close(first)
         said = {
+            **facts({label: self.models.described(label) for label in self.models.labels}),
             "visitor": visitor,
-            "version": __version__,
-            "attributes": ATTRIBUTES,
-            "models": {label: self.models.described(label) for label in self.models.labels},
-            "limits": {"mb": MAX_MB, "mp": MAX_PIXELS // 1_000_000, "areas": MOST_AREAS},
             "suffixes": [".jpg", ".png", ".tif", ".webp", ".avif"],
             "tables": [suffix for suffix in TABLES if suffix != ".clf" or find_spec("PyOpenColorIO")],
-            "settings_format": FORMAT,
         }
         return JSONResponse(said)
 
@@ -278,6 +274,13 @@ class Routes:
             path = await received(request, folder / f"photo{Path(name).suffix[:8]}")
             photo = await run_in_threadpool(OpenPhoto, path, name, self.folder)
         return await run_in_threadpool(answer, photo.photo, name, look, asked)
+
+
+def facts(models: dict[str, Any]) -> dict[str, Any]:
+    """What the page must know at its start, with a server or without; of each model what `Models.described` says."""
+    limits = {"mb": MAX_MB, "mp": MAX_PIXELS // 1_000_000, "areas": MOST_AREAS}
+    said = {"version": __version__, "attributes": ATTRIBUTES, "models": models}
+    return said | {"limits": limits, "settings_format": FORMAT}
 
 
 TABLES = (".cube", ".xmp", ".clf", ".png")

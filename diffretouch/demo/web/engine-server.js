@@ -1,5 +1,6 @@
 // The Python side as an engine. An engine gives grids and, where it can, pictures and files; `engine-*.js` have the
-// same functions: begin, model, open, grids, seen, pixels, file, table, sheet, close. `away` tells that it cannot be reached.
+// same functions: begin, model, open, grids, seen, and those that they can: pixels, file, table, sheet, look, close. `away`
+// tells that it cannot be reached.
 
 export class EngineError extends Error {
   constructor(message, { away = false, status = 0 } = {}) {
@@ -13,6 +14,8 @@ export class ServerEngine {
   constructor(base = 'api') {
     this.base = base;
     this.kind = 'server';
+    this.called = 'The program';
+    this.reads = 'JPEG, PNG, TIFF, WebP, AVIF';
     this.opening = new Map(); // photo's id -> promise of what the server says of it
     addEventListener('pagehide', () => this.about && navigator.sendBeacon(`${this.base}/close`, this.about.visitor));
   }

@@ -1,6 +1,6 @@
 // Photos that are open: opened by button, drop, paste or sample; shown as a strip; kept and found again after a reload.
 import { forget, recall, remember, rememberFile, revive } from './history.js';
-import { decode, embeddedPreview, isPlain, parseCube, rgbSource } from './photo.js';
+import { decode, embeddedPreview, isPlain, parseCube, rgbSource, sizeOf } from './photo.js';
 import { edit, fromPreset, newEdit, newId, state } from './state.js';
 
 const SAMPLES = {
@@ -8,6 +8,7 @@ const SAMPLES = {
   desert: 'A sand dune with hikers under a clear sky',
   'canyon-wren': 'A small bird on a rock',
 };
+const CAMERA = /\.(heic|heif|hif|dng|cr2|cr3|nef|nrw|arw|raf|orf|rw2|pef|srw|3fr|iiq)$/i;
 const find = (id) => document.getElementById(id);
 
 /** `app`: picture, areas, tell, busy, show, update, commit. */
@@ -86,6 +87,7 @@ export function layFiles(app) {
 
   /** A photo's pixels: by the browser where it reads the same as the library, which tells whether it can be read. */
   async function read(photo) {
+    checkSize(photo, await sizeOf(photo.blob).catch(() => null));
     const server = state.engine.kind === 'server', plain = await isPlain(photo.blob).catch(() => false);
     const decoded = plain || !server ? decode(photo.blob).catch(() => null) : null;
     let said = null;
@@ -106,13 +108,22 @@ export function layFiles(app) {
     photo.source = source && (!said || (source.width === said.width && source.height === said.height))
       ? source : server ? rgbSource(await state.engine.pixels(photo)) : null;
     if (photo.source) photo.source.bits = said?.bits ?? 8;
+    if (!photo.source && CAMERA.test(photo.name)) {
+      return readPreview(photo, new Error(`${photo.name}: this browser reads no RAW and no HEIC. Turn it into a JPEG, or open it with `
+        + "diffretouch on a computer: pip install 'diffretouch[demo,raw,heic]', then diffretouch demo."));
+    }
     if (!photo.source) throw new Error(`${photo.name} cannot be read by this browser: JPEG, PNG, WebP and AVIF can.`);
     return size(photo, said);
   }
 
+  function checkSize({ name }, found) {
+    const megapixels = found ? (found.width * found.height) / 1e6 : 0, most = state.about.limits.mp;
+    if (megapixels > most) throw new Error(`${name} has ${Math.round(megapixels)} megapixels; the most is ${most} megapixels.`);
+  }
+
   function size(photo, said = null) {
-    const { width, height } = photo.source, most = state.about.limits.mp;
-    if (width * height > most * 1e6) throw new Error(`${photo.name} has ${Math.round((width * height) / 1e6)} megapixels; the most is ${most}.`);
+    const { width, height } = photo.source;
+    checkSize(photo, photo.source);
     photo.size = `${width} × ${height}, ${((width * height) / 1e6).toFixed(1)} MP${said && said.bits > 8 ? `, ${said.bits} bits` : ''}`;
   }
 
@@ -234,11 +245,11 @@ export function layFiles(app) {
   for (const [name, alt] of Object.entries(SAMPLES)) {
     const button = Object.assign(document.createElement('button'), { type: 'button' });
     button.dataset.sample = name;
-    button.append(Object.assign(new Image(), { src: `samples/${name}.jpg`, alt, loading: 'lazy' }));
+    button.append(Object.assign(new Image(), { src: `samples/${name}-small.jpg`, alt, loading: 'lazy' }));
     button.addEventListener('click', async () => {
       const answer = await fetch(`samples/${name}.jpg`).catch(() => null);
       if (answer?.ok) open([new File([await answer.blob()], `${name}.jpg`, { type: 'image/jpeg' })]);
-      else app.tell('The sample cannot be fetched: the program behind this page does not answer.', true);
+      else app.tell('The sample cannot be fetched.', true);
     });
     find('samples').append(button);
   }

@@ -1,6 +1,7 @@
 // The page: what its buttons, sliders and keys do to the one state, and what of the state they show.
 import { layAreas } from './areas.js';
 import { Slider } from './controls.js';
+import { OnnxEngine } from './engine-onnx.js';
 import { ServerEngine } from './engine-server.js';
 import { layFiles } from './files.js';
 import { beginMemory, canStep, commit, propose, step } from './history.js';
@@ -38,7 +39,7 @@ function busy(text, after = 300) {
 function failed(error) {
   if (error.name === 'AbortError') return;
   if (error.away) {
-    tell(`${error.message} What you do is kept here; it goes on when the program is back.`, true);
+    tell(`${error.message} What you do is kept here; it goes on when ${state.engine.called.toLowerCase()} is back.`, true);
     reconnect();
   } else {
     tell(error.message, true);
@@ -55,7 +56,7 @@ function reconnect() {
     }
     clearInterval(reconnecting);
     reconnecting = 0;
-    tell('The program is back.');
+    tell(`${state.engine.called} is back.`);
     update();
   }, 1500);
 }
@@ -334,7 +335,9 @@ async function begin() {
     failed, busy, changed: show, answered: () => {}, thumb: () => app.files.thumb(),
   });
   app.areas = layAreas(app);
-  state.engine = new ServerEngine();
+  const alone = document.documentElement.dataset.engine === 'onnx'; // laid so by `diffretouch demo --build`
+  state.engine = alone ? new OnnxEngine() : new ServerEngine();
+  state.engine.progress = (share) => { if (state.active && !app.picture.shown) busy(`Fetching the model, ${Math.round(100 * share)} %`, 0); };
   try {
     state.about = await state.engine.begin();
   } catch (error) {
@@ -343,9 +346,11 @@ async function begin() {
   }
   find('model').replaceChildren(...Object.keys(state.about.models).map((label) => new Option(label)));
   const { mb, mp } = state.about.limits;
-  find('limits').textContent = `JPEG, PNG, TIFF, WebP, AVIF; up to ${mb} MB and ${mp} megapixels. They stay on this computer.`;
+  find('limits').textContent = `${state.engine.reads}; up to ${mb} MB and ${mp} megapixels. They stay on this device.`;
   fillFormats(find('format'));
   fillTables(find('table-kind'));
+  find('table-line').hidden = !state.engine.table;
+  find('sheet-line').hidden = !state.engine.sheet;
   app.files = layFiles(app);
   if (app.view.noGpu) tell('This browser has no WebGL 2: the picture is made by the processor, smaller while it moves.');
   show();

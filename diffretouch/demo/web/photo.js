@@ -62,12 +62,31 @@ function hasAlpha(bytes) { // PNG: kinds 4 and 6, or tRNS; WebP: by its header
 export async function isPlain(blob) {
   const bytes = new Uint8Array(await blob.slice(0, 1 << 20).arrayBuffer());
   if (bytes[0] === 0xff && bytes[1] === 0xd8) {
-    const frame = segments(bytes).find(({ kind }) => kind >= 0xc0 && kind <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(kind));
-    return !!frame && frame.data[0] === 8 && frame.data[5] === 3;
+    const frame = frameOf(bytes);
+    return !!frame && frame[0] === 8 && frame[5] === 3;
   }
   if (bytes[0] !== 0x89 || bytes[1] !== 0x50) return false;
   const chunks = pngChunks(bytes), header = chunks.find((chunk) => chunk.name === 'IHDR')?.data;
   return !!header && header[8] === 8 && header[9] === 2 && !chunks.some(({ name }) => ['gAMA', 'cHRM', 'iCCP', 'cICP', 'tRNS', 'acTL'].includes(name));
+}
+
+/** {width, height} by the head of a JPEG, PNG or WebP, before anything is decoded; null of others. */
+export async function sizeOf(blob) {
+  const bytes = new Uint8Array(await blob.slice(0, 1 << 20).arrayBuffer()), view = new DataView(bytes.buffer);
+  if (bytes[0] === 0xff && bytes[1] === 0xd8) {
+    const frame = frameOf(bytes);
+    return frame ? { width: (frame[3] << 8) | frame[4], height: (frame[1] << 8) | frame[2] } : null;
+  }
+  if (text(bytes, 1, 3) === 'PNG') return { width: view.getUint32(16), height: view.getUint32(20) };
+  if (text(bytes, 8, 7) === 'WEBPVP8' && bytes[15] === 0x58) {
+    return { width: 1 + (view.getUint32(24, true) & 0xffffff), height: 1 + (view.getUint32(27, true) & 0xffffff) };
+  }
+  return null;
+}
+
+/** The frame header of a JPEG. */
+function frameOf(bytes) {
+  return segments(bytes).find(({ kind }) => kind >= 0xc0 && kind <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(kind))?.data;
 }
 
 function isWide(bytes) {

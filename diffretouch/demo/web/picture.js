@@ -21,6 +21,7 @@ export class Picture {
     this.before = null;
     this.other = null;
     this.abort?.abort();
+    this.abortFour?.abort();
     this.view.setPhoto(photo);
     this.set({ mode: 'photo' }, false);
     if (photo) this.update();
@@ -272,7 +273,9 @@ export class Picture {
     const photo = state.active, own = edit(), rows = [own.c, ...own.areas.map((area) => area.c)];
     const many = Math.min(8, Math.floor(32 / rows.length)), seeds = Array.from({ length: many }, (_, i) => own.seed + 1 + i);
     const all = seeds.flatMap((seed) => rows.map(() => seed));
-    const { grids, shape } = await state.engine.grids(photo, own.model, all, seeds.flatMap(() => rows));
+    this.abortFour?.abort(); // of four, the last that were asked for
+    this.abortFour = new AbortController();
+    const { grids, shape } = await state.engine.grids(photo, own.model, all, seeds.flatMap(() => rows), this.abortFour.signal);
     const sets = seeds.map((_, i) => grids.slice(i * rows.length, (i + 1) * rows.length));
     const far = (a, b) => a[0].reduce((sum, v, i) => sum + (v - b[0][i]) ** 2, 0);
     const chosen = [], now = this.field(photo, own).at(own.c);

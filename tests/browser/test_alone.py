@@ -1,0 +1,242 @@
+"""The page without Python behind it: a static server, a strict policy, ONNX Runtime in the browser."""
+
+import contextlib
+import http.server
+import json
+import shutil
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from PIL import Image
+
+from diffretouch.demo.models import Models
+
+from ..tiny import tiny_pipeline
+from .hands import PHOTO, expected, number, open_photo, picture, press, rest, told
+
+V = dict(prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False)
+
+
+@contextlib.contextmanager
+def static(folder):
+    """Any static server, but for the policy, which is as strict as the page allows; -> address, what was asked for."""
+    from diffretouch.demo.guard import POLICY
+
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def end_headers(self):
+            self.send_header("Content-Security-Policy", POLICY)
+            super().end_headers()
+
+        def log_message(self, *args):
+            asked.append(self.path)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """A model of three steps, whose order and signs are its own."""
+    folder = tmp_path_factory.mktemp("models") / "several steps"
+    order = ["brightness", "contrast", "colorfulness", "temperature"]
+    pipe = tiny_pipeline(5, 2, DDIMScheduler(**V), attribute_signs=[1, -1, 1, 1], attribute_order=order)
+    pipe.register_to_config(default_steps=3)
+    pipe.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dist(npm, several, tmp_path_factory):
+    pytest.importorskip("starlette", reason="starlette is not installed")
+    from diffretouch.demo.build import build
+
+    runtime = npm("onnxruntime-web", "package.json").parent
+    return build(tmp_path_factory.mktemp("alone") / "dist", [several], onnxruntime_web=runtime)
+
+
+@pytest.fixture(scope="module")
+def alone(dist):
+    with static(dist) as (address, asked):
+        yield address, asked
+
+
+@pytest.fixture
+def page(visitor, alone):
+    page = visitor(at=alone[0])
+    page.select_option("#model", "DiffRetouch")
+    return page
+
+
+def test_the_picture_is_the_librarys(page):
+    open_photo(page)
+    press(page, "brightness", "End")
+    press(page, "temperature", "Home")
+    press(page, "strength", *["Shift+ArrowLeft"] * 3)
+    wanted = expected({"brightness": 1, "temperature": -1}, strength=0.7).astype(int)
+    off = np.abs(picture(page).astype(int) - wanted)
+    assert off.max() <= 1 and off.mean() < 0.1
+    offered = page.locator("#format option").all_inner_texts()
+    assert offered == ["JPEG", "PNG", "WebP"], "what a browser can write"
+    for suffix, most in ((".png", 1), (".webp", 40), (".jpg", 40)):
+        page.select_option("#format", suffix)
+        if suffix != ".png":
+            page.fill("#quality", "100")
+        with page.expect_download() as download:
+            page.click("#save")
+        assert download.value.suggested_filename == f"gb82_dog-lossless_retouched{suffix}"
+        off = np.abs(np.asarray(Image.open(download.value.path()).convert("RGB")).astype(int) - wanted)
+        assert off.max() <= most and off.mean() < 2
+    assert not page.is_visible("#save-sheet") and not page.is_visible("#save-table"), "nothing that it cannot do"
+    page.click("#show-four")
+    page.wait_for_selector("#four [data-seed]:visible")
+    seed = page.get_attribute("#four [data-seed] >> nth=1", "data-seed")
+    shown = int(page.get_attribute("#stage", "data-shown"))
+    page.click(f"#four [data-seed='{seed}']")
+    rest(page, shown)
+    wanted = expected({"brightness": 1, "temperature": -1}, seed=int(seed), strength=0.7).astype(int)
+    assert np.abs(picture(page).astype(int) - wanted).max() <= 1
+
+
+GRIDS = """async ([label, rows, seeds]) => {
+  const { state } = await import('./state.js');
+  const { data, width, height } = await state.engine.seen(state.active, label);
+  const { grids, shape } = await state.engine.grids(state.active, label, seeds, rows);
+  return [[3, height, width, [...data]], [grids.length, ...shape, grids.flatMap((grid) => [...grid])]];
+}"""
+
+
+@pytest.mark.parametrize("kind", ["colour", "grey", "large"])
+def test_samples_are_those_of_python(page, several, tmp_path, kind):
+    """One step and three, noise of several seeds, a grey photo, and one whose blocks are averaged first."""
+    rng = np.random.default_rng(0)
+    if kind == "large":
+        pixels = np.zeros((4099, 4301, 3), np.uint8) + np.linspace(0, 255, 4301).astype(np.uint8)[:, None]
+        pixels[:, :, 0] //= 2
+        pixels[-3:], pixels[:, -2:] = (9, 200, 90), (200, 9, 40)  # smaller blocks at the ends
+    else:
+        pixels = rng.integers(0, 256, (47, 83, 3 if kind == "colour" else 1), np.uint8).repeat(5, 0).repeat(3, 1)
+        pixels = np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy()
+        if kind == "grey":
+            pixels[::7, ::5, 1] = np.clip(pixels[::7, ::5, 1], 0, 254) + 1  # to a level
+    Image.fromarray(pixels).save(tmp_path / "photo.png", compress_level=1)
+    open_photo(page, tmp_path / "photo.png")
+    models = Models([several])
+    for label in ("several steps", "DiffRetouch"):
+        rows, seeds = [[0, 0, 0, 0], [0.5, -1, 1, 0.3]], [3, 2**31]
+        looked, grids = page.evaluate(GRIDS, [label, rows, seeds])
+        seen = models.seen(label, pixels)
+        np.testing.assert_allclose(np.array(looked.pop()).reshape(looked), seen[0], atol=2e-6)
+        wanted = models.grids_at(label, seen, torch.tensor(rows, dtype=torch.float32), seeds)
+        np.testing.assert_allclose(np.array(grids.pop()).reshape(grids), wanted, atol=1e-4)
+
+
+def test_what_was_fetched_is_kept(page, alone, dist):
+    """After a reload the work goes on with what the browser kept; the photo went nowhere."""
+    address, asked = alone
+    open_photo(page)
+    press(page, "brightness", "End")
+    liked = picture(page)
+    size = sum(path.stat().st_size for path in dist.iterdir() if path.is_file())
+    assert (
+        size < 250e3 and sum(path.stat().st_size for path in dist.glob("engine/**/*")) < 20e6 + 3e6
+    )  # and the second model
+    before = len(asked)
+    page.wait_for_timeout(300)
+    page.reload()
+    page.wait_for_selector('#stage[data-state="photo"]')
+    rest(page)
+    assert number(page, "brightness") == 1
+    np.testing.assert_allclose(picture(page).astype(int), liked, atol=1)
+    again = [path for path in asked[before:] if ".gz" in path]
+    assert not again, "the models lie in the browser's cache"
+    assert all(not path.startswith("/api") for path in asked)
+
+
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (lambda path: path.unlink(), "denoiser.onnx.gz is missing.*the page is not whole"),
+        (lambda path: path.write_bytes(path.read_bytes()[:5000]), "denoiser.onnx.gz is not the file"),
+    ],
+)
+def test_a_page_that_is_not_whole_says_what_it_lacks(visitor, dist, tmp_path, spoil, words):
+    shutil.copytree(dist, tmp_path / "dist", copy_function=lambda a, b: shutil.copyfile(a, b))
+    spoil(tmp_path / "dist" / "engine" / "model1" / "denoiser.onnx.gz")
+    with static(tmp_path / "dist") as (address, _):
+        page = visitor(at=address)
+        page.set_input_files("#files", PHOTO)
+        told(page, words)
+        assert page.get_attribute("#stage", "data-state") == "photo", "the photo is there"
+
+
+def test_it_goes_on_without_a_network(page):
+    open_photo(page)
+    page.context.set_offline(True)
+    press(page, "contrast", "End")
+    assert np.abs(picture(page).astype(int) - expected({"contrast": 1})).max() <= 1
+    page.context.set_offline(False)
+
+
+def test_camera_files_open_by_their_preview(page, tmp_path):
+    """RAW and HEIC: what to do is said, and what the camera put beside the picture is open meanwhile."""
+    raw = b"II*\0\x08\0\0\0" + bytes(5000) + PHOTO.read_bytes() + bytes(300)
+    (tmp_path / "IMG_1.NEF").write_bytes(raw)
+    (tmp_path / "IMG_2.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(200))
+    page.set_input_files("#files", tmp_path / "IMG_1.NEF")
+    told(page, "reads no RAW.*diffretouch demo.*preview is open meanwhile")
+    assert "IMG_1.NEF (preview).jpg" in page.inner_text("#name")
+    rest(page)
+    page.set_input_files("#files", tmp_path / "IMG_2.heic")
+    told(page, "IMG_2.heic: this browser reads no RAW and no HEIC")
+    (tmp_path / "scan.tif").write_bytes(b"II*\0" + bytes(100))
+    page.set_input_files("#files", tmp_path / "scan.tif")
+    told(page, "scan.tif cannot be read by this browser: JPEG, PNG, WebP and AVIF can")
+    Image.new("1", (20_000, 15_000)).save(tmp_path / "huge.png")
+    page.set_input_files("#files", tmp_path / "huge.png")
+    told(page, "huge.png has 300 megapixels; the most is 64 megapixels")
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        (lambda folder: folder / "nothing", "is no folder and no .tgz"),
+        (lambda folder: folder, "lacks dist/ort.wasm.bundle.min.mjs"),
+    ],
+)
+def test_another_runtime_is_refused(tmp_path, given, words):
+    pytest.importorskip("starlette", reason="starlette is not installed")
+    from diffretouch.demo.build import build
+
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=words):
+        build(tmp_path / "dist", onnxruntime_web=given(tmp_path / "empty"))
+    (tmp_path / "empty" / "dist").mkdir()
+    for name in ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"):
+        (tmp_path / "empty" / "dist" / name).write_text("another")
+    with pytest.raises(ValueError, match="is not that of onnxruntime-web@"):
+        build(tmp_path / "dist", onnxruntime_web=tmp_path / "empty")
+    assert not (tmp_path / "dist").exists()
+    with pytest.raises(ValueError, match="new or empty folder"):
+        build(tmp_path / "empty", onnxruntime_web=tmp_path / "empty")
+
+
+def test_the_built_page_holds_its_own_policy(dist):
+    html = (dist / "index.html").read_text(encoding="utf-8")
+    assert "http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src 'self'" in html
+    assert "frame-ancestors" not in html and 'data-engine="onnx"' in html
+    about = json.loads((dist / "engine" / "about.json").read_text())
+    for name, of in about["files"].items():
+        assert (dist / "engine" / name).stat().st_size == of["packed"]
+    assert list(about["models"]) == ["several steps", "DiffRetouch"]
