@@ -1,21 +1,27 @@
 """Times the page in a real browser, beside an older checkout's page in the same run: a slider's event to its picture.
 
     python benchmarks/page.py                             # needs playwright and a Chromium
+    python benchmarks/page.py --onnxruntime-web node_modules/onnxruntime-web      # and without Python behind it
     git worktree add ../old ae3c8b5 && python benchmarks/page.py --old ../old     # and gradio, for that page
 
 Server, browser and models share one machine; WebGL is computed by the processor. Ours ends when the canvas is drawn,
 the old page's when the new picture is in place. On slow machines ours draws fewer pixels while a slider moves: the
-row "every pixel" forbids that. Ratios are of the medians.
+row "every pixel" forbids that. Ratios are of the medians. "24 MP" is the time from the choice of a JPEG of 6000 x 4000
+pixels to its first retouched picture, by a visitor who has nothing in the browser's cache.
 """
 
 import argparse
 import os
+import re
 import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 GL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
@@ -49,18 +55,45 @@ def started(checkout):
     return process, process.stdout.readline().strip()
 
 
-def measured(browser, address, photo, moves, ours, every_pixel=False):
-    """Times in ms: until the page is ready, until the photo is retouched, of the moves; and the picture's size."""
-    page = browser.new_page(viewport={"width": 1440, "height": 900})
-    page.set_default_timeout(120_000)
+def started_alone(runtime, folder):
+    """The built page on a static server in a process of its own -> (process, address)."""
+    from diffretouch.demo.build import build
+
+    build(folder, onnxruntime_web=runtime)
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return process, re.search(r"http://\S+/", process.stdout.readline())[0]
+
+
+def opened_page(browser, address, ours):
+    """A new visitor's page and how long it took to be ready, in ms."""
+    page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+    page.set_default_timeout(240_000)
     start = time.perf_counter()
     page.goto(address)
     page.wait_for_selector("body[data-ready]" if ours else ".viewer .open")
-    ready = 1000 * (time.perf_counter() - start)
+    return page, 1000 * (time.perf_counter() - start)
+
+
+def retouched(page, photo, ours):
+    """Time in ms until a photo is retouched."""
     start = time.perf_counter()
     page.set_input_files("#files" if ours else "#head input[type=file]", photo)
     page.wait_for_selector('#stage[data-final="1"]' if ours else ".viewer .after img")
-    opened = 1000 * (time.perf_counter() - start)
+    return 1000 * (time.perf_counter() - start)
+
+
+def measured(browser, address, photo, large, moves, ours, every_pixel=False):
+    """Times in ms: until the page is ready, until the photos are retouched, of the moves; the picture's size, kB."""
+    page, _ = opened_page(browser, address, ours)
+    opened_large = retouched(page, large, ours)
+    page.context.close()
+    page, ready = opened_page(browser, address, ours)
+    size = page.evaluate(
+        "() => [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]"
+        ".reduce((sum, one) => sum + one.encodedBodySize, 0) / 1000"
+    )
+    opened = retouched(page, photo, ours)
     place, sliders = ("#stage", ".slider input[type=range]") if ours else (".viewer", ".middle input[type=range]")
     page.wait_for_selector('#stage[data-points="25"]' if ours else '.viewer[data-final="1"]')
     if every_pixel:
@@ -70,17 +103,18 @@ def measured(browser, address, photo, moves, ours, every_pixel=False):
         )
     page.evaluate(MOVES, [12, sliders, place])  # warm up
     times = page.evaluate(MOVES, [moves, sliders, place])
-    size = page.evaluate(
+    drawn = page.evaluate(
         "() => { const e = document.querySelector('#canvas') ?? document.querySelector('.after img');"
         " return [e.naturalWidth ?? e.width, e.naturalHeight ?? e.height]; }"
     )
-    page.close()
-    return ready, opened, times, size
+    page.context.close()
+    return ready, size, opened, opened_large, times, drawn
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photo", default=str(ROOT / "examples" / "photo.jpg"))
+    parser.add_argument("--onnxruntime-web", help="that package's folder or .tgz: the page without Python, too")
     parser.add_argument("--old", help="a checkout with the page before")
     parser.add_argument("--chromium", default=shutil.which("chromium"), help="by default the one of playwright")
     parser.add_argument("--moves", type=int, default=40)
@@ -88,26 +122,33 @@ def main():
     from playwright.sync_api import sync_playwright
 
     print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, {Path(given.photo).name}\n")
-    print("| ms | page ready | photo retouched | move, median | 95th percentile | drawn |")
-    print("|---|---:|---:|---:|---:|---|")
+    print("| ms | page ready | kB by then | photo retouched | 24 MP | move, median | 95th percentile | drawn |")
+    print("|---|---:|---:|---:|---:|---:|---:|---|")
     medians = {}
     arguments = ["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+        large = Path(folder) / "large.jpg"
+        with Image.open(given.photo) as photo:
+            photo.convert("RGB").resize((6000, 4000), Image.Resampling.BICUBIC).save(large, quality=90)
         browser = playwright.chromium.launch(executable_path=given.chromium, args=arguments + GL)
         pages = [("this page", ROOT), ("this page, every pixel", ROOT)]
+        pages += [("without Python", None)] if given.onnxruntime_web else []
         for name, checkout in pages + ([("the page before", given.old)] if given.old else []):
-            process, address = started(checkout)
+            alone = checkout is None
+            process, address = (
+                started_alone(given.onnxruntime_web, Path(folder) / "page") if alone else started(checkout)
+            )
             try:
-                ready, opened, times, size = measured(
-                    browser, address, given.photo, given.moves, checkout == ROOT, name.endswith("pixel")
+                ready, size, opened, opened_large, times, drawn = measured(
+                    browser, address, given.photo, large, given.moves, checkout in (ROOT, None), name.endswith("pixel")
                 )
             finally:
                 process.terminate()
                 process.wait()
             medians[name] = statistics.median(times)
             late = sorted(times)[int(0.95 * len(times))]
-            drawn = f"{size[0]} x {size[1]}"
-            print(f"| {name} | {ready:.0f} | {opened:.0f} | {medians[name]:.0f} | {late:.0f} | {drawn} |", flush=True)
+            values = f"{ready:.0f} | {size:.0f} | {opened:.0f} | {opened_large:.0f} | {medians[name]:.0f} | {late:.0f}"
+            print(f"| {name} | {values} | {drawn[0]} x {drawn[1]} |", flush=True)
         browser.close()
     if given.old:
         before = medians.pop("the page before")

@@ -28,8 +28,9 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 ELSEWHERE = {
     "python3 -m venv": "installs: .ci/run",
     "pip install": "installs: .ci/run",
-    "curl": "asks a running page: tests/test_demo_server.py",
-    "diffretouch demo": "does not end by itself: tests/test_demo_browser.py",
+    "curl": "asks a running page: tests/test_demo.py",
+    "diffretouch demo": "does not end by itself, or asks npm: tests/browser",
+    "python -m http.server": "does not end by itself: tests/browser/test_alone.py",
     "diffretouch convert adobe.ckpt": "a checkpoint of 10 GB: tests/test_convert.py",
     "diffretouch export": "half a minute of tracing: tests/test_onnx.py",
     "diffretouch evaluate": "minutes of measuring: tests/test_cli.py and test_evaluation.py",

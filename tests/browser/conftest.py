@@ -56,7 +56,7 @@ def npm():
 
 
 @pytest.fixture
-def visitor(browser, address):
+def visitor(browser, request):
     """Opens the page as a new visitor -> the page, with nothing opened in it."""
     contexts = []
 
@@ -68,9 +68,10 @@ def visitor(browser, address):
         page.troubles, page.elsewhere = [], []
         page.on("pageerror", lambda error: page.troubles.append(str(error)))
         page.on("console", lambda m: "Content Security" in m.text and page.troubles.append(m.text))
-        local = (at or address).rstrip("/")
+        at = at or request.getfixturevalue("address")
+        local = at.rstrip("/")
         page.on("request", lambda r: r.url.startswith(("data:", "blob:", local)) or page.elsewhere.append(r.url))
-        page.goto((at or address) + query)
+        page.goto(at + query)
         page.wait_for_selector("body[data-ready]")
         return page
 

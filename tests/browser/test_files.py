@@ -1,6 +1,7 @@
 """Photo files in and out."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from diffretouch.photo import load_photo
@@ -33,6 +34,56 @@ def test_the_file_keeps_what_the_photo_carried(visitor, tmp_path):
         with Image.open(tmp_path / name) as result:
             assert result.size == (300, 500) and result.getexif()[0x010F] == "A camera", name
             assert result.getexif().get(0x0112, 1) == 1, name
+
+
+XMP = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description rdf:about="" xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"{more}>'
+    "<tiff:Artist>A name</tiff:Artist></rdf:Description></rdf:RDF></x:xmpmeta>"
+)
+
+
+@pytest.mark.parametrize("space", ["srgb", "displayp3", "adobergb"])
+def test_the_browsers_own_jpeg_keeps_what_the_photo_carried(visitor, tmp_path, space):
+    """EXIF and XMP upright, the profile where it is that of the new pixels, and the colours in any case."""
+    from imagecodecs import cms_profile
+
+    rng, profile = np.random.default_rng(1), cms_profile(space)
+    pixels = np.kron(rng.integers(0, 256, (3, 4, 3), np.uint8), np.ones((64, 64, 1), np.uint8))
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "A camera", 6
+    carried = {"exif": exif, "xmp": XMP.format(more="").encode(), "icc_profile": profile, "comment": b"Seen"}
+    Image.fromarray(pixels).save(tmp_path / "carried.jpg", quality=98, subsampling=0, **carried)
+    page = visitor()
+    page.route("**/api/export", lambda route: route.abort())
+    open_photo(page, tmp_path / "carried.jpg")
+    press(page, "strength", "Home")
+    page.select_option("#format", ".jpg")
+    page.fill("#quality", "100")
+    with page.expect_download() as download:
+        page.click("#save")
+    download.value.save_as(tmp_path / "saved.jpg")
+    with Image.open(tmp_path / "saved.jpg") as saved:
+        assert saved.size == (192, 256) and saved.info["comment"] == b"Seen"
+        assert saved.getexif()[0x010F] == "A camera" and saved.getexif()[0x0112] == 1
+        assert saved.info["xmp"] == XMP.format(more="").replace('n="6"', 'n="1"').encode()
+        assert (saved.info.get("icc_profile") == profile) == (space != "adobergb")
+    before, after = (load_photo(tmp_path / name).pixels for name in ("carried.jpg", "saved.jpg"))
+    assert np.abs(before - after)[8:56, 8:56].mean() * 255 < 2, "the colours are the photo's"
+
+
+def test_the_browser_says_that_it_keeps_no_gain_map(visitor, tmp_path):
+    xmp = XMP.format(more=' xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" hdrgm:Version="1.0"').encode()
+    Image.new("RGB", (60, 40), "teal").save(tmp_path / "hdr.jpg", xmp=xmp)
+    page = visitor()
+    page.route("**/api/export", lambda route: route.abort())
+    open_photo(page, tmp_path / "hdr.jpg")
+    page.select_option("#format", ".jpg")
+    with page.expect_download() as download:
+        page.click("#save")
+    told(page, "keeps no HDR rendition")
+    with Image.open(download.value.path()) as saved:
+        assert "xmp" not in saved.info
 
 
 def test_what_cannot_be_opened_is_told(visitor, tmp_path):

@@ -40,6 +40,34 @@ def test_undo_outlives_a_reload(visitor):
     assert page.get_attribute("#stage", "data-state") == "empty", "what was closed is forgotten"
 
 
+def test_painted_masks_outlive_a_reload(visitor):
+    page = visitor()
+    open_photo(page)
+    page.click("#areas summary")
+    page.click("#paint")
+    stage = page.locator("#stage").bounding_box()
+    x, y = stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2
+    for dy in (-80, 60):
+        page.mouse.move(x - 60, y + dy)
+        page.mouse.down()
+        page.mouse.move(x + 60, y + dy, steps=4)
+        page.mouse.up()
+    press(page, "brightness", "End")
+    liked, own = picture(page), state_of(page)
+    page.wait_for_timeout(300)
+    page.reload()
+    page.wait_for_selector('#stage[data-state="photo"]')
+    rest(page)
+    assert state_of(page) == own, "the mask, byte for byte, and every step"
+    same(picture(page), liked)
+    page.locator("#stage").focus()
+    for _ in range(2):  # the slider, and the second stroke
+        page.keyboard.press("Control+z")
+    page.keyboard.press("Control+y")
+    page.keyboard.press("Control+y")
+    assert state_of(page) == own
+
+
 def test_a_server_that_is_killed_and_comes_back_costs_nothing(visitor, models):
     from diffretouch.demo.server import serving
 

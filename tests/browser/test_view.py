@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .hands import look, number, open_photo, press
+from .hands import attributes, look, number, open_photo, picture, press
 
 
 def test_zoom_pan_before_divider_and_clipping(visitor, tmp_path):
@@ -48,6 +48,32 @@ def test_zoom_pan_before_divider_and_clipping(visitor, tmp_path):
     page.keyboard.press("j")
     marked = look(page)
     assert page.get_attribute("#clip", "aria-pressed") == "true" and marked.shape == fitted.shape
+
+
+def test_sharp_screens_holding_and_the_histogram(visitor):
+    page = visitor(device_scale_factor=2)
+    open_photo(page)
+    stage = page.locator("#stage").bounding_box()
+    size = page.evaluate("() => { const e = document.querySelector('#canvas'); return [e.width, e.height]; }")
+    assert size == [round(2 * stage["width"]), round(2 * stage["height"])], "every pixel of the screen"
+    press(page, "brightness", "End")
+    after = look(page).astype(int)
+    page.mouse.move(stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2)
+    page.mouse.down()
+    page.wait_for_selector("#before[aria-pressed=true]")
+    before = look(page).astype(int)
+    page.mouse.up()
+    page.wait_for_selector("#before[aria-pressed=false]")
+    assert after.mean() > before.mean() + 5
+    np.testing.assert_allclose(look(page).astype(int), after, atol=1)
+    page.wait_for_function("() => !document.querySelector('#whites').innerText.includes('–')")
+    pixels = picture(page)
+    white = float(re.search(r"([\d.]+) %", page.inner_text("#whites"))[1])
+    assert abs(white - 100 * (pixels == 255).all(2).mean()) < 0.6
+    page.click("#measured summary")
+    rows = page.locator("#measured tbody tr").all_inner_texts()
+    shown = [float(row.split("\t")[-1]) for row in rows]
+    np.testing.assert_allclose(shown, attributes(pixels), atol=0.02)
 
 
 def test_two_fingers_zoom(visitor):

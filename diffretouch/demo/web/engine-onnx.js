@@ -3,6 +3,7 @@
 import { EngineError } from './engine-server.js';
 
 const STRIP = 512; // rows that are read at once
+const ENDED = 'What makes the pictures ended, or could not be fetched.';
 
 export class OnnxEngine {
   constructor(base = 'engine') {
@@ -21,8 +22,9 @@ export class OnnxEngine {
   async begin() {
     const away = () => { throw new EngineError('This page cannot fetch what it needs.', { away: true }); };
     const answer = await fetch(`${this.base}/about.json`, { cache: 'no-cache' }).catch(away);
-    if (!answer.ok) throw new EngineError(`${this.base}/about.json is missing where this page comes from: the page is not whole.`);
-    this.about = await answer.json();
+    const about = answer.ok ? await answer.json().catch(() => null) : null;
+    if (!about) throw new EngineError(`${this.base}/about.json is missing where this page comes from: the page is not whole.`);
+    this.about = about;
     if (!this.worker) {
       this.worker = new Worker(new URL('engine-onnx-worker.js', import.meta.url), { type: 'module' });
       this.worker.addEventListener('message', ({ data }) => this._answered(data));
@@ -58,7 +60,7 @@ export class OnnxEngine {
   async _look(photo, model) {
     const { source } = photo, { width, height } = source, key = `${photo.id} ${model}`;
     const { size, resample } = this.about.models[model].thumbnail;
-    this._call('photo', { key, width, height, size, resample });
+    await this._call('photo', { key, width, height, size, resample });
     for (let y = 0; y < height; y += STRIP) {
       const pixels = source.read(0, y, width, Math.min(STRIP, height - y), 'srgb');
       await this._call('rows', { key, pixels }, [pixels.buffer]); // the page goes on meanwhile
@@ -102,6 +104,7 @@ export class OnnxEngine {
   _call(kind, asked, transfer = []) {
     const id = ++this.asked;
     return new Promise((done, fail) => {
+      if (!this.worker) { fail(new EngineError(ENDED, { away: true })); return; }
       this.answers.set(id, { done, fail });
       this.worker.postMessage({ id, kind, ...asked }, transfer);
     });
@@ -119,7 +122,7 @@ export class OnnxEngine {
     this.worker.terminate();
     this.worker = null;
     this.opening.clear();
-    for (const { fail } of this.answers.values()) fail(new EngineError('What makes the pictures ended, or could not be fetched.', { away: true }));
+    for (const { fail } of this.answers.values()) fail(new EngineError(ENDED, { away: true }));
     this.answers.clear();
   }
 }

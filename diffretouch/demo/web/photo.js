@@ -89,12 +89,18 @@ function frameOf(bytes) {
   return segments(bytes).find(({ kind }) => kind >= 0xc0 && kind <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(kind))?.data;
 }
 
-function isWide(bytes) {
-  if (bytes[0] !== 0xff) return false;
+/** The words in a JPEG's profile of RGB, by which it is known; null where it has none. */
+function profileWords(bytes) {
   const profile = segments(bytes).find(({ kind, data }) => kind === 0xe2 && text(data, 0, 11) === 'ICC_PROFILE');
-  if (!profile || text(profile.data, 30, 4) !== 'RGB ') return false;
-  const words = String.fromCharCode(...profile.data.slice(14, 6000)).replaceAll('\0', '');
-  return !/sRGB|IEC61966-?2/.test(words);
+  if (!profile || text(profile.data, 30, 4) !== 'RGB ') return null;
+  return String.fromCharCode(...profile.data.slice(14, 6000)).replaceAll('\0', '');
+}
+
+const SPACES = { srgb: /sRGB|IEC61966-?2/, 'display-p3': /\bP3\b/ };
+
+function isWide(bytes) {
+  const words = bytes[0] === 0xff ? profileWords(bytes) : null;
+  return words !== null && !SPACES.srgb.test(words);
 }
 
 const text = (bytes, from, length) => String.fromCharCode(...bytes.subarray(from, from + length));
@@ -123,12 +129,18 @@ function pngChunks(bytes) {
   return found;
 }
 
-/** A new JPEG with the EXIF, XMP, IPTC and comments of the photo it was made of; its profile too if `profile`. */
-export async function carryJpeg(result, original, profile) {
+/** A new JPEG with the EXIF, XMP, IPTC and comments of the photo it was made of, and its profile where that is the one
+ * of `space`, in which the new pixels are: {blob, notes}. */
+export async function carryJpeg(result, original, space) {
   const source = new Uint8Array(await original.arrayBuffer()), made = new Uint8Array(await result.arrayBuffer());
-  if (source[0] !== 0xff || source[1] !== 0xd8 || made[1] !== 0xd8) return result;
+  if (source[0] !== 0xff || source[1] !== 0xd8 || made[1] !== 0xd8) return { blob: result, notes: [] };
+  const notes = [], profile = SPACES[space].test(profileWords(source) ?? '');
   const kept = segments(source).filter(({ kind, data }) => {
-    if (kind === 0xe1) return text(data, 0, 4) === 'Exif' || /^http:\/\/ns\.adobe\.com\/(xap\/1\.0|xmp\/extension)\//.test(text(data, 0, 40));
+    if (kind === 0xe1 && text(data, 0, 29) === XMP && isOfGainMap(data)) { // of a second picture, which is not in the new file
+      notes.push('The browser keeps no HDR rendition: the file has the usual range.');
+      return false;
+    }
+    if (kind === 0xe1) return text(data, 0, 4) === 'Exif' || [XMP, XMP_MORE].some((name) => text(data, 0, name.length) === name);
     if (kind === 0xe2) return profile && text(data, 0, 11) === 'ICC_PROFILE';
     return kind === 0xed || kind === 0xfe;
   });
@@ -136,6 +148,7 @@ export async function carryJpeg(result, original, profile) {
   for (const { kind, start, end } of kept) {
     const copy = source.slice(start, end);
     if (kind === 0xe1 && text(copy, 4, 4) === 'Exif') uprightExif(copy.subarray(10));
+    else if (kind === 0xe1) uprightXmp(copy);
     parts.push(copy);
   }
   const own = segments(made), carried = kept.some(({ kind }) => kind === 0xe2);
@@ -143,7 +156,16 @@ export async function carryJpeg(result, original, profile) {
   for (const { kind, start, end } of own) { // the encoder's own JFIF and, where none is carried, its profile
     if (start < rest && (kind === 0xe0 || (kind === 0xe2 && !carried))) parts.push(made.slice(start, end));
   }
-  return new Blob([...parts, made.slice(rest)], { type: 'image/jpeg' });
+  return { blob: new Blob([...parts, made.slice(rest)], { type: 'image/jpeg' }), notes };
+}
+
+const XMP = 'http://ns.adobe.com/xap/1.0/\0', XMP_MORE = 'http://ns.adobe.com/xmp/extension/\0';
+const latin = (bytes) => new TextDecoder('latin1').decode(bytes);
+const isOfGainMap = (bytes) => latin(bytes).includes('/hdr-gain-map/');
+
+/** `tiff:Orientation` 1, as element or attribute: in place, of the same length. */
+function uprightXmp(bytes) {
+  for (const { index, 0: found } of latin(bytes).matchAll(/tiff:Orientation(?:=["']|>)[2-8]/g)) bytes[index + found.length - 1] = 0x31;
 }
 
 /** Orientation 1 in a TIFF structure, and no thumbnail of the photo before: in place. */

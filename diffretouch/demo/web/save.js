@@ -79,7 +79,11 @@ async function byBrowser(app, photo, own, suffix, quality) {
     notes.push('JPEG has no transparency: it was laid on white.');
   }
   let blob = await canvas.convertToBlob({ type: kind, quality: (quality ?? 92) / 100 });
-  if (kind === 'image/jpeg') blob = await carryJpeg(blob, photo.blob, wide);
+  if (kind === 'image/jpeg') {
+    const carried = await carryJpeg(blob, photo.blob, space);
+    blob = carried.blob;
+    notes.push(...carried.notes);
+  }
   const ending = Object.keys(KINDS).find((one) => KINDS[one] === kind), name = `${stem(photo.name)}_retouched${ending}`;
   download(blob, name);
   return [`${name}, ${amount(blob.size)}, is in your downloads.`, ...notes];
