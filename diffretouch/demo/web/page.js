@@ -231,7 +231,8 @@ find('show-four').addEventListener('click', () => work('Making variations', asyn
     const canvas = Object.assign(document.createElement('canvas'), { width, height });
     canvas.getContext('2d').putImageData(new ImageData(pixels, width, height), 0, 0);
     button.dataset.seed = seed;
-    button.append(canvas, `Variation ${seed}`);
+    button.setAttribute('aria-label', `Variation ${seed}`);
+    button.append(canvas, Object.assign(document.createElement('span'), { className: 'where-wide', textContent: 'Variation ' }), String(seed));
     button.addEventListener('click', () => commitNow({ ...edit(), seed }));
     return button;
   }));

@@ -78,9 +78,10 @@ export async function sizeOf(blob) {
     return frame ? { width: (frame[3] << 8) | frame[4], height: (frame[1] << 8) | frame[2] } : null;
   }
   if (text(bytes, 1, 3) === 'PNG') return { width: view.getUint32(16), height: view.getUint32(20) };
-  if (text(bytes, 8, 7) === 'WEBPVP8' && bytes[15] === 0x58) {
-    return { width: 1 + (view.getUint32(24, true) & 0xffffff), height: 1 + (view.getUint32(27, true) & 0xffffff) };
-  }
+  const kind = text(bytes, 8, 4) === 'WEBP' ? text(bytes, 12, 4) : '';
+  if (kind === 'VP8X') return { width: 1 + (view.getUint32(24, true) & 0xffffff), height: 1 + (view.getUint32(27, true) & 0xffffff) };
+  if (kind === 'VP8 ') return { width: view.getUint16(26, true) & 0x3fff, height: view.getUint16(28, true) & 0x3fff };
+  if (kind === 'VP8L') return { width: 1 + (view.getUint32(21, true) & 0x3fff), height: 1 + ((view.getUint32(21, true) >> 14) & 0x3fff) };
   return null;
 }
 
@@ -89,18 +90,43 @@ function frameOf(bytes) {
   return segments(bytes).find(({ kind }) => kind >= 0xc0 && kind <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(kind))?.data;
 }
 
-/** The words in a JPEG's profile of RGB, by which it is known; null where it has none. */
-function profileWords(bytes) {
-  const profile = segments(bytes).find(({ kind, data }) => kind === 0xe2 && text(data, 0, 11) === 'ICC_PROFILE');
-  if (!profile || text(profile.data, 30, 4) !== 'RGB ') return null;
-  return String.fromCharCode(...profile.data.slice(14, 6000)).replaceAll('\0', '');
+// Red, green and blue of the spaces that a canvas knows, as profiles have them (XYZ under D50)
+const SPACES = {
+  srgb: [0.4360, 0.2225, 0.0139, 0.3851, 0.7169, 0.0971, 0.1431, 0.0606, 0.7141],
+  'display-p3': [0.5151, 0.2412, -0.0011, 0.2920, 0.6922, 0.0419, 0.1571, 0.0666, 0.7841],
+};
+
+/** The space of a JPEG's profile: 'srgb', 'display-p3', 'other' (of RGB), or null where it has none of RGB. */
+function spaceOf(bytes) {
+  const profile = segments(bytes).find(({ kind, data }) => kind === 0xe2 && text(data, 0, 11) === 'ICC_PROFILE')?.data.subarray(14);
+  if (!profile || text(profile, 16, 4) !== 'RGB ') return null;
+  const view = new DataView(profile.buffer, profile.byteOffset, profile.length), tags = new Map();
+  try {
+    for (let i = 0; i < view.getUint32(128); i++) tags.set(text(profile, 132 + 12 * i, 4), view.getUint32(136 + 12 * i));
+    const fixed = (at) => view.getInt32(at) / 65536;
+    const primaries = ['rXYZ', 'gXYZ', 'bXYZ'].flatMap((name) => [8, 12, 16].map((from) => fixed(tags.get(name) + from)));
+    const isCurve = Math.abs(middle(view, profile, tags.get('rTRC'), fixed) - 0.214) < 0.0015; // of sRGB, and of Display P3
+    const known = Object.keys(SPACES).find((name) => SPACES[name].every((v, i) => Math.abs(v - primaries[i]) < 0.002));
+    return (isCurve && known) || 'other';
+  } catch { // tables instead, or tags in a later segment
+    return 'other';
+  }
 }
 
-const SPACES = { srgb: /sRGB|IEC61966-?2/, 'display-p3': /\bP3\b/ };
+/** A curve of a profile at 0.5. */
+function middle(view, profile, at, fixed) {
+  if (text(profile, at, 4) === 'para') {
+    const kind = view.getUint16(at + 8), [g, a = 1, b = 0, , , e = 0] = Array.from({ length: [1, 3, 4, 5, 7][kind] }, (_, i) => fixed(at + 12 + 4 * i));
+    return (a * 0.5 + b) ** g + (kind === 4 ? e : 0);
+  }
+  const count = view.getUint32(at + 8);
+  if (count < 2) return 0.5 ** (count ? view.getUint16(at + 12) / 256 : 1);
+  const place = (count - 1) / 2, value = (i) => view.getUint16(at + 12 + 2 * i) / 65535;
+  return (value(Math.floor(place)) + value(Math.ceil(place))) / 2;
+}
 
 function isWide(bytes) {
-  const words = bytes[0] === 0xff ? profileWords(bytes) : null;
-  return words !== null && !SPACES.srgb.test(words);
+  return bytes[0] === 0xff && ['display-p3', 'other'].includes(spaceOf(bytes));
 }
 
 const text = (bytes, from, length) => String.fromCharCode(...bytes.subarray(from, from + length));
@@ -134,7 +160,7 @@ function pngChunks(bytes) {
 export async function carryJpeg(result, original, space) {
   const source = new Uint8Array(await original.arrayBuffer()), made = new Uint8Array(await result.arrayBuffer());
   if (source[0] !== 0xff || source[1] !== 0xd8 || made[1] !== 0xd8) return { blob: result, notes: [] };
-  const notes = [], profile = SPACES[space].test(profileWords(source) ?? '');
+  const notes = [], profile = spaceOf(source) === space;
   const kept = segments(source).filter(({ kind, data }) => {
     if (kind === 0xe1 && text(data, 0, 29) === XMP && isOfGainMap(data)) { // of a second picture, which is not in the new file
       notes.push('The browser keeps no HDR rendition: the file has the usual range.');
