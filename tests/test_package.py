@@ -120,7 +120,7 @@ def test_every_public_function_is_annotated():
                 if node.returns is None or any(one.annotation is None for one in given):
                     bare.append(f"{path.relative_to(ROOT)}: {inside}{node.name}")
 
-    for folder in ("diffretouch", "pipelines"):
+    for folder in ("diffretouch", "pipelines", "training"):
         for path in (ROOT / folder).rglob("*.py"):
             look(path, ast.parse(path.read_text()).body)
     assert not bare

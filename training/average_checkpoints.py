@@ -8,7 +8,9 @@ with several trainings, of which each went on from the one before, the mean of t
 """
 
 import argparse
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,7 +24,7 @@ from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
 from diffretouch.training.checkpoints import checkpoints, step_of, write_model
 
 
-def average_checkpoints(output_dir, from_step):
+def average_checkpoints(output_dir: str | os.PathLike[str], from_step: int) -> tuple[DiffRetouchPipeline, list[int]]:
     """The pipeline that `train_diffretouch` wrote, with the mean of the EMA weights of its checkpoints.
 
     Args:
@@ -63,7 +65,7 @@ def _parameters(pipe):
     return [parameter for module in modules for parameter in module.parameters()]
 
 
-def mean_of(pipes):
+def mean_of(pipes: Sequence[DiffRetouchPipeline]) -> DiffRetouchPipeline:
     """The first of some pipelines, with the mean of the weights of all.
 
     Raises:
@@ -79,7 +81,7 @@ def mean_of(pipes):
     return pipes[0]
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output_dirs", nargs="+", metavar="output_dir", help="of train_diffretouch.py")
     parser.add_argument(

@@ -9,8 +9,10 @@ import shutil
 import signal
 import uuid
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
@@ -44,7 +46,7 @@ WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)  # torch reports a full 
 _READ_ERRORS = (OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.PickleError, SafetensorError)
 
 
-def stop_signals():
+def stop_signals() -> list[bool]:
     """From now on SIGTERM and SIGINT end no step: they fill the list that is returned."""
     stopping = []
     for number in STOP_SIGNALS:
@@ -61,18 +63,18 @@ def _end_workers():
             child.kill()
 
 
-def stop_agreed(stopping, accelerator):
+def stop_agreed(stopping: list[bool], accelerator: Accelerator) -> bool:
     """Whether any process was told to stop: all of them hear it at the same step, or some would wait for ever."""
     return not agreed(not stopping, accelerator)
 
 
-def leave_signals_to_the_loop(worker):
+def leave_signals_to_the_loop(worker: int) -> None:
     """A signal to the whole process group must not take the data away under the last step."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
-def check_output_dir(output_dir, resuming):
+def check_output_dir(output_dir: str | os.PathLike[str], resuming: object) -> None:
     """Refuse to start a new training over the files of another."""
     output_dir = Path(output_dir)
     if output_dir.exists() and not output_dir.is_dir():
@@ -83,7 +85,7 @@ def check_output_dir(output_dir, resuming):
         )
 
 
-def share_the_disk(accelerator, output_dir):
+def share_the_disk(accelerator: Accelerator, output_dir: Path) -> bool:
     """Whether every process finds the output folder of the first one at the same place: machines may not."""
     if accelerator.num_processes == 1:
         return True
@@ -98,7 +100,7 @@ def share_the_disk(accelerator, output_dir):
     return seen
 
 
-def agreed(own, accelerator):
+def agreed(own: object, accelerator: Accelerator) -> bool:
     """Whether something is true on every process."""
     if accelerator.num_processes == 1:
         return bool(own)
@@ -106,7 +108,9 @@ def agreed(own, accelerator):
     return accelerator.reduce(missing, "sum").item() == 0
 
 
-def save_checkpoint(output_dir, step, accelerator, ema, limit, settings=None):
+def save_checkpoint(
+    output_dir: Path, step: int, accelerator: Accelerator, ema: Any, limit: int, settings: dict[str, Any] | None = None
+) -> bool:
     """Write `checkpoint-<step>` aside, rename it when whole, then remove the oldest beyond `limit`.
 
     Machines without a common disk write one each: `accelerator.project_configuration.save_on_each_node`.
@@ -154,18 +158,20 @@ def save_checkpoint(output_dir, step, accelerator, ema, limit, settings=None):
     return agreed(whole and failure is None, accelerator)
 
 
-def checkpoints(output_dir):
+def checkpoints(output_dir: str | os.PathLike[str]) -> list[Path]:
     """Whole checkpoints, oldest first."""
     found = [p for p in Path(output_dir).glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
     return sorted(found, key=step_of)
 
 
-def step_of(checkpoint):
+def step_of(checkpoint: Path) -> int:
     """How many steps were done at a checkpoint, by its name."""
     return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
-def resume(name, output_dir, accelerator, ema, settings=None):
+def resume(
+    name: str, output_dir: Path, accelerator: Accelerator, ema: Any, settings: dict[str, Any] | None = None
+) -> int:
     """Load the named checkpoint, or the latest that can be read; return the step to go on from.
 
     The first process chooses, and every process must find that checkpoint, of the same step, at its place. With other
@@ -209,7 +215,7 @@ def resume(name, output_dir, accelerator, ema, settings=None):
     )
 
 
-def write_model(pipe, output_dir, card=None):
+def write_model(pipe: Any, output_dir: Path, card: str | None = None) -> None:
     """Write a pipeline, and its card, aside, then put each file in its place: a failure leaves the one before."""
     aside = output_dir / "model.tmp"
     try:
@@ -224,7 +230,7 @@ def write_model(pipe, output_dir, card=None):
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def best_so_far(output_dir):
+def best_so_far(output_dir: str | os.PathLike[str]) -> dict | None:
     """The figures of the model under `best`, or `None`; what a kill left of the one before is put back."""
     best, before = Path(output_dir) / "best", Path(output_dir) / "best.old"
     if before.is_dir() and not best.is_dir():
@@ -235,7 +241,7 @@ def best_so_far(output_dir):
         return None
 
 
-def keep_best(pipe, output_dir, figures):
+def keep_best(pipe: Any, output_dir: str | os.PathLike[str], figures: dict[str, Any]) -> None:
     """Put a model, and its figures as `validation.json`, in the place of the best so far; one is whole at any time."""
     aside, best, before = (Path(output_dir) / name for name in ("best.tmp", "best", "best.old"))
     shutil.rmtree(aside, ignore_errors=True)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
@@ -11,7 +12,7 @@ from tqdm.auto import tqdm
 from diffretouch.data.paired import PairedPhotos
 
 
-def check_cacheable(photos):
+def check_cacheable(photos: object) -> None:
     """Raise unless every target of the data set is one picture: whole photos of experts, nothing made anew."""
     if not isinstance(photos, PairedPhotos) or photos.crops or not photos.fixed_targets:
         raise SystemExit(
@@ -20,7 +21,9 @@ def check_cacheable(photos):
         )
 
 
-def cached_latents(photos, vae, folder, device):
+def cached_latents(
+    photos: PairedPhotos, vae: AutoencoderKL, folder: str | os.PathLike[str], device: torch.device | str
+) -> torch.Tensor:
     """Latents (items,4,h,w) of all targets, by `item`, from `latents.safetensors` in a folder, or made and kept there.
 
     Each is encoded by itself, so that a training that goes on finds the very same ones.

@@ -3,8 +3,9 @@
 import argparse
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
@@ -124,7 +125,7 @@ def start(
     return accelerator, repository
 
 
-def build_optimizer(args: argparse.Namespace, parameters) -> torch.optim.Optimizer:
+def build_optimizer(args: argparse.Namespace, parameters: Iterable[Any]) -> torch.optim.Optimizer:
     """AdamW, which without decay is Adam; with moments in 8 bits where that was asked for.
 
     Raises:

@@ -1,21 +1,26 @@
 """What a training says of itself: a line a step in `log.jsonl`, and the trackers that were asked for."""
 
+import argparse
 import json
 import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
+from PIL import Image
 from tqdm.auto import tqdm
 
 TRACKERS = ("tensorboard", "wandb", "trackio")
 
 
-def check_trackers(names):
+def check_trackers(names: Sequence[str]) -> None:
     """Raise unless the trackers are installed: Accelerate would leave out what is not, in silence."""
     available = {str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()}
     missing = [name for name in names if name not in available]
@@ -49,7 +54,7 @@ class Log:
         first_step (`int`): that the training goes on with.
     """
 
-    def __init__(self, accelerator, args, first_step=0):
+    def __init__(self, accelerator: Accelerator, args: argparse.Namespace, first_step: int = 0) -> None:
         output_dir = Path(args.output_dir)
         self.accelerator, self.output_dir = accelerator, output_dir
         self.file, self.losses, self.bad_files = None, [], Counter()
@@ -63,7 +68,7 @@ class Log:
             simple = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in vars(args).items()}
             accelerator.init_trackers(args.tracker_project_name, config=simple)
 
-    def next_batch(self, loader):
+    def next_batch(self, loader: Iterator[dict[str, Any]]) -> dict[str, Any]:
         """The next batch, with the time it took counted."""
         start = time.perf_counter()
         try:
@@ -75,11 +80,11 @@ class Log:
             self.bad_files[sentence] += 1
         return batch
 
-    def add(self, losses):
+    def add(self, losses: dict[str, torch.Tensor]) -> None:
         """The losses of one micro-batch, tensors by name."""
         self.losses.append({name: loss.detach() for name, loss in losses.items()})
 
-    def step(self, step, lr):
+    def step(self, step: int, lr: float) -> dict[str, float]:
         """Write the means of one step, and return them."""
         means = torch.stack(
             [torch.stack([row[name] for row in self.losses]).float().mean() for name in self.losses[0]]
@@ -99,13 +104,13 @@ class Log:
         self.losses, self.waited, self.started = [], 0.0, now
         return losses
 
-    def validation(self, step, figures):
+    def validation(self, step: int, figures: dict[str, float]) -> None:
         """A line with the figures of a validation, on the main process alone."""
         self.file.write(json.dumps({"step": step, "validation": figures}) + "\n")
         self.file.flush()
         self.accelerator.log({f"validation/{name}": value for name, value in figures.items()}, step=step)
 
-    def images(self, pictures, step):
+    def images(self, pictures: dict[str, Image.Image], step: int) -> None:
         """PIL images by name to the trackers that show images."""
         arrays = {name: np.asarray(picture)[None] for name, picture in pictures.items()}  # (1,H,W,3)
         for tracker in self.accelerator.trackers:
@@ -118,7 +123,7 @@ class Log:
 
                 tracker.log({name: trackio.Image(array[0]) for name, array in arrays.items()}, step=step)
 
-    def close(self):
+    def close(self) -> None:
         self.bar.close()
         if self.file:
             shares = sorted(self.shares)

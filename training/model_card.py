@@ -1,9 +1,11 @@
 """The card of a trained model, with the settings that it was really trained with, and its way to the Hub."""
 
+import argparse
 import json
+import os
 import sys
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from huggingface_hub import ModelCardData, create_repo, upload_folder
 from huggingface_hub.errors import HfHubHTTPError
@@ -19,9 +21,11 @@ class Repository(NamedTuple):
 
 
 def model_card(
-    args, *, steps, data, losses, figures=None, processes=1, parameters=None, frozen=0, of="DiffRetouchPipeline",
-    script="train_diffretouch.py", call='pipe(image, c={"brightness": 0.5}).images[0]',
-):  # fmt: skip
+    args: argparse.Namespace, *, steps: int, data: dict[str, Any], losses: dict[str, float],
+    figures: dict[str, float] | None = None, processes: int = 1, parameters: int | None = None, frozen: int = 0,
+    of: str = "DiffRetouchPipeline",
+    script: str = "train_diffretouch.py", call: str = 'pipe(image, c={"brightness": 0.5}).images[0]',
+) -> str:  # fmt: skip
     """The text of `README.md`.
 
     Args:
@@ -67,7 +71,7 @@ def _cell(value):
     return str(value).replace("|", "\\|").replace("\n", " ")
 
 
-def open_repository(args):
+def open_repository(args: argparse.Namespace) -> Repository | None:
     """Make sure, before hours of training, that the Hub takes what will be pushed; return the [`Repository`]."""
     if not args.push_to_hub:
         return None
@@ -80,7 +84,7 @@ def open_repository(args):
         raise SystemExit(f"`--push_to_hub`: the repository {name} cannot be opened: {reason}") from error
 
 
-def push(repository, output_dir, step):
+def push(repository: Repository, output_dir: str | os.PathLike[str], step: int) -> None:
     """Upload the model, its card and its validation sheets; checkpoints and logs stay here."""
     try:
         upload_folder(

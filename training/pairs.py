@@ -1,11 +1,15 @@
 """Which pairs a training sees: the arguments of every training script that name a data set, and the data set."""
 
+import argparse
 import json
 import os
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import send_to_device
 
 from diffretouch.attributes import check_statistics, label_statistics, measure_attributes
@@ -21,7 +25,7 @@ from diffretouch.data.verify import verify
 from diffretouch.training.checkpoints import leave_signals_to_the_loop
 
 
-def add_pair_arguments(parser):
+def add_pair_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--train_data_dir", required=True, help="folder of the data set, photos are searched recursively")
     add(
@@ -62,7 +66,17 @@ def add_pair_arguments(parser):
     add("--verify", action="store_true", help="report what is wrong with the data set, and exit")
 
 
-def training_pairs(args, size, vary=True, statistics=None, *, start=0, batch_size=1, process=0, processes=1):
+def training_pairs(
+    args: argparse.Namespace,
+    size: int,
+    vary: bool = True,
+    statistics: dict | None = None,
+    *,
+    start: int = 0,
+    batch_size: int = 1,
+    process: int = 0,
+    processes: int = 1,
+) -> torch.utils.data.Dataset:
     """The endless data set that `args` name; sample k is `input`, `target` (3,size,size) and `c` (4,), by (seed, k).
 
     Args:
@@ -149,7 +163,16 @@ def sample_numbers(n: int, size: int, process: int, processes: int, branch_fract
     return range(first, first + size)
 
 
-def batches(args, accelerator, first_step, *, accumulation=1, vary=True, statistics=None, branch_fraction=0.0):
+def batches(
+    args: argparse.Namespace,
+    accelerator: Accelerator,
+    first_step: int,
+    *,
+    accumulation: int = 1,
+    vary: bool = True,
+    statistics: dict | None = None,
+    branch_fraction: float = 0.0,
+) -> tuple[torch.utils.data.Dataset, Iterator[dict[str, Any]]]:
     """-> the data set, and this process' batches on its device, from `first_step` on.
 
     Sample k is the same whatever was read before, so a training goes on at any step; and each process takes its part
@@ -179,7 +202,7 @@ def batches(args, accelerator, first_step, *, accumulation=1, vary=True, statist
     return photos, (send_to_device(batch, accelerator.device, non_blocking=True) for batch in loader)
 
 
-def epoch_samples(args, *, vary=True):
+def epoch_samples(args: argparse.Namespace, *, vary: bool = True) -> int:
     """How many samples go once through the data set: every photo in every expert's version.
 
     Raises:
@@ -196,7 +219,7 @@ def _refuse(args, name, datasets):
         raise ValueError(f"`--{name}` {fit}, got `--dataset {args.dataset}`.")
 
 
-def verify_if_asked(args, size):
+def verify_if_asked(args: argparse.Namespace, size: int) -> None:
     """With `--verify`: print what is wrong with the data set and exit, with code 1 where anything was found."""
     if not args.verify:
         return
@@ -214,7 +237,7 @@ def verify_if_asked(args, size):
 STATISTICS_SAMPLES = 512
 
 
-def statistics_for(args, size, output_dir):
+def statistics_for(args: argparse.Namespace, size: int, output_dir: str | os.PathLike[str]) -> dict | None:
     """The statistics of quantile labels: from `--label_statistics`, the output folder, or measured; else `None`.
 
     They belong to the model, so a training that goes on takes those it began with.

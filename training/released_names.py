@@ -1,5 +1,7 @@
 """What the weights are called in the released checkpoints: name here -> name there."""
 
+from torch.nn import Module
+
 _RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -22,7 +24,7 @@ _HEAD = {
 }
 
 
-def csrnet_keymap(network):
+def csrnet_keymap(network: Module) -> dict[str, str]:
     """Name in `CSRNet` -> released name."""
     keymap = {}
     for name in network.state_dict():
@@ -36,7 +38,7 @@ def csrnet_keymap(network):
     return keymap
 
 
-def unet_keymap(unet):
+def unet_keymap(unet: Module) -> dict[str, str]:
     """Name in diffusers -> released name, for every weight of a `UNet2DConditionModel`.
 
     The released blocks are numbered through: `conv_in`, then for each level its layers and its downsampler; upwards,
@@ -83,7 +85,7 @@ def _layer_key(kind, rest):
     return f"0.{_RESNET[rest[0]]}.{rest[1]}"
 
 
-def head_keymap(head):
+def head_keymap(head: Module) -> dict[str, str]:
     """Name in `AffineGridHead` -> released name."""
     keymap = {}
     for name in head.state_dict():

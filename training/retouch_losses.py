@@ -1,7 +1,12 @@
 """The losses of DiffRetouch: what is drawn for each sample, its labels and targets, and the branches with -c."""
 
+import argparse
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 
 from diffretouch.attributes import attribute_labels, measure_attributes
 from diffretouch.data.unpaired import is_styled
@@ -17,13 +22,17 @@ from diffretouch.losses import (
     predicted_latents,
     snr_weights,
 )
+from diffretouch.losses.perceptual import Lpips
+from diffretouch.models.csrnet import CSRNet
 from diffretouch.models.unet import LATENT_CHANNELS
 from diffretouch.pixels import shrink
 from diffretouch.training.retouch_model import latent_side
 from diffretouch.training.sharding import all_must_run
 
 
-def draw_noise(ks, seed, shape, last, first_fraction):
+def draw_noise(
+    ks: list[int], seed: int, shape: tuple[int, ...], last: int, first_fraction: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Timesteps (B,) and two noises (B,*shape): each sample's by (seed, k) alone, whatever process runs it."""
     timesteps, noise = [], []
     for k in ks:
@@ -35,7 +44,7 @@ def draw_noise(ks, seed, shape, last, first_fraction):
     return torch.stack(timesteps), *torch.stack(noise).unbind(1)
 
 
-def seen(photo, ks, seed, spread):
+def seen(photo: torch.Tensor, ks: Iterable[int], seed: int, spread: float) -> torch.Tensor:
     """The photos (B,3,H,W) as the UNet sees them in training: tones and white balance a little off.
 
     Simulated cameras leave clues, such as the very level of black, that tell how to undo them and that camera
@@ -49,7 +58,17 @@ def seen(photo, ks, seed, spread):
     return (photo**gamma * gains + shift).clamp(0, 1)
 
 
-def retouch(model, vae, scheduler, noisy, view, photo, timesteps, c, args):
+def retouch(
+    model: torch.nn.Module,
+    vae: AutoencoderKL,
+    scheduler: Any,
+    noisy: torch.Tensor,
+    view: torch.Tensor,
+    photo: torch.Tensor,
+    timesteps: torch.Tensor,
+    c: torch.Tensor,
+    args: argparse.Namespace,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """-> model output, every n-th pixel of the retouched photo (without a grid, the decoded latent), the grid."""
     output, retouched, grid = model(noisy, view, photo, timesteps, c, args.pixel_stride)
     if args.no_grid:
@@ -59,7 +78,18 @@ def retouch(model, vae, scheduler, noisy, view, photo, timesteps, c, args):
     return output, retouched, grid
 
 
-def automatic_labels(model, vae, scheduler, view, photo, target, c, ks, noise, args):
+def automatic_labels(
+    model: torch.nn.Module,
+    vae: AutoencoderKL,
+    scheduler: Any,
+    view: torch.Tensor,
+    photo: torch.Tensor,
+    target: torch.Tensor,
+    c: torch.Tensor,
+    ks: list[int],
+    noise: torch.Tensor,
+    args: argparse.Namespace,
+) -> torch.Tensor:
     """c (B,4) as the distance from what the model itself makes of the photo with c = 0 to the target's attributes.
 
     How a photo should be finished is uncertain, and labels relative to its photographer's finish leave that in the
@@ -82,7 +112,7 @@ def automatic_labels(model, vae, scheduler, view, photo, target, c, ks, noise, a
     return labels
 
 
-def taught(target, photo, c, teacher, weight):
+def taught(target: torch.Tensor, photo: torch.Tensor, c: torch.Tensor, teacher: CSRNet, weight: float) -> torch.Tensor:
     """Targets (B,3,H,W) of which those for c = 0 are moved by `weight` towards the teacher's retouch of the photo.
 
     A photographer's finish is one of many that the photo allows. A small network without c makes about their mean, by
@@ -97,7 +127,17 @@ def taught(target, photo, c, teacher, weight):
     return target.index_copy(0, rows, torch.lerp(target[rows], retouched, weight))
 
 
-def training_losses(model, vae, scheduler, batch, args, perceptual=None, statistics=None, cache=None, teacher=None):
+def training_losses(
+    model: torch.nn.Module,
+    vae: AutoencoderKL,
+    scheduler: Any,
+    batch: dict[str, Any],
+    args: argparse.Namespace,
+    perceptual: Lpips | None = None,
+    statistics: dict | None = None,
+    cache: torch.Tensor | None = None,
+    teacher: CSRNet | None = None,
+) -> dict[str, torch.Tensor]:
     """The weighted losses of one batch, as a dict. The branches of the last two run in the same forward.
 
     Args:

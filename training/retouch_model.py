@@ -1,10 +1,14 @@
 """What a training of DiffRetouch trains: how the models are made or loaded, and the pipeline that is saved of them."""
 
+import argparse
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
 
 from diffretouch.attributes import ATTRIBUTES, in_weights_order
 from diffretouch.models.affine_grid import AffineGridHead
+from diffretouch.models.csrnet import CSRNet, CSRNetL
 from diffretouch.models.unet import (
     LATENT_CHANNELS,
     SMALL_UNET,
@@ -40,14 +44,22 @@ class RetouchModel(torch.nn.Module):
             which the weights know the attributes.
     """
 
-    def __init__(self, unet, grid_head=None, **settings):
+    def __init__(self, unet: UNet2DConditionModel, grid_head: AffineGridHead | None = None, **settings: Any) -> None:
         super().__init__()
         self.unet, self.grid_head = unet, grid_head
         own = {"attribute_order": list(ATTRIBUTES), "attribute_signs": [1] * 4, "thumbnail": "antialias"}
         self.settings = own | settings
         freeze_dead_attention(unet)
 
-    def forward(self, latents, view, photo, timesteps, c, stride=1):
+    def forward(
+        self,
+        latents: torch.Tensor,
+        view: torch.Tensor,
+        photo: torch.Tensor,
+        timesteps: torch.Tensor,
+        c: torch.Tensor,
+        stride: int = 1,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """-> model output for the scheduler (B,4,h,w), every n-th pixel of the retouched photo, not clamped, the grid.
 
         `view` is the photo as the UNet's thumbnail shows it, see `seen`. Without a grid head the last two are `None`.
@@ -61,7 +73,7 @@ class RetouchModel(torch.nn.Module):
         return output, self.grid_head.apply_reference(grid, photo[..., ::stride, ::stride]), grid
 
 
-def build_models(args):
+def build_models(args: argparse.Namespace) -> tuple[RetouchModel, AutoencoderKL, Any]:
     """-> model to train, frozen autoencoder, noise schedule."""
     name = args.pretrained_model_name_or_path
     of_base = {"revision": args.revision, "variant": args.variant}
@@ -116,12 +128,12 @@ def build_models(args):
     return RetouchModel(unet, head, **settings), vae.requires_grad_(False), scheduler
 
 
-def latent_side(args, vae):
+def latent_side(args: argparse.Namespace, vae: AutoencoderKL) -> int:
     """Pixels along the side of the latents of a training crop."""
     return args.resolution // 2 ** (len(vae.config.block_out_channels) - 1)
 
 
-def load_start(name, no_grid):
+def load_start(name: str, no_grid: bool) -> DiffRetouchPipeline:
     """A pipeline to go on from, in whatever order and sign its weights know the attributes."""
     pipe = DiffRetouchPipeline.from_pretrained(name)
     if (pipe.grid_head is None) != no_grid:
@@ -129,7 +141,7 @@ def load_start(name, no_grid):
     return pipe
 
 
-def load_teacher(name):
+def load_teacher(name: str) -> CSRNet | CSRNetL:
     """A frozen CSRNet that reads sRGB, as training does."""
     network = CSRNetPipeline.from_pretrained(name).network.requires_grad_(False)
     if network.config.input_space != "srgb":
@@ -137,7 +149,9 @@ def load_teacher(name):
     return network
 
 
-def build_pipeline(model, vae, scheduler, args, statistics):
+def build_pipeline(
+    model: RetouchModel, vae: AutoencoderKL, scheduler: Any, args: argparse.Namespace, statistics: dict | None
+) -> DiffRetouchPipeline:
     """The model as a pipeline; without a grid the autoencoder belongs to it."""
     extra = {"vae": vae} if args.no_grid else {"clipping_limit": args.clipping_limit, "shoulder": args.shoulder}
     unet = model.unet

@@ -19,7 +19,7 @@ from diffretouch.data.local_effects import EFFECTS, LocalEffectPhotos
 from diffretouch.data.photo_names import read_names
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("photos", help="folder of photos, searched recursively")
@@ -32,7 +32,7 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     names = lambda path: read_names(path) if path else None  # noqa: E731
     photos = LocalEffectPhotos(

@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -70,7 +71,13 @@ class Run:
         return Path(self.args.output_dir)
 
 
-def go_on(args, accelerator, optimizer, ema=None, settings: dict | None = None) -> int:
+def go_on(
+    args: argparse.Namespace,
+    accelerator: Accelerator,
+    optimizer: torch.optim.Optimizer,
+    ema: Any = None,
+    settings: dict | None = None,
+) -> int:
     """The step to go on from, everything that was prepared being as it was then; 0 for a new training.
 
     The optimizer keeps its moments and takes its other settings from the arguments.
@@ -84,7 +91,7 @@ def go_on(args, accelerator, optimizer, ema=None, settings: dict | None = None) 
     return step
 
 
-def retouched(pipe, photo: torch.Tensor) -> torch.Tensor:
+def retouched(pipe: Any, photo: torch.Tensor) -> torch.Tensor:
     """What a pipeline makes of a photo (1,3,H,W), without being asked for anything: of DiffRetouch, c = 0."""
     asked = {"c": [0.0] * 4, "generator": torch.Generator().manual_seed(0)} if pipe.has_sliders else {}
     pipe.set_progress_bar_config(disable=True)
@@ -92,10 +99,10 @@ def retouched(pipe, photo: torch.Tensor) -> torch.Tensor:
 
 
 def begin(
-    args,
-    accelerator,
-    model,
-    ema,
+    args: argparse.Namespace,
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    ema: Any,
     first_step: int,
     pipeline: Callable,
     *,

@@ -34,7 +34,7 @@ SMALL_AUTOENCODER = dict(
 )
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_pair_arguments(parser)
     add_launch_arguments(parser, steps=3000, checkpointing_steps=1000, weight_decay=0.01)
@@ -50,7 +50,7 @@ def parse_args(argv=None):
 
 
 @torch.no_grad()
-def scaled(autoencoder, args):
+def scaled(autoencoder: AutoencoderKL, args: argparse.Namespace) -> AutoencoderKL:
     """The autoencoder with its latents scaled to unit variance, which is what the noise schedule assumes."""
     photos = training_pairs(args, args.resolution)
     streamed = isinstance(photos, torch.utils.data.IterableDataset)
@@ -61,7 +61,7 @@ def scaled(autoencoder, args):
     return autoencoder
 
 
-def rebuilt(autoencoder, photo):
+def rebuilt(autoencoder: AutoencoderKL, photo: torch.Tensor) -> torch.Tensor:
     """A photo (1,3,H,W) in [0,1], encoded and decoded; its edges are repeated to a size that latents can have."""
     height, width = photo.shape[2:]
     padded = F.pad(photo, (0, -width % 4, 0, -height % 4), mode="replicate").to(autoencoder.device) * 2 - 1
@@ -69,7 +69,7 @@ def rebuilt(autoencoder, photo):
     return autoencoder.decode(latents).sample[..., :height, :width] / 2 + 0.5
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     verify_if_asked(args, args.resolution)
     accelerator, repository = start(args, epoch=lambda: epoch_samples(args))

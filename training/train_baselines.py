@@ -52,11 +52,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 class LutLoss(torch.nn.Module):
     """AdaptiveLut3D with its penalties, as one forward, which is what several processes need."""
 
-    def __init__(self, network, **weights):
+    def __init__(self, network: AdaptiveLut3D, **weights: float) -> None:
         super().__init__()
         self.network, self.weights = network, weights
 
-    def forward(self, image, seen):
+    def forward(self, image: torch.Tensor, seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         tables, weights = self.network.table(seen)
         return look_up(tables, image), self.network.regularisation(weights, **self.weights)
 

@@ -23,7 +23,7 @@ from diffretouch.training.pairs import add_pair_arguments, batches, epoch_sample
 from diffretouch.training.steps import begin, finish, go_on, keep_step, stop_if_not_finite
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add_pair_arguments(parser)
@@ -71,7 +71,7 @@ def parse_args(argv=None):
     return args
 
 
-def build_network(args):
+def build_network(args: argparse.Namespace) -> CSRNet | CSRNetL:
     """The network that `args` ask for, with what is to be trained marked by `requires_grad`."""
     network = CSRNetPipeline.from_pretrained(args.init).network if args.init else None
     if network is None:
@@ -91,7 +91,7 @@ def build_network(args):
     return network
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     verify_if_asked(args, args.resolution)
     accelerator, repository = start(args, epoch=lambda: epoch_samples(args, vary=False))

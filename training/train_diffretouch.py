@@ -22,7 +22,7 @@ from diffretouch.training.sharding import shardable
 from diffretouch.training.steps import begin, finish, go_on, keep_step, stop_if_not_finite
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add_pair_arguments(parser)
@@ -130,7 +130,7 @@ def parse_args(argv=None):
     return args
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     verify_if_asked(args, args.resolution)
     accumulation = args.gradient_accumulation_steps

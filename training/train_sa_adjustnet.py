@@ -10,9 +10,12 @@ diffretouch evaluate AUTOTONED STYLE --peer runs/s --protocol yan --split LISTS/
 
 import argparse
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 if not __package__:  # run as a file: the checkout that it stands in need not be installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -31,7 +34,7 @@ from diffretouch.training.learning_rate import scheduled_share, set_rates
 from diffretouch.training.steps import begin, finish, go_on, keep_step, stop_if_not_finite
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--train_data_dir", required=True, help="folder of photos; yan: of the autotoned photos")
@@ -82,15 +85,15 @@ def parse_args(argv=None):
 class SparseModel(torch.nn.Module):
     """`SAAdjustNet.sparse` as a forward, as data-parallel training needs it."""
 
-    def __init__(self, network):
+    def __init__(self, network: SAAdjustNet) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, view, pixels):
+    def forward(self, view: torch.Tensor, pixels: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         return self.network.sparse(view, pixels)
 
 
-def build_network(args):
+def build_network(args: argparse.Namespace) -> SAAdjustNet:
     settings = dict(SMALL_ADJUSTNET) if args.size == "small" else {}
     classes = 0
     if args.scene_weight:
@@ -102,7 +105,7 @@ def build_network(args):
     return network
 
 
-def build_data(args, size):
+def build_data(args: argparse.Namespace, size: int) -> tuple[YanPhotos | LocalEffectPhotos, SceneParse150 | None]:
     """The pairs, and the scenes of SceneParse150 or `None`; both endless."""
     common = dict(pixels=args.pixels, seed=args.seed, on_bad_file=args.on_bad_file)
     most = args.max_train_samples
@@ -115,7 +118,9 @@ def build_data(args, size):
     return pairs, SceneParse150(args.scene_data_dir, "training", size, **common) if args.scene_data_dir else None
 
 
-def loader_of(data, args, accelerator, samples):
+def loader_of(
+    data: torch.utils.data.Dataset | None, args: argparse.Namespace, accelerator: Accelerator, samples: Iterable[int]
+) -> Iterator[dict[str, Any]] | None:
     """This process' batches of a data set, or `None` for none."""
     if data is None:
         return None
@@ -124,12 +129,18 @@ def loader_of(data, args, accelerator, samples):
     return iter(accelerator.prepare(loader))
 
 
-def at_pixels(maps, pixels):
+def at_pixels(maps: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
     """(B,C,S,S) at (B,P) positions -> (B,P,C)."""
     return maps.flatten(2).gather(2, pixels[:, None].expand(-1, maps.shape[1], -1)).transpose(1, 2)
 
 
-def training_losses(model, network, batch, scenes, args):
+def training_losses(
+    model: torch.nn.Module,
+    network: SAAdjustNet,
+    batch: dict[str, Any],
+    scenes: dict[str, Any] | None,
+    args: argparse.Namespace,
+) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
     """The losses of one batch, weighted, as a dict; and the probabilities of the presets."""
     target = at_pixels(srgb_to_lab(batch["target"]) / 100, batch["pixels"])
     size = len(target)
@@ -156,7 +167,7 @@ def training_losses(model, network, batch, scenes, args):
     return losses, probabilities
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     view = SMALL_ADJUSTNET["view_size"] if args.size == "small" else 512
     accelerator, repository = start(args, epoch=lambda: build_data(args, view)[0].describe()["photos"])

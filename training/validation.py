@@ -1,9 +1,12 @@
 """What a half-trained model does to a few photos: sheets of every attribute, and how far the attributes obey."""
 
+import argparse
 import json
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +18,14 @@ from diffretouch.evaluation.pairs import pair_names, photo_tensor
 from diffretouch.metrics import delta_e76, psnr
 from diffretouch.pixels import shrink
 from diffretouch.sweep import sweep
+from diffretouch.training.log import Log
 
 VALUES = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
 
-def validate(pipe, folder, *, count=4, side=256, seed=0):
+def validate(
+    pipe: Any, folder: str | os.PathLike[str], *, count: int = 4, side: int = 256, seed: int = 0
+) -> tuple[dict[str, Image.Image], dict[str, float]]:
     """Run a pipeline on the first photos of a folder.
 
     Returns:
@@ -62,7 +68,9 @@ def beside_input(photo: np.ndarray, sheet: Image.Image, gap: int = 6) -> Image.I
     return whole
 
 
-def show(pipe, args, step: int, log, retouch: Callable, *, count: int = 4, side: int = 256) -> dict:
+def show(
+    pipe: Any, args: argparse.Namespace, step: int, log: Log, retouch: Callable, *, count: int = 4, side: int = 256
+) -> dict:
     """Validate, keep the pictures under `validation/`, hand them and the figures to the trackers; return these.
 
     A model with sliders is shown by `validate`; of others a sheet shows the photo and what `retouch` makes of it.
@@ -148,7 +156,7 @@ def _curves(pipe, photo, seed):
 _COLOURS = ("#c2185b", "#444444", "#e08600", "#1a73c9")
 
 
-def draw_curves(curves, size=220, margin=34):
+def draw_curves(curves: list[list[list[float]]], size: int = 220, margin: int = 34) -> Image.Image:
     """Curves (4,V,4) as four plots in a row: asked c across, measured labels up, the dotted line is what c says."""
     font = ImageFont.load_default(13)
     sheet = Image.new("RGB", (4 * (size + margin) + margin, size + 3 * margin), "white")

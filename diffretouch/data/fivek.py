@@ -53,5 +53,5 @@ def fivek(
     else:
         inputs = input_folder if Path(input_folder).is_dir() else Path(folder) / input_folder
     ids = read_ids(split, fivek_id) if split else None
-    named = f"{Path(split).name} ({len(ids)} ids)" if split else "all"
+    named = f"{Path(split).name} ({len(ids)} ids)" if split and ids is not None else "all"
     return PairedPhotos(inputs, targets, size, ids=ids, id_of=fivek_id, split=named, **arguments)

@@ -86,7 +86,7 @@ class PairedPhotos(torch.utils.data.Dataset):
         rendering: str = "not stated",
         strict: bool = True,
     ) -> None:
-        targets = dict(targets) if isinstance(targets, dict) else {Path(targets).name: targets}
+        targets = dict(targets) if isinstance(targets, Mapping) else {Path(targets).name: targets}
         if not targets:
             raise ValueError("`targets` must name at least one folder.")
         if not vary and len(targets) > 1:

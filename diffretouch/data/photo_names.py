@@ -8,7 +8,7 @@ from pathlib import Path
 _SUFFIX = re.compile(r"\.(jpe?g|png|tiff?|dng|webp|avif)$", re.I)
 
 
-def read_names(path: str | Path) -> list[str]:
+def read_names(path: str | os.PathLike[str]) -> list[str]:
     """The names of a text file, one a line; empty lines and what follows a # are left out.
 
     Raises:

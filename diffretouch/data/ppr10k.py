@@ -43,6 +43,6 @@ def ppr10k(
     else:
         inputs = input_folder if Path(input_folder).is_dir() else Path(folder) / input_folder
     ids = read_ids(split, ppr10k_id) if split else None
-    named = f"{Path(split).name} ({len(ids)} ids)" if split else "all"
+    named = f"{Path(split).name} ({len(ids)} ids)" if split and ids is not None else "all"
     arguments["masks"] = subfolder(folder, r"^masks(_360p)?$", "the masks") if masks else None
     return PairedPhotos(inputs, targets, size, ids=ids, id_of=ppr10k_id, split=named, **arguments)

@@ -33,7 +33,7 @@ def verify(photos: "PairedPhotos", limit: int = 2000) -> dict[str, Any]:
     Returns:
         `dict`: `errors` and `warnings`, a sentence each; `figures` of the whole set; `description`, see `describe`.
     """
-    report = {"errors": [], "warnings": [], "figures": {}}
+    report: dict[str, Any] = {"errors": [], "warnings": [], "figures": {}}
     paired = hasattr(photos, "targets")
     count = len(photos.ids if paired else photos.paths)
     if paired:

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,7 +101,7 @@ def read_names(path: str | os.PathLike[str]) -> list[str]:
     return names
 
 
-def folder_photos(name: str, folder: str | os.PathLike[str], names: Iterable[str] | None = None) -> dict[str, Path]:
+def folder_photos(name: str, folder: str | os.PathLike[str], names: Collection[str] | None = None) -> dict[str, Path]:
     """The photos of a folder by stem, sorted; with `names` (file names, stems or ids) only these, and all of these.
 
     Hidden files and text beside the photos (.csv, .txt, .json, .md, .xmp) are no photos.
@@ -126,7 +126,7 @@ def folder_photos(name: str, folder: str | os.PathLike[str], names: Iterable[str
 
 
 def pair_names(
-    inputs: str | os.PathLike[str], targets: str | os.PathLike[str], names: Iterable[str] | None = None
+    inputs: str | os.PathLike[str], targets: str | os.PathLike[str], names: Collection[str] | None = None
 ) -> list[tuple[Path, Path]]:
     """Pairs (input path, target path) with the same stem in both folders, sorted; unpaired names are an error.
 
@@ -144,7 +144,7 @@ def pair_names(
 
 
 def expert_pairs(
-    inputs: str | os.PathLike[str], targets: str | os.PathLike[str], names: Iterable[str] | None = None
+    inputs: str | os.PathLike[str], targets: str | os.PathLike[str], names: Collection[str] | None = None
 ) -> list[Pair]:
     """Every [`Pair`] of a folder of inputs and either one expert's folder or a folder of several experts' folders.
 
@@ -234,7 +234,7 @@ def photo_groups(pairs: Sequence[Pair], pattern: str) -> list[str]:
 
 
 def simulated_pairs(
-    folder: str | os.PathLike[str], names: Iterable[str] | None = None, *, experts: int = 3, seed: int = 0
+    folder: str | os.PathLike[str], names: Collection[str] | None = None, *, experts: int = 3, seed: int = 0
 ) -> list[Pair]:
     """Pairs from finished photos alone: a simulated camera makes the inputs, simulated experts the targets.
 

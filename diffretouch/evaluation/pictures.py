@@ -19,7 +19,9 @@ PICTURE_SIZE = 384  # long side, px
 ERROR_SCALE = 30.0  # the colour difference (dE76) that an error map shows brightest
 
 # Black, violet, red, orange, pale yellow: rising in lightness, so that it also reads in grey.
-HEAT = np.float32([[0, 0, 4], [60, 15, 110], [160, 40, 105], [235, 100, 45], [252, 180, 30], [252, 255, 165]])
+HEAT = np.array(
+    [[0, 0, 4], [60, 15, 110], [160, 40, 105], [235, 100, 45], [252, 180, 30], [252, 255, 165]], np.float32
+)
 
 
 def picture(image: torch.Tensor, target: torch.Tensor) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def evaluate_methods(
     shown = set(pairs[:pictures])
     # What else decides the results: the kept ones are of these versions and weights
     weights = {"lpips": lpips_weights, "fid": fid_weights if features else None}
-    weights = {name: file_digest(path) for name, path in weights.items() if path is not None}
+    weights = {name: file_digest(os.fspath(path)) for name, path in weights.items() if path is not None}
     made_with = [versions(device), weights, sorted(measures), features is not None]
 
     def measure(pair):
@@ -287,4 +287,4 @@ def without_pictures(report: Mapping[str, Any]) -> dict[str, Any]:
          for name, value in row.items()}
         for row in report.get("photos", [])
     ]  # fmt: skip
-    return {**report, "photos": rows} if rows else report
+    return {**report, "photos": rows} if rows else dict(report)
