@@ -1,5 +1,10 @@
+import os
+
 import hypothesis
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the processor: a thread each, set before torch is imported
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 # The same examples everywhere, however slow the machine is
 hypothesis.settings.register_profile(
