@@ -649,7 +649,7 @@ def test_ctrl_c_leaves_no_half_file(tmp_path):
 def test_room_by_the_header(tmp_path):
     import tifffile
 
-    from diffretouch.photo.decoders import pixels_decoded
+    from diffretouch.photo.headers import pixels_decoded
 
     tifffile.imwrite(tmp_path / "deep.tif", np.zeros((30, 40, 8), np.float64), photometric="rgb", compression="zlib")
     Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg")

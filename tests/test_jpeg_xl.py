@@ -13,8 +13,8 @@ from PIL import Image
 
 from diffretouch.colour import linear_to_srgb
 from diffretouch.photo import Photo, PhotoError, boxes, high_range, icc, load_photo, png_chunks, save_photo, xmp
-from diffretouch.photo.decoders import pixels_decoded
 from diffretouch.photo.exif import Exif
+from diffretouch.photo.headers import pixels_decoded
 from diffretouch.photo.jpeg_xl import codestream, encoded, header
 
 from .test_metadata import camera_exif, exiftool

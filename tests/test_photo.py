@@ -1,6 +1,7 @@
 """Photo files: what goes in comes out, read back by other libraries; what cannot is said; nothing half-done stays."""
 
 import dataclasses
+import io
 import os
 import subprocess
 import sys
@@ -329,3 +330,26 @@ assert Image.MAX_IMAGE_PIXELS == before and not ImageFile.LOAD_TRUNCATED_IMAGES
 print(slow + [name for name in ("torch", "diffusers", "tifffile") if name in sys.modules])"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_files_that_unpack_to_more_than_they_are(tmp_path):
+    """Small files that would take gigabytes or minutes: each is refused, or read without what is too much."""
+    path = tmp_path / "long.jpg"
+    Image.new("RGB", (40, 30)).save(path)
+    os.truncate(path, 1 << 40)  # holes: it takes no room on the disk
+    with pytest.raises(PhotoError, match="1099.5 GB long"):
+        load_photo(path)
+    file = io.BytesIO()
+    Image.new("L", (4000, 3000), 99).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    last = data.rindex(b"\xff\xda")
+    (tmp_path / "scans.jpg").write_bytes(data[:-2] + data[last:-2] * 200 + data[-2:])
+    with pytest.raises(PhotoError, match="scans, which no photo has"):
+        load_photo(tmp_path / "scans.jpg")
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(file, "PNG")
+    data, packed = file.getvalue(), zlib.compress(b"a" * 0xFFFFFF)
+    texts = b"".join(chunk(b"zTXt", b"k%d\0\0" % n + packed) for n in range(9))
+    (tmp_path / "texts.png").write_bytes(data[:33] + texts + data[33:])
+    photo = load_photo(tmp_path / "texts.png")
+    assert sum(map(len, photo.text.values())) <= 1 << 26 and "'k8', which is damaged or too long" in photo.notes[0]

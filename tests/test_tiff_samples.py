@@ -1,7 +1,9 @@
 """TIFF's kinds of pixels, each written by hand or by tifffile from the specification, read back by other libraries."""
 
 import struct
+import tracemalloc
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -106,3 +108,47 @@ def test_bytes_are_bounded_before_decoding(tmp_path):
     load_photo(path, max_pixels=64 * 64 * 6)
     with pytest.raises(PhotoError, match="max_pixels"):
         load_photo(path, max_pixels=64 * 64 * 5)
+
+
+@pytest.mark.parametrize("layout", [{"rowsperstrip": 5}, {"tile": (16, 32)}, {"rowsperstrip": 1000}])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("compression", ["zlib", None])
+def test_many_channels_and_doubles_are_decoded_as_tifffile_does(tmp_path, layout, planar, compression):
+    path, generator = tmp_path / "many.tif", np.random.default_rng(0)
+    for dtype, channels, alpha in ((np.float64, 3, None), (np.float64, 5, 1), (np.uint16, 6, 2), (np.uint8, 5, None)):
+        values = generator.random((37, 45, channels))
+        values = values if dtype == np.float64 else (values * np.iinfo(dtype).max).astype(dtype)
+        kinds = [2 if n == alpha else 0 for n in range(channels - 3)]
+        stored = values if planar == "contig" else np.moveaxis(values, 2, 0)
+        tifffile.imwrite(path, stored, photometric="rgb", planarconfig=planar, extrasamples=kinds or None,
+                         compression=compression, metadata=None, **layout)  # fmt: skip
+        photo, peak = load_photo(path), 1 if dtype == np.float64 else np.iinfo(dtype).max
+        np.testing.assert_allclose(photo.pixels, values[..., :3] / peak, atol=1e-6)
+        assert (photo.alpha is None) == (alpha is None)
+        if alpha is not None:
+            np.testing.assert_allclose(photo.alpha, values[..., 3 + alpha] / peak, atol=1e-6)
+
+
+def test_memory_follows_the_channels_that_are_used(tmp_path):
+    path = tmp_path / "deep.tif"
+    tifffile.imwrite(path, np.zeros((512, 1000, 8)), photometric="rgb", compression="zlib", rowsperstrip=16)
+    tracemalloc.start()
+    photo = load_photo(path)
+    assert tracemalloc.get_traced_memory()[1] < 3 * photo.pixels.nbytes < 512 * 1000 * 64
+    tracemalloc.stop()
+
+
+def test_parts_larger_than_the_picture_are_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "tile.tif", np.zeros((100, 100, 3), np.uint8), tile=(4096, 4096), compression="zlib")
+    jpeg = imagecodecs.jpeg8_encode(np.zeros((500, 400), np.uint8))
+    entries = [(256, 4, 1, 8), (257, 4, 1, 4), (258, 3, 1, 8), (259, 3, 1, 7), (262, 3, 1, 1), (277, 3, 1, 1),
+               (278, 4, 1, 4)]  # fmt: skip
+    by_hand(tmp_path / "jpeg.tif", entries, jpeg)
+    for name, said in (("tile.tif", "4096 x 4096 pixels are far larger"), ("jpeg.tif", "a JPEG of 400 x 500")):
+        with pytest.raises(PhotoError, match=said):
+            load_photo(tmp_path / name)
+    for size in (100, 3000):  # as libtiff writes them: strips of any height, tiles at the edges
+        picture = np.full((size, 64, 3), 99, np.uint8)
+        for layout in ({"rowsperstrip": 16}, {"tile": (128, 128)}, {}):
+            tifffile.imwrite(tmp_path / "usual.tif", picture, photometric="rgb", compression="jpeg", **layout)
+            assert load_photo(tmp_path / "usual.tif").pixels.shape == picture.shape

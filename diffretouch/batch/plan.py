@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffretouch.photo import decoders, encoders
+from diffretouch.photo import encoders, headers
 
-SUFFIXES = {*encoders.READ_SUFFIXES, *decoders.RAW_SUFFIXES}
+SUFFIXES = {*encoders.READ_SUFFIXES, *headers.RAW_SUFFIXES}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffretouch.photo import read_photo
-from diffretouch.photo.decoders import pixels_decoded
+from diffretouch.photo.headers import pixels_decoded
 
 if TYPE_CHECKING:
     import torch

@@ -26,14 +26,14 @@ def piped(
         return
     if len(photos) > 1:
         raise typer.BadParameter("- goes with one photo.")
-    from diffretouch.photo import decoders, encoders
+    from diffretouch.photo import encoders, headers
 
     photo = photos[0]
     with tempfile.TemporaryDirectory(prefix="diffretouch-") as folder:
         if photo == PIPE:
             photo = Path(folder, "standard input")
             photo.write_bytes(sys.stdin.buffer.read())
-            photo = photo.rename(photo.with_suffix(decoders.usual_suffix(photo)))
+            photo = photo.rename(photo.with_suffix(headers.usual_suffix(photo)))
         if outward:
             output = Path(folder, f"result{encoders.result_suffix(photo)}")
         try:

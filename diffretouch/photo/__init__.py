@@ -126,6 +126,8 @@ def read_photo(path: str | os.PathLike[str], max_pixels: int = 300_000_000, *, k
     except Exception as error:  # decoders raise whatever they like on broken files
         kind = f" as {photo.format}" if photo.format else ""
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if not isinstance(error, (ValueError, OSError, RuntimeError)):  # as "index out of range"
+            reason = f"its structure is damaged ({reason})"
         raise PhotoError(f"{str(path)!r} cannot be read{kind}: {reason.rstrip('.')}.") from error
     return photo
 

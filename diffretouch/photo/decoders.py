@@ -6,100 +6,27 @@ whatever its library raises on broken files, and ValueError for what it refuses.
 """
 
 import io
-import os
-import stat
-import struct
-import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import apart, boxes, gain_map, high_range, icc, jpeg_segments, jpeg_xl, photoshop, png_chunks, tiff_samples, xmp
+from . import apart, boxes, gain_map, headers, high_range, icc, jpeg_segments, jpeg_xl, photoshop, png_chunks, xmp
+from . import tiff_samples as tiffs
 from .exif import ICC_TAG, IPTC_TAG, PHOTOSHOP_TAG, XMP_TAG, describing, read_exif
 
 if TYPE_CHECKING:
     from . import Photo
 
-RAW_SUFFIXES = {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos",
-                ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw",
-                ".x3f"}  # fmt: skip
 _MOST_PAGES = 100  # of a TIFF are looked at
 
 
 def read(photo: "Photo", max_pixels: int) -> tuple[np.ndarray, float, int]:
     """-> samples, peak, colours of the file `photo.path`; sets `photo.format` first."""
-    photo.format = _sniff(photo.path)
+    photo.format = headers.kind_of(photo.path)
+    headers.check_length(photo.path, photo.format, max_pixels)
     readers = {"JPEG": _jpeg, "PNG": _png, "TIFF": _tiff, "WebP": _webp, "AVIF": _avif, "HEIC": _heic,
                "JPEG XL": jpeg_xl.read, "RAW": _raw}  # fmt: skip
     return readers[photo.format](photo, max_pixels)
-
-
-_UNKNOWN = 50_000_000  # pixels of a file whose header is not read here: RAW, HEIC
-
-
-def pixels_decoded(path: str | os.PathLike[str]) -> int:
-    """How many pixels, of 12 bytes each, a file takes while it is decoded: by its header, of the first page."""
-    try:
-        kind = _sniff(path)
-        if kind == "JPEG XL":
-            found = jpeg_xl.header(jpeg_xl.codestream(Path(path).read_bytes()))
-            return found.width * found.height
-        if kind == "TIFF":
-            import tifffile
-
-            with tifffile.TiffFile(path) as tiff:
-                page = tiff.pages[0]
-                stored = page.samplesperpixel * (page.dtype.itemsize if page.dtype else 1)
-                return page.imagewidth * page.imagelength * max(stored, 12) // 12
-        from PIL import Image
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                return image.width * image.height
-    except Exception:  # RAW and HEIC; a broken file is told when it is read
-        return _UNKNOWN
-
-
-def usual_suffix(path: Path) -> str:
-    """The suffix that files of this kind have, "" for what is no photo."""
-    usual = {"JPEG": ".jpg", "TIFF": ".tif", "JPEG XL": ".jxl"}
-    try:
-        kind = _sniff(path)
-    except ValueError:
-        return ""
-    return usual.get(kind, f".{kind.lower()}")
-
-
-def _sniff(path):
-    """The format by the first bytes; the suffix only tells RAW files from the TIFFs that they look like."""
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode):
-        raise ValueError("it is a folder" if stat.S_ISDIR(mode) else "it is not a regular file")
-    with open(path, "rb") as file:
-        head = file.read(64)
-    if not head:
-        raise ValueError("it is empty")
-    if head.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WebP"
-    if jpeg_xl.is_jpeg_xl(head):
-        return "JPEG XL"
-    if head[4:8] == b"ftyp":
-        brands = head[8 : struct.unpack(">L", head[:4])[0]]
-        if b"avif" in brands or b"avis" in brands:
-            return "AVIF"
-        if any(brand in brands for brand in (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1")):
-            return "HEIC"
-    if path.suffix.lower() in RAW_SUFFIXES:
-        return "RAW"
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "TIFF"
-    raise ValueError("it is no JPEG, PNG, TIFF, WebP, AVIF, JPEG XL, HEIC or RAW file")
 
 
 def _check_size(width, height, max_pixels):
@@ -140,6 +67,7 @@ def _jpeg(photo, max_pixels):
                       "progressive": "progressive" in image.info} or None  # fmt: skip
     if image.info.get("jfif_unit") not in (1, 2):  # Pillow fills in 72
         photo.dpi = None
+    jpeg_segments.check_scans(data, image.size)
     _jpeg_metadata(photo, data, image.size)
     if photo.icc_profile is None and any(data.startswith(b"ICC_PROFILE\0") for _, data in image.applist):
         photo.note("Its ICC profile is incomplete; its colours are taken as sRGB.")
@@ -381,7 +309,7 @@ def _heic(photo, max_pixels):
     samples, peak = np.atleast_3d(np.asarray(file)), 2 ** file.info["bit_depth"] - 1
     if file.mode.startswith(("RGBa", "La")):
         photo.note("Its colours were multiplied by alpha; they no longer are.")
-        samples = tiff_samples.divided_by_alpha(samples, peak)
+        samples = tiffs.divided_by_alpha(samples, peak)
     return samples, peak, 1 if samples.shape[2] < 3 else 3
 
 
@@ -425,10 +353,9 @@ def _tiff(photo, max_pixels):
         if len(pages) > 1:
             photo.note(f"The first of {len(pages)}{' or more' * (len(pages) == _MOST_PAGES)} pages is used.")
         _check_size(page.imagewidth, page.imagelength, max_pixels)
-        _check_size(page.tilewidth, page.tilelength, max(max_pixels, 1 << 24))
-        tiff_samples.check(page, max_pixels)
+        tiffs.check(page, max_pixels)
         _tiff_metadata(photo, page)
-        return tiff_samples.read(photo, page)
+        return tiffs.read(photo, page)
 
 
 def _full_pages(tiff):

@@ -40,6 +40,16 @@ def segments(data: bytes, place: int = 0) -> tuple[list[Segment], int | None]:
     return found, None
 
 
+_MOST_WORK = 2_000_000_000  # pixels times scans, where there are more than a hundred
+
+
+def check_scans(data: bytes, size: tuple[int, int]) -> None:
+    """Raises ValueError for a picture of so many scans that it would decode for minutes: each goes over all pixels."""
+    scans = sum(found.marker == 0xDA for found in segments(data)[0])
+    if scans > 100 and scans * size[0] * size[1] > _MOST_WORK:
+        raise ValueError(f"it has {scans} scans, which no photo has")
+
+
 class Picture(NamedTuple):
     """One entry of an MPF index: `attributes` as in CIPA DC-007, `start` counted from the file's first byte."""
 

@@ -215,6 +215,9 @@ def read(photo: "Photo", max_pixels: int) -> tuple[np.ndarray, float, int]:
     found = header(code)
     if found.width * found.height > max_pixels:
         raise ValueError(f"{found.width} x {found.height} pixels are more than `max_pixels` = {max_pixels}")
+    depth, channels = (found.bits + 7) // 8, 3 + len(found.extra)
+    if depth * channels * found.width * found.height > 12 * max_pixels:
+        raise ValueError(f"its {channels} channels take more memory than `max_pixels` = {max_pixels} of RGB in float")
     if found.animated:
         raise ValueError("it is an animation; export one of its frames as a picture")
     if found.transfer in (high_range.PQ, high_range.HLG) and found.primaries in _PRIMARIES and found.white == _D65:
@@ -265,7 +268,8 @@ def _metadata(photo, data):
     for kind, start, end in boxes.boxes(data):
         content = data[start:end]
         if kind == b"brob":
-            kind, content = content[:4], _unpacked(content[4:])
+            kind, wanted = content[:4], {b"Exif": photo.exif is None, b"xml ": photo.xmp is None}
+            content = _unpacked(content[4:]) if wanted.get(kind) else b""
             if content is None:
                 photo.note("Some of its packed metadata are damaged or too long and were not carried.")
                 continue

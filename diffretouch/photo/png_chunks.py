@@ -5,7 +5,8 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_LONGEST = 1 << 24  # bytes of a text
+_LONGEST = 1 << 24  # bytes of a text, unpacked
+_MOST = 1 << 26  # of all texts
 
 
 class Chunk(NamedTuple):
@@ -63,7 +64,7 @@ def profile(iccp: bytes) -> bytes | None:
 
 def texts(data: bytes) -> tuple[list[tuple[str, str]], list[str]]:
     """-> (keyword, text) of each text chunk, and what could not be read or kept of them."""
-    found, lost = [], []
+    found, lost, room = [], [], _MOST
     for name, start, end in chunks(data):
         if name not in (b"tEXt", b"zTXt", b"iTXt"):
             continue
@@ -73,22 +74,23 @@ def texts(data: bytes) -> tuple[list[tuple[str, str]], list[str]]:
             if name == b"tEXt":
                 text = rest.decode("latin-1")
             elif name == b"zTXt":
-                text = _inflated(rest[1:]).decode("latin-1")
+                text = _inflated(rest[1:], room).decode("latin-1")
             else:
                 packed, (language, translated, text) = rest[0], rest[2:].split(b"\0", 2)
-                text = (_inflated(text) if packed else text).decode("utf-8")
+                text = (_inflated(text, room) if packed else text).decode("utf-8")
                 if (language or translated) and key != "XML:com.adobe.xmp":
                     lost.append(f"the language of the text {key!r}")
         except (ValueError, IndexError, zlib.error):
-            lost.append(f"the text {key!r}, which is damaged")
+            lost.append(f"the text {key!r}, which is damaged or too long")
             continue
+        room -= len(text)
         found.append((key, text))
     return found, lost
 
 
-def _inflated(packed):
+def _inflated(packed, room=_LONGEST):
     unpack = zlib.decompressobj()
-    plain = unpack.decompress(packed, _LONGEST)
+    plain = unpack.decompress(packed, max(min(_LONGEST, room), 1))
     if unpack.unconsumed_tail or not unpack.eof:
         raise ValueError("too long, or cut off")
     return plain

@@ -6,7 +6,7 @@ import numpy as np
 
 from diffretouch.colour import linear_to_srgb
 
-from . import apart
+from . import apart, jpeg_segments
 
 if TYPE_CHECKING:
     from . import Photo
@@ -17,6 +17,7 @@ _REFUSED = {4: "a mask", 10: "ITU L*a*b* of faxes", 32803: "a sensor's mosaic", 
             32845: "LogLuv (high dynamic range)", 34892: "a sensor's linear values", 51177: "a depth map",
             52527: "a semantic mask"}  # fmt: skip
 _JPEGS = (7, 34892)
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers that say a JPEG's size
 
 
 def check(page: Any, max_pixels: int) -> None:
@@ -31,11 +32,31 @@ def check(page: Any, max_pixels: int) -> None:
         raise ValueError(f"{channels} channels and depth {page.imagedepth} are no photo of its kind")
     if kind == 5 and "InkSet" in page.tags and page.tags["InkSet"].value != 1:
         raise ValueError("its inks are other than cyan, magenta, yellow and black")
-    size = page.imagewidth * page.imagelength * channels * page.dtype.itemsize
+    area = page.imagewidth * page.imagelength
+    if page.tilewidth * page.tilelength > max(4 * area, 1 << 22):
+        raise ValueError(f"its tiles of {page.tilewidth} x {page.tilelength} pixels are far larger than the picture")
+    if page.compression in _JPEGS:
+        _check_jpegs(page)
+    size = area * channels * page.dtype.itemsize
     if size > 12 * max_pixels:
         raise ValueError(
             f"it takes {size / 1e9:.1f} GB decoded, more than `max_pixels` = {max_pixels} of RGB in float"
         )
+
+
+def _check_jpegs(page):
+    """JPEGs that are larger than the strip or tile that they are for would be decoded whole."""
+    most = max(
+        page.tilewidth * page.tilelength, page.imagewidth * page.imagelength if not page.is_tiled else 0, 1 << 16
+    )
+    file = page.parent.filehandle
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        file.seek(offset)
+        data = file.read(min(count, 1 << 16))
+        for marker, start, _ in jpeg_segments.segments(data)[0] if data.startswith(b"\xff\xd8") else ():
+            height, width = (int.from_bytes(data[start + n : start + n + 2], "big") for n in (1, 3))
+            if marker in _FRAMES and width * height > 2 * most:
+                raise ValueError(f"it holds a JPEG of {width} x {height} pixels, larger than the picture")
 
 
 def read(photo: "Photo", page: Any) -> tuple[np.ndarray, float, int]:
@@ -43,10 +64,11 @@ def read(photo: "Photo", page: Any) -> tuple[np.ndarray, float, int]:
     kind = int(page.photometric)
     if kind == _YCBCR and page.compression not in _JPEGS:
         return _by_libtiff(photo, page)
-    samples = page.asarray()
-    samples = np.moveaxis(samples, 0, 2) if page.axes == "SYX" else np.atleast_3d(samples)
     colours = _COLOURS[kind]
-    samples, premultiplied = _with_alpha(photo, page, samples, colours)
+    channels, premultiplied = _channels(page, colours)
+    if page.samplesperpixel > len(channels):
+        photo.note("Further channels that are no alpha were not carried.")
+    samples = _decoded(page, channels)
     if kind == _PALETTE:
         return _from_palette(page, samples), 255, 3
     if kind in (_CIELAB, _ICCLAB):
@@ -68,18 +90,33 @@ def read(photo: "Photo", page: Any) -> tuple[np.ndarray, float, int]:
     return samples, peak, colours
 
 
-def _with_alpha(photo, page, samples, colours):
-    """The colours and the first of the further channels that is alpha -> samples, whether multiplied by it."""
+def _channels(page, colours):
+    """The colours and the first of the further channels that is alpha -> their numbers, whether multiplied by it."""
     further = [int(kind) for kind in page.extrasamples]
     found = next((place for place, kind in enumerate(further) if kind in (1, 2)), None)
-    if samples.shape[2] > colours + (found is not None):
-        photo.note("Further channels that are no alpha were not carried.")
     if found is None:
-        return samples[..., :colours], False
-    if found == 0:
-        return samples[..., : colours + 1], further[found] == 1
-    alpha = samples[..., colours + found, None]
-    return np.concatenate([samples[..., :colours], alpha], 2), further[found] == 1
+        return [*range(colours)], False
+    return [*range(colours), colours + found], further[found] == 1
+
+
+def _decoded(page, channels):
+    """(H,W,C) of these channels; strip by strip where there are others, or doubles, for the sake of memory."""
+    if page.samplesperpixel == len(channels) and page.dtype.itemsize < 8:
+        samples = page.asarray()
+        return np.moveaxis(samples, 0, 2) if page.axes == "SYX" else np.atleast_3d(samples)
+    kind = np.float32 if page.dtype == np.float64 else page.dtype
+    samples = np.zeros((page.imagelength, page.imagewidth, len(channels)), kind)
+    for part, (plane, _, top, left, _), shape in page.segments(maxworkers=1):
+        planes = channels if page.planarconfig == 1 else [plane] if plane in channels else []
+        if part is None or not planes:
+            continue
+        rows, columns = min(shape[1], len(samples) - top), min(shape[2], samples.shape[1] - left)
+        part = part[0, :rows, :columns]
+        for n in planes:
+            samples[top : top + rows, left : left + columns, channels.index(n)] = part[
+                ..., n if part.shape[2] > 1 else 0
+            ]
+    return samples
 
 
 def divided_by_alpha(samples: np.ndarray, peak: float) -> np.ndarray:
