@@ -126,6 +126,27 @@ def test_every_public_function_is_annotated():
     assert not bare
 
 
+def test_no_import_climbs():
+    """training, pipelines, diffretouch: one way; only the package itself, its command line and its page reach back."""
+    may = {"__init__.py", "cli", "demo"}
+    climbing = []
+    for folder, above in (("diffretouch", ("pipelines", "training")), ("pipelines", ("training",))):
+        for path in (ROOT / folder).rglob("*.py"):
+            if folder == "diffretouch" and path.relative_to(ROOT / folder).parts[0] in may:
+                continue
+            nodes = list(ast.walk(ast.parse(path.read_text())))
+            types = [node for node in nodes if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+            types = {id(node) for one in types for node in ast.walk(one)}
+            for node in nodes:
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+                if id(node) not in types and any(
+                    name.startswith(f"diffretouch.{up}") for name in names for up in above
+                ):
+                    climbing.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not climbing
+
+
 def test_the_stub_names_what_the_package_does():
     stub = ast.parse((ROOT / "diffretouch" / "__init__.pyi").read_text())
     named = {one.asname: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for one in node.names}
