@@ -11,6 +11,7 @@ from diffretouch.data.simulated_experts import (
     MARGIN,
     camera_input,
     expert_version,
+    finish,
     version_label,
     with_black_point,
 )
@@ -137,3 +138,29 @@ def test_plain_photos_do_not_break(value, size):
     for image in (camera_input(plain, rng()), expert_version(plain, [1, 1, -1, 1], rng(), style=1)):
         assert np.isfinite(image).all() and image.shape == plain.shape
     assert np.isfinite(version_label(expert_version(plain, [1, 1, -1, 1], rng()), plain)).all()
+
+
+@pytest.mark.parametrize("value", [-1.0, 1.0])
+def test_temperature_moves_whites_along_daylight(value):
+    """A white wall, cooled and warmed by about one unit of c, stays within dE 4 of Planck's line (CIE 15)."""
+    wall = np.full((4, 4, 3), 0.75, np.float32)
+    version = finish(wall, 0, 0, 0.5 * value, 0, None)
+    assert (version[..., 0] - version[..., 2]).mean() * value > 0.1
+    white = srgb_to_linear(version.astype(np.float64).mean((0, 1)))
+    temperatures = np.geomspace(2500, 20000, 500)  # Krystek (1985)
+    u = (0.860117757 + 1.54118254e-4 * temperatures + 1.28641212e-7 * temperatures**2) / (
+        1 + 8.42420235e-4 * temperatures + 7.08145163e-7 * temperatures**2
+    )
+    v = (0.317398726 + 4.22806245e-5 * temperatures + 4.20481691e-8 * temperatures**2) / (
+        1 - 2.89741816e-5 * temperatures + 1.61456053e-7 * temperatures**2
+    )
+    line = np.stack([3 * u / (2 * v), np.ones_like(u), (4 - u - 10 * v) / (2 * v)], 1)  # XYZ at Y = 1
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = to_xyz @ white
+    lab = lambda x: _lab(x / to_xyz.sum(1))  # noqa: E731
+    assert np.linalg.norm(lab(line * xyz[1]) - lab(xyz), axis=-1).min() < 4
+
+
+def _lab(ratio):
+    x, y, z = np.moveaxis(np.cbrt(ratio), -1, 0)
+    return np.stack([116 * y, 500 * (x - y), 200 * (y - z)], -1)

@@ -97,7 +97,9 @@ def finish(
         (H,W,3) float32 in [0,1].
     """
     if warmth:
-        gains = np.float32([2.0**warmth, 1.0, 2.0**-warmth])
+        # Along daylight: in linear sRGB, log2 G lies 0.12 log2(R/B) above the mean of red's and blue's on Planck's
+        # line from 4,000 to 10,000 K, so that whites grow neither green nor pink
+        gains = np.float32([2.0**warmth, 2.0 ** (0.24 * warmth), 2.0**-warmth])
         # The power of the encoding curve turns gains in linear light into gains in sRGB; luma is kept.
         warmed = photo * gains ** np.float32(1 / 2.2)
         photo = warmed * ((photo @ LUMA).mean() + 1e-4) / ((warmed @ LUMA).mean() + 1e-4)

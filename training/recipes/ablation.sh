@@ -14,7 +14,7 @@ models=()
 train() { # NAME FLAGS…: the recipe's settings, and what is changed in them
   accelerate launch --cpu --num_processes 1 -m diffretouch.training.train_diffretouch \
     --train_data_dir "$photos" --exclude "$here/small_validation.txt" --vae "$small/autoencoder" --output_dir "$output/$1" \
-    --latent_weight 0.5 --first_timestep_fraction 0.4 --max_train_steps "$steps" \
+    --latent_weight 0.5 --first_timestep_fraction 0.4 --unknown_share 0.35 --max_train_steps "$steps" \
     --lr_warmup_steps 50 --pixel_stride 2 --mixed_precision "$precision" --seed 0 "${@:2}"
   models+=(--model "$1=$output/$1")
 }

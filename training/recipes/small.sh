@@ -13,7 +13,7 @@ train() { # NAME FLAGS…
   accelerate launch --cpu --num_processes 1 -m diffretouch.training.train_diffretouch \
     --train_data_dir "$photos" --exclude "$kept" --vae "$output/autoencoder" \
     --output_dir "$output/$1" --labels automatic --view_spread 0.1 --latent_weight 0.5 --obedience_weight 1 \
-    --first_timestep_fraction 0.4 --unknown_share 0.25 --sampling_steps 8 \
+    --first_timestep_fraction 0.4 --unknown_share 0.35 --sampling_steps 8 \
     --lr_warmup_steps 50 --pixel_stride 2 --mixed_precision "$precision" --seed 0 \
     --checkpointing_steps 100 --checkpoints_total_limit 20 "${@:2}"
 }
