@@ -46,7 +46,7 @@ def camera_input(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
     The ranges are chosen so that inputs differ from finished photos in percentiles, spread and colour, in mean and
     from photo to photo, about as camera originals do from an expert's versions, and keep their light's correlation
-    with the finish (0.82 here, 0.84 in the 13 pairs at hand), also on originals 0.4 stops darker (training/README.md).
+    with the finish (0.81 here, 0.84 in the 13 pairs at hand), also on originals 0.4 stops darker (training/README.md).
     """
     height, width = photo.shape[:2]
     exposure, sinking = metered_stops(photo, rng), rng.normal(0.3, 0.1)
