@@ -4,6 +4,7 @@ import importlib
 import re
 import shlex
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -12,13 +13,15 @@ import pytest
 import torch
 import typer
 from accelerate.commands.launch import launch_command_parser
+from accelerate.state import AcceleratorState
 from PIL import Image
 from torch.distributed.run import parse_args as torchrun_arguments
 
 from diffretouch import CSRNet, CSRNetPipeline, cli
+from diffretouch.training import retouch_model, train_autoencoder
 from diffretouch.training.released_names import csrnet_keymap
 
-from .tiny import tiny_pipeline
+from .tiny import TINY_UNET, tiny_pipeline
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = sorted((Path(__file__).parent / "photos").glob("gb82_*.jpg"))
@@ -34,9 +37,9 @@ ELSEWHERE = {
     "diffretouch convert adobe.ckpt": "a checkpoint of 10 GB: tests/test_convert.py",
     "diffretouch export": "half a minute of tracing: tests/test_onnx.py",
     "diffretouch evaluate": "minutes of measuring: tests/test_cli.py and test_evaluation.py",
-    "accelerate launch": "launchers, GPUs and trainings: tests/test_cli.py and test_train_*.py",
+    "accelerate launch --": "several processes: tests/test_cli.py, test_evaluation.py, test_train_*.py",
     "training/recipes/": "tests/test_recipes.py",
-    "torchrun": "several processes: tests/test_train_diffretouch.py",
+    "torchrun": "several processes: tests/test_cli.py, test_train_diffretouch.py",
 }
 
 
@@ -103,6 +106,30 @@ def test_commands_of_the_command_line(toys, monkeypatch):
     assert (toys / "retouched.jpg").is_file() and (toys / "look.cube").is_file() and (toys / "finished").is_dir()
 
 
+def test_trainings(toys, monkeypatch):
+    """Those of the README one after the other, a step each: an autoencoder, then a model that it opens."""
+    shutil.rmtree("runs")
+    shutil.copytree("after", "PHOTOS")
+    small = {**train_autoencoder.SMALL_AUTOENCODER, "block_out_channels": (8, 8, 8)}
+    monkeypatch.setattr(train_autoencoder, "SMALL_AUTOENCODER", small)
+    monkeypatch.setattr(retouch_model, "SMALL_UNET", {**TINY_UNET, "in_channels": 16, "cross_attention_dim": 8})
+    toy = ("--resolution", "32", "--train_batch_size", "2", "--max_train_steps", "1", "--dataloader_num_workers", "0")
+    trainings = [command for command in COMMANDS if command.startswith("accelerate launch training/")]
+    trainings = [command for command in trainings if not command.endswith("--verify")]
+    assert len(trainings) >= 2
+    for command in trainings:
+        script, *arguments = shlex.split(command)[2:]
+        AcceleratorState._reset_state(reset_partial_state=True)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            program(script).main([*arguments, *toy])
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    run(monkeypatch, "diffretouch retouch photo.jpg -o trained.jpg --model runs/mine")
+    assert (toys / "trained.jpg").is_file()
+
+
 def test_code(toys, monkeypatch):
     """Block after block in one namespace, with the bundled models."""
     names = {"drawn": np.ones((72, 96), np.float32), "another_photo": Image.open("other.jpg")}
@@ -110,6 +137,11 @@ def test_code(toys, monkeypatch):
     assert len(code) >= 4
     for block in code:
         exec(compile(block, "README.md", "exec"), names)
+
+
+def program(script):
+    """A script's file as the module that it is."""
+    return importlib.import_module("diffretouch." + script.removesuffix(".py").replace("/", "."))
 
 
 def parse(words):
@@ -150,7 +182,8 @@ def test_options_are_those_of_the_programs(toys):
 
 def test_every_command_is_run_somewhere():
     for command in COMMANDS:
-        assert command.startswith("diffretouch ") or elsewhere(command), f"no test runs: {command}"
+        here = command.startswith(("diffretouch ", "accelerate launch training/"))
+        assert here or elsewhere(command), f"no test runs: {command}"
     for start in ELSEWHERE:
         assert any(command.startswith(start) for command in COMMANDS), f"no longer there: {start}"
 
@@ -163,9 +196,8 @@ def test_verify_as_the_readme_says(toys, capsys):
         shutil.copy(PHOTOS[0], toys / "FIVEK" / folder / "a0001-test.jpg")
     (toys / "upe_train_4500.txt").write_text("a0001\n")
     script, *arguments = shlex.split(command)[2:]
-    module = importlib.import_module("diffretouch." + script.removesuffix(".py").replace("/", "."))
     with pytest.raises(SystemExit) as stopped:
-        module.main(arguments)
+        program(script).main(arguments)
     assert stopped.value.code in (0, 1) and "0 errors" in capsys.readouterr().out
 
 
