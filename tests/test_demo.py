@@ -263,6 +263,16 @@ def test_retouch_is_the_command_line(address, models, tmp_path):
     difference = np.asarray(Image.open(tmp_path / "page.png")).astype(int) - np.asarray(Image.open(out))
     assert np.abs(difference).max() <= 1
     assert settings_of(load_photo(tmp_path / "page.png")) == settings_of(load_photo(out))
+    (tmp_path / "page.jxl").write_bytes(
+        ask(address, "/api/retouch?brightness=0.5&seed=3&suffix=.jxl", PHOTO.read_bytes()).body
+    )
+    again = ask(address, "/api/retouch?strength=0&name=page.jxl", (tmp_path / "page.jxl").read_bytes())  # opened, too
+    assert (
+        "page_retouched.jxl" in again.headers["Content-Disposition"] and again.headers["Content-Type"] == "image/jxl"
+    )
+    (tmp_path / "again.jxl").write_bytes(again.body)
+    first, second = (load_photo(tmp_path / name).pixels for name in ("page.jxl", "again.jxl"))
+    assert np.abs(first - second).mean() < 0.02 and np.abs(first - np.asarray(Image.open(out)) / 255).mean() < 0.03
     assert ask(address, "/api/sweep?seed=1", PHOTO.read_bytes()).body.startswith(b"\x89PNG")
     assert ask(address, "/api/lut?size=5", PHOTO.read_bytes()).body.count(b"\n") > 125
 

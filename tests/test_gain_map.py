@@ -360,45 +360,62 @@ def box(kind, *parts, full=None):
     return struct.pack(">L4s", len(content) + 8, kind) + content
 
 
-def heic(base, gain, auxiliary, turns=()):
-    """Two HEICs as one whose second picture is an auxiliary one of the first; `turns`: irot of each, or None."""
+def heic(base, gain, auxiliary=None, turns=(), tone_map=None, kind="heic", in_idat=False, parts=(1, 2)):
+    """Two HEICs as one whose second picture is an auxiliary one of the first; `turns`: irot of each, or None.
+
+    With `tone_map`, what an item `tmap` holds, the second picture is hidden and the map of that item's `parts`.
+    """
     import pillow_heif
 
     pictures, exif = [], b"\0\0\0\6Exif\0\0" + apple_exif()
     for samples, turn in zip((base, gain), turns or (None, None), strict=True):
         file = io.BytesIO()
-        pillow_heif.from_pillow(Image.fromarray(samples)).save(file, quality=95, chroma=444)
+        if kind == "heic":
+            pillow_heif.from_pillow(Image.fromarray(samples)).save(file, quality=95, chroma=444)
+        else:
+            Image.fromarray(samples).save(file, "AVIF", quality=95, subsampling="4:4:4")
         data = file.getvalue()
         found = boxes.items(data)
         properties = [data[start - 8 : end] for kind, start, end in found.properties[found.primary]]
         properties += [box(b"irot", bytes([turn]))] if turn is not None else []
         content = b"".join(data[place : place + size] for place, size in found.places[found.primary][1])
         pictures.append((properties, content))
-    pictures[1][0].append(box(b"auxC", auxiliary.encode() + b"\0", full=0))
+    if auxiliary:
+        pictures[1][0].append(box(b"auxC", auxiliary.encode() + b"\0", full=0))
     properties = [one for picture in pictures for one in picture[0]]
     first = len(pictures[0][0])
     numbers = [range(1, first + 1), range(first + 1, len(properties) + 1)]
     links = b"".join(
         struct.pack(">HB", n, len(some)) + bytes(0x80 | i for i in some) for n, some in enumerate(numbers, 1)
     )
-    entries = [box(b"infe", struct.pack(">2H4s", number, 0, kind), b"\0", full=2 << 24)
-               for number, kind in ((1, b"hvc1"), (2, b"hvc1"), (3, b"Exif"))]  # fmt: skip
-    contents = [pictures[0][1], pictures[1][1], exif]
+    coded = b"hvc1" if kind == "heic" else b"av01"
+    entries = [box(b"infe", struct.pack(">2H4s", number, 0, name), b"\0", full=2 << 24 | hidden)
+               for number, name, hidden in ((1, coded, 0), (2, coded, tone_map is not None and not auxiliary),
+                                            (3, b"Exif", 1), (4, b"tmap", 0))]  # fmt: skip
+    contents = [pictures[0][1], pictures[1][1], exif, tone_map or b""]
+    number = 3 if tone_map is None else 4
+    aside = [box(b"auxl", struct.pack(">3H", 2, 1, 1))] if auxiliary else []
+    if tone_map is not None:
+        aside.append(box(b"dimg", struct.pack(f">{2 + len(parts)}H", 4, len(parts), *parts)))
 
     def meta(start):
         places = b""
-        for n, content in enumerate(contents):
-            places += struct.pack(">3H2L", n + 1, 0, 1, start + sum(map(len, contents[:n])), len(content))
+        for n, content in enumerate(contents[:number]):
+            inside = in_idat and n == 3
+            where = 0 if inside else start + sum(map(len, contents[:n]))
+            places += struct.pack(">4H2L", n + 1, inside, 0, 1, where, len(content))
         return box(
             b"meta", box(b"hdlr", bytes(4) + b"pict" + bytes(13), full=0), box(b"pitm", b"\0\1", full=0),
-            box(b"iinf", b"\0\3", *entries, full=0), box(b"iloc", b"\x44\0\0\3", places, full=0),
-            box(b"iref", box(b"auxl", struct.pack(">3H", 2, 1, 1)), box(b"cdsc", struct.pack(">3H", 3, 1, 1)), full=0),
+            box(b"iinf", struct.pack(">H", number), *entries[:number], full=0),
+            box(b"iloc", b"\x44\0", struct.pack(">H", number), places, full=1 << 24),
+            box(b"iref", *aside, box(b"cdsc", struct.pack(">3H", 3, 1, 1)), full=0),
             box(b"iprp", box(b"ipco", *properties), box(b"ipma", struct.pack(">L", 2), links, full=0)),
-            full=0)  # fmt: skip
+            *([box(b"idat", tone_map)] if in_idat else []), full=0)  # fmt: skip
 
-    kind = box(b"ftyp", b"heic", bytes(4), b"mif1heic")
-    start = len(kind) + len(meta(0)) + 8
-    return kind + meta(start) + box(b"mdat", *contents)
+    brand = kind.encode()
+    head = box(b"ftyp", brand, bytes(4), b"mif1", brand, *([b"tmap"] if tone_map is not None else []))
+    start = len(head) + len(meta(0)) + 8
+    return head + meta(start) + box(b"mdat", *contents)
 
 
 @pytest.mark.parametrize("turns", [(), (3, 3)], ids=["upright", "turned"])
@@ -428,3 +445,72 @@ def test_a_heic_whose_map_lies_otherwise_is_told(tmp_path):
     photo = load_photo(tmp_path / "in.heic")
     assert photo.gain_map is None and photo.notes == (
         "Beside the picture the file holds what was not carried: a depth map.",)  # fmt: skip
+
+
+def said(gain):
+    """What an item `tmap` holds: a version, and the metadata of ISO 21496-1."""
+    return b"\0" + gain._iso()
+
+
+STOPS = GainMap(jpeg=b"", photo_size=(1, 1), gain_max=(2.0,), gain_min=(-0.5,), gamma=(1.5,), alternate_headroom=2.0,
+                base_offset=(1 / 64,), alternate_offset=(1 / 32,))  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["heic", "avif"])
+@pytest.mark.parametrize("in_idat", [False, True], ids=["mdat", "idat"])
+@pytest.mark.parametrize("turns", [(), (3, 3)], ids=["upright", "turned"])
+def test_a_tone_mapped_item_keeps_its_hdr_rendition(kind, in_idat, turns, tmp_path):
+    if kind == "heic":
+        pytest.importorskip("pillow_heif")
+    base = np.rint(linear_to_srgb(scene() / 3) * 255).astype(np.uint8)
+    codes = np.tile(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, 1))
+    (tmp_path / f"in.{kind}").write_bytes(heic(base, codes, None, turns, said(STOPS), kind, in_idat))
+    photo = load_photo(tmp_path / f"in.{kind}")
+    assert not photo.notes and photo.gain_map.photo_size == photo.pixels.shape[:2]
+    assert photo.gain_map.gain_max == (2,) and photo.gain_map.alternate_offset == (1 / 32,)
+    assert np.abs(photo.pixels - (np.rot90(base, -1) if turns else base) / 255.0).mean() < 0.03
+    written = saved(photo, tmp_path, quality=97)
+    values = (np.rot90(codes, -1) if turns else codes)[..., None] / 255.0
+    wanted = (sdr(written) + 1 / 64) * 2 ** (values ** (1 / 1.5) * 2.5 - 0.5) - 1 / 32
+    assert wanted.max() > 3 and np.percentile(np.abs(hdr(written) - wanted), 95) < 0.15
+    photo.pixels = linear_to_srgb(srgb_to_linear(photo.pixels) / 2).astype(np.float32)  # the HDR rendition follows
+    darker = saved(photo, tmp_path, "darker.jpg", quality=97)
+    wanted = (sdr(darker) + 1 / 64) * 2 ** (values ** (1 / 1.5) * 2.5 - 0.5) - 1 / 32
+    assert np.percentile(np.abs(hdr(darker) - wanted), 95) < 0.15 and hdr(darker).mean() < 0.6 * hdr(written).mean()
+
+
+def test_apples_newer_files_are_read_by_their_item(tmp_path):
+    pytest.importorskip("pillow_heif")
+    base, codes = np.full((64, 64, 3), 128, np.uint8), np.full((32, 32), 255, np.uint8)
+    (tmp_path / "in.heic").write_bytes(heic(base, codes, APPLE, (), said(STOPS)))
+    photo = load_photo(tmp_path / "in.heic")
+    assert photo.gain_map.alternate_headroom == 2 and photo.gain_map.gamma == (1.5,) and not photo.notes
+
+
+TONE_MAPS = [
+    ("a newer version", {"tone_map": b"\0\0\1\0\0" + said(STOPS)[5:]}, "version 1"),
+    ("another form", {"tone_map": b"\1" + said(STOPS)[1:]}, "not known"),
+    ("cut off", {"tone_map": said(STOPS)[:20]}, "damaged"),
+    ("empty", {"tone_map": b""}, "missing"),
+    ("no map", {"parts": (1,)}, "main picture"),
+    ("of another picture", {"parts": (2, 1)}, "main picture"),
+    ("of an item that is not there", {"parts": (1, 9)}, "main picture"),
+    ("a photo that is the HDR rendition", {"tone_map": said(dataclasses.replace(STOPS, alternate_headroom=0.0))[:6]
+     + struct.pack(">iL", 3, 1) + said(STOPS)[14:]}, "itself"),
+    ("a larger map", {"gain": np.zeros((256, 256), np.uint8)}, "more than the photo"),
+    ("a turned map", {"turns": (3, 0)}, "another orientation"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change, reason", [row[1:] for row in TONE_MAPS], ids=[row[0] for row in TONE_MAPS])
+def test_a_tone_mapped_item_that_cannot_be_kept_is_told(change, reason, tmp_path):
+    pytest.importorskip("pillow_heif")
+    told = {
+        "base": np.full((128, 128, 3), 128, np.uint8),
+        "gain": np.zeros((64, 64), np.uint8),
+        "tone_map": said(STOPS),
+    }
+    (tmp_path / "in.heic").write_bytes(heic(**told | change))
+    photo = load_photo(tmp_path / "in.heic")
+    assert photo.gain_map is None and photo.pixels.shape == (128, 128, 3)
+    assert any("gain map" in note and reason in note for note in photo.notes), photo.notes

@@ -1,5 +1,6 @@
 """JPEG XL: libjxl's own programs write and read what is read and written here."""
 
+import contextlib
 import shutil
 import struct
 import subprocess
@@ -210,6 +211,37 @@ def test_packed_metadata_and_other_boxes(tmp_path):
 
 
 DATA = imagecodecs.jpegxl_encode(RGB8, lossless=True)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_from_the_command_to_other_programs(bits, tmp_path, monkeypatch, capsys):
+    """A JPEG of a camera, or 16 bits of it, becomes a JPEG XL: libjxl and exiftool read what was kept."""
+    from diffretouch import CSRNetPipeline, cli
+
+    exif, packet = (
+        camera_exif(orientation=6),
+        xmp.with_description(None, ' xmlns:a="urn:a" a:b="of the photographer"/>'),
+    )
+    photo = Photo(np.float32(SMOOTH / 255), bit_depth=bits, exif=exif.tobytes(), xmp=packet,
+                  icc_profile=icc.adobe_rgb_profile())  # fmt: skip
+    source, out = tmp_path / ("in.jpg" if bits == 8 else "in.tif"), tmp_path / "out.jxl"
+    save_photo(photo, source)
+    options = ["--model", "csrnet", "--quality", "100", "--strength", "0.5"]
+    monkeypatch.setattr("sys.argv", ["diffretouch", "retouch", str(source), "-o", str(out), *options])
+    with contextlib.suppress(SystemExit):
+        cli.main()
+    assert not out.with_suffix(".json").exists() and out.exists(), capsys.readouterr().err
+    wanted = CSRNetPipeline.from_pretrained("small").retouch(load_photo(source).pixels, strength=0.5)
+    again = load_photo(out)
+    assert again.bit_depth == bits and again.icc_profile == icc.adobe_rgb_profile() and not again.notes
+    assert np.abs(again.pixels.clip(0, 1) - wanted.clip(0, 1)).max() < (0.06 if bits == 8 else 0.01)
+    said = exiftool(out)
+    assert said["IFD0:Make"] == "Canon" and said.get("IFD0:Orientation", 1) in (1, None)
+    assert b"of the photographer" in again.xmp and again.description
+    program("djxl", out, tmp_path / "seen.png")
+    seen = load_photo(tmp_path / "seen.png")
+    assert seen.bit_depth == bits and seen.icc_profile == again.icc_profile
+    assert np.array_equal(seen.pixels, again.pixels)
 
 
 @pytest.mark.parametrize("data, reason", [

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffretouch.data.thumbnails import Thumbnails, _from_small_jpeg, crop_side, first_readable, photo_paths
+from diffretouch.data.thumbnails import SUFFIXES, Thumbnails, _from_small_jpeg, crop_side, first_readable, photo_paths
+from diffretouch.photo import save_photo
 from diffretouch.photo.icc import adobe_rgb_profile
 
 PHOTOS = sorted((Path(__file__).parent / "photos").glob("*.jpg"))
@@ -30,6 +31,17 @@ def test_colours_come_to_srgb(tmp_path):
     plain, wide = (np.asarray(Thumbnails(8)(tmp_path / f"{n}.jpg")[0], int)[4, 4] for n in ("plain", "wide"))
     assert abs(plain - (60, 160, 60)).max() <= 2
     assert wide[0] < plain[0] - 20  # Adobe RGB's green lies outside
+
+
+def test_every_format_that_is_written_is_found_and_opened(tmp_path):
+    pixels = np.full((20, 30, 3), (200, 100, 50), np.uint8)
+    for suffix in SUFFIXES:
+        save_photo(pixels, tmp_path / f"photo{suffix}", quality=None if suffix in (".png", ".tif", ".tiff") else 95)
+    paths = photo_paths(tmp_path)
+    assert {path.suffix for path in paths} == SUFFIXES >= {".jxl", ".avif", ".jpg"}
+    for path in paths:
+        photo, size = Thumbnails(15)(path)
+        assert size == (30, 20) and np.abs(np.asarray(photo, int) - pixels[0, 0]).max() < 12, path
 
 
 def test_sixteen_bits(tmp_path):

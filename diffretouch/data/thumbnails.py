@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
-from diffretouch.photo import PhotoError, load_photo
+from diffretouch.photo import PhotoError, encoders, load_photo
 from diffretouch.photo.icc import is_srgb
 
 if TYPE_CHECKING:
     import PIL.Image
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".avif"}
+SUFFIXES = set(encoders.SUFFIXES)
 
 
 def photo_paths(folder: str | os.PathLike[str]) -> list[Path]:

@@ -92,7 +92,7 @@ class Routes:
         said = {
             **facts({label: self.models.described(label) for label in self.models.labels}),
             "visitor": visitor,
-            "suffixes": [".jpg", ".png", ".tif", ".webp", ".avif"],
+            "suffixes": [".jpg", ".png", ".tif", ".webp", ".avif", ".jxl"],
             "tables": [suffix for suffix in TABLES if suffix != ".clf" or find_spec("PyOpenColorIO")],
         }
         return JSONResponse(said)
@@ -389,6 +389,7 @@ _MEDIA = {
     ".tif": "image/tiff",
     ".webp": "image/webp",
     ".avif": "image/avif",
+    ".jxl": "image/jxl",
 }
 
 

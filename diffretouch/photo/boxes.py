@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from . import icc
+
 _MOST = 100_000  # entries of a table
 
 
@@ -44,6 +46,8 @@ class Items:
         references: (kind, from, to): `auxl`, `thmb`, `cdsc`, `dimg`, ...
         properties: by number, in order: boxes such as `colr`, `irot`, `auxC`.
         places: by number: (construction method, [(offset, length)]); 0 counts from the file's start, 1 in `idat`.
+        idat: where that begins.
+        said: where the file says the number of the main picture (`None`), and by number the flags of an item.
     """
 
     primary: int = 0
@@ -52,6 +56,8 @@ class Items:
     references: list[tuple[bytes, int, int]] = field(default_factory=list)
     properties: dict[int, list[Box]] = field(default_factory=lambda: defaultdict(list))
     places: dict[int, tuple[int, list[tuple[int, int]]]] = field(default_factory=dict)
+    idat: int = 0
+    said: dict[int | None, tuple[int, int]] = field(default_factory=dict)
 
 
 def items(data: bytes) -> Items:
@@ -63,7 +69,9 @@ def items(data: bytes) -> Items:
     try:
         for kind, start, end in boxes(data, meta.start + 4, meta.end):
             if kind == b"pitm":
-                found.primary = _Reader(data, start, end).after_version(2, 4)
+                reader = _Reader(data, start, end)
+                found.primary = reader.after_version(2, 4)
+                found.said[None] = start + 4, reader.place
             elif kind == b"iinf":
                 _information(found, data, start, end)
             elif kind == b"iref":
@@ -72,6 +80,8 @@ def items(data: bytes) -> Items:
                 _properties(found, data, start, end)
             elif kind == b"iloc":
                 _places(found, data, start, end)
+            elif kind == b"idat":
+                found.idat = start
     except (struct.error, IndexError) as error:
         raise ValueError(f"damaged meta box ({error})") from error
     return found
@@ -112,6 +122,7 @@ def _information(found, data, start, end):
         reader = _Reader(data, inner, inner_end)
         number = (reader.version_and_flags()[0] == 2 and reader.number(2)) or reader.number(4)
         reader.number(2)
+        found.said[number] = inner + 1, inner + 4
         found.kinds[number] = reader.number(4).to_bytes(4, "big")
         if found.kinds[number] in (b"mime", b"uri "):
             texts = data[reader.place : inner_end].split(b"\0", 2)
@@ -180,6 +191,20 @@ def nclx(data: bytes, found: Items) -> tuple[int, int] | None:
     return None
 
 
+def profile(data: bytes, found: Items, number: int) -> bytes | None:
+    """The ICC profile of a picture, also one of its code points of primaries; None for sRGB or where none is said.
+
+    Raises:
+        ValueError: its code points are not known here.
+    """
+    for name, start, end in found.properties.get(number, ()):
+        if name == b"colr" and data[start : start + 4] in (b"prof", b"rICC"):
+            return data[start + 4 : end]
+        if name == b"colr" and data[start : start + 4] == b"nclx" and end - start >= 8:
+            return icc.cicp_profile(struct.unpack_from(">H", data, start + 4)[0], 13)
+    return None
+
+
 # (quarter turns against the clock, axis of a mirror after them) -> orientation
 _ORIENTATIONS = {(0, None): 1, (0, 1): 2, (2, None): 3, (0, 0): 4, (1, 0): 5, (3, None): 6, (3, 0): 7, (1, None): 8,
                  (2, 1): 4, (2, 0): 2, (1, 1): 7, (3, 1): 5}  # fmt: skip
@@ -196,14 +221,31 @@ def orientation(data: bytes, found: Items, number: int | None = None) -> int:
     return _ORIENTATIONS[turn, axis]
 
 
+def content(data: bytes, found: Items, number: int) -> bytes | None:
+    """What an item holds, or None where that lies in another item or outside the file."""
+    method, extents = found.places.get(number, (2, []))
+    start = {0: 0, 1: found.idat}.get(method)
+    if start is None or any(start + place + size > len(data) for place, size in extents):
+        return None
+    return b"".join(data[start + place : start + place + size] for place, size in extents)
+
+
 def description(data: bytes, found: Items, number: int) -> bytes | None:
     """The XMP that describes a picture, or None."""
     for kind, origin, to in found.references:
         if kind == b"cdsc" and to == number and found.contents.get(origin) == b"application/rdf+xml":
-            method, extents = found.places.get(origin, (None, []))
-            if method == 0:
-                return b"".join(data[place : place + size] for place, size in extents)
+            return content(data, found, origin)
     return None
+
+
+def with_primary(data: bytes, found: Items, number: int) -> bytes:
+    """The file whose main picture is another of its pictures: for decoders that show the main one alone."""
+    changed = bytearray(data)
+    start, end = found.said[None]
+    changed[start:end] = number.to_bytes(end - start, "big")
+    start, end = found.said[number]
+    changed[end - 1] &= 0xFE  # not hidden
+    return bytes(changed)
 
 
 GAIN_MAP = "a gain map"

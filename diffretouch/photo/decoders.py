@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import apart, boxes, gain_map, headers, high_range, icc, jpeg_segments, jpeg_xl, photoshop, png_chunks, xmp
+from . import (
+    apart,
+    boxes,
+    gain_map,
+    headers,
+    high_range,
+    icc,
+    jpeg_segments,
+    jpeg_xl,
+    photoshop,
+    png_chunks,
+    webp_chunks,
+    xmp,
+)
 from . import tiff_samples as tiffs
 from .exif import ICC_TAG, IPTC_TAG, PHOTOSHOP_TAG, XMP_TAG, describing, read_exif
 
@@ -221,38 +234,10 @@ def _webp(photo, max_pixels):
     from PIL.WebPImagePlugin import WebPImageFile
 
     image, data = _open_with_pillow(photo, WebPImageFile, max_pixels)
-    photo.lossless = _webp_coding(data) == b"VP8L"
-    if others := _webp_not_carried(data):
+    photo.lossless = webp_chunks.coding(data) == b"VP8L"
+    if others := webp_chunks.not_carried(data):
         photo.note(f"WebP chunks that were not carried: {', '.join(others)}.")
     return _pillow_samples(image)
-
-
-_WEBP_KNOWN = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP ")
-
-
-def _webp_not_carried(data):
-    """The names of the chunks, and of what lies behind the file's own length, that a new file will not hold."""
-    names, place, end = set(), 12, 8 + int.from_bytes(data[4:8], "little")
-    while place + 8 <= min(end, len(data)):
-        name, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
-        if name == b"C2PA":
-            names.add("C2PA (content credentials, which no longer hold for a changed picture)")
-        elif name not in _WEBP_KNOWN:
-            names.add(name.decode("ascii", "backslashreplace").strip())
-        place += 8 + size + size % 2
-    behind = len(data[end:].rstrip(b"\0\r\n "))
-    return [*sorted(names), *([f"{behind} bytes behind the picture"] if behind else [])]
-
-
-def _webp_coding(data):
-    """The name of the chunk that holds a WebP's first picture: `VP8 ` or, without loss, `VP8L`."""
-    place = 12
-    while place + 8 <= len(data):
-        name, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
-        if name in (b"VP8 ", b"VP8L"):
-            return name
-        place += 24 if name == b"ANMF" else 8 + size + size % 2  # a frame's chunks stand behind its measures
-    return b""
 
 
 def _avif(photo, max_pixels):
@@ -262,6 +247,7 @@ def _avif(photo, max_pixels):
     items = boxes.items(data)
     if photo.icc_profile is None and (points := boxes.nclx(data, items)):
         high_range.take_code_points(photo, *points)
+    _take_gain_map(photo, lambda: gain_map.of_items(data, items, photo, image.size, _decode_avif))
     configuration = boxes.of_main(data, items, b"av1C")
     depth = 8 if not configuration else (8, 8, 10, 12)[configuration[2] >> 5 & 3]
     _say_boxes(photo, data, items)
@@ -273,6 +259,25 @@ def _avif(photo, max_pixels):
     photo.note(f"It has {depth} bits per channel; AVIF is written with 8.")
     samples = np.atleast_3d(apart.decode("avif_decode", photo.path))
     return samples, 2**depth - 1, 1 if samples.shape[2] < 3 else 3
+
+
+def _decode_avif(data):
+    from PIL.AvifImagePlugin import AvifImageFile
+
+    return np.asarray(AvifImageFile(io.BytesIO(data)))
+
+
+def _decode_heic(data):
+    import pillow_heif
+
+    return np.asarray(pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True))
+
+
+def _take_gain_map(photo, read):
+    try:
+        photo.gain_map = read()
+    except Exception as error:  # decoders raise whatever they like
+        photo.note(f"Its HDR gain map was not carried ({error}).")
 
 
 def _say_boxes(photo, data, items):
@@ -298,10 +303,8 @@ def _heic(photo, max_pixels):
     data = photo.path.read_bytes()
     items = boxes.items(data)
     photo.decoded_upright = boxes.orientation(data, items)  # the decoder obeys the container's own turn
-    try:
-        photo.gain_map = gain_map.of_heic(data, items, photo, file)
-    except Exception as error:  # decoders raise whatever they like
-        photo.note(f"Its HDR gain map was not carried ({error}).")
+    _take_gain_map(photo, lambda: gain_map.of_items(data, items, photo, file.size, _decode_heic)
+                   or gain_map.of_heic(data, items, photo, file))  # fmt: skip
     _say_boxes(photo, data, items)
     nclx = file.info.get("nclx_profile")
     if photo.icc_profile is None and nclx:

@@ -1,4 +1,4 @@
-"""HDR gain maps (ISO 21496-1, Ultra HDR; Apple's are read): read beside a photo, and written behind it in a JPEG.
+"""HDR gain maps (ISO 21496-1 in JPEG, HEIC and AVIF; Apple's): read beside a photo, written behind it in a JPEG.
 
 The map is kept as it is. A display of high range shows (photo + offset) 2^gain - offset in linear light, so what the
 retouch does to the photo's light it does to the HDR rendition by the same factor, place by place. Fitting the map anew
@@ -8,6 +8,7 @@ would need an HDR retouch to fit it to, which models that know photos of standar
 import io
 import math
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -181,8 +182,8 @@ def of_jpeg(data: bytes, photo: "Photo", size: tuple[int, int]) -> tuple[GainMap
         block = _payload(data, inner, 0xE1, b"Exif\0\0")
         if block and _orientation(block) != _orientation(photo.exif):
             raise ValueError("it lies in another orientation than the photo")
-        check_size(_open(jpeg).size, size)
         image = _open(jpeg)
+        check_size(image.size, size)
         image.load()  # raises where it is damaged
         if image.mode not in ("L", "RGB"):
             raise ValueError("it is neither grey nor RGB")
@@ -321,8 +322,7 @@ def of_heic(data: bytes, found: boxes.Items, photo: "Photo", file: Any) -> GainM
         Exception: what the decoder raises.
     """
     for number in file.info.get("aux", {}).get(APPLE, ())[:1]:
-        if boxes.orientation(data, found, number) != boxes.orientation(data, found):
-            raise ValueError("it lies in another orientation than the photo")
+        _check_orientation(data, found, number)
         picture = file.get_aux_image(number)
         check_size(picture.size, file.size)
         samples = np.asarray(picture)
@@ -330,6 +330,46 @@ def of_heic(data: bytes, found: boxes.Items, photo: "Photo", file: Any) -> GainM
                                  headroom(boxes.description(data, found, number), photo.exif))  # fmt: skip
         return GainMap(jpeg=jpeg, photo_size=file.size[::-1], photo_profile=photo.icc_profile, **meaning)
     return None
+
+
+def _check_orientation(data, found, number):
+    if boxes.orientation(data, found, number) != boxes.orientation(data, found):
+        raise ValueError("it lies in another orientation than the photo")
+
+
+def of_items(
+    data: bytes, found: boxes.Items, photo: "Photo", size: tuple[int, int], decode: Callable[[bytes], np.ndarray]
+) -> GainMap | None:
+    """The map that a HEIC's or AVIF's item `tmap` (ISO 23008-12) joins with the main picture, or None without one.
+
+    Args:
+        data, found: the file and its items.
+        photo (`diffretouch.photo.Photo`): with the profile of the file.
+        size: width and height of the photo, upright.
+        decode: a file -> its main picture (h,w) or (h,w,3), uint8, upright.
+
+    Raises:
+        ValueError: it cannot be used.
+        Exception: what `decode` raises.
+    """
+    joined_by = next((number for number, kind in found.kinds.items() if kind == b"tmap"), None)
+    if joined_by is None:
+        return None
+    parts = [to for kind, origin, to in found.references if kind == b"dimg" and origin == joined_by]
+    if len(parts) != 2 or parts[0] != found.primary or parts[1] not in found.said:
+        raise ValueError("it does not belong to the main picture")
+    block = boxes.content(data, found, joined_by)
+    if not block or block[0] != 0:
+        raise ValueError("its metadata are missing or of a version that is not known")
+    meaning = _of_iso(block[1:])
+    _check_orientation(data, found, parts[1])
+    samples = decode(boxes.with_primary(data, found, parts[1]))
+    if samples.ndim == 3 and samples.shape[2] != 3:
+        samples = samples[..., 0] if samples.shape[2] < 3 else samples[..., :3]
+    check_size(samples.shape[1::-1], size)
+    profile = None if meaning["in_base_colours"] else boxes.profile(data, found, joined_by)
+    jpeg = encoded(np.ascontiguousarray(samples), profile if samples.ndim == 3 else None)
+    return GainMap(jpeg=jpeg, photo_size=size[::-1], photo_profile=photo.icc_profile, **meaning)
 
 
 # In the file to be: XMP of the photo, its segments, and the map behind it

@@ -49,12 +49,12 @@ def _linear_srgb():
 
 
 # ITU-T H.273: chromaticities of red, green, blue; white is D65 where none follows
-_PRIMARIES = {1: (0.64, 0.33, 0.30, 0.60, 0.15, 0.06), 4: (0.67, 0.33, 0.21, 0.71, 0.14, 0.08, 0.310, 0.316),
+PRIMARIES = {1: (0.64, 0.33, 0.30, 0.60, 0.15, 0.06), 4: (0.67, 0.33, 0.21, 0.71, 0.14, 0.08, 0.310, 0.316),
               5: (0.64, 0.33, 0.29, 0.60, 0.15, 0.06), 6: (0.63, 0.34, 0.31, 0.595, 0.155, 0.07),
               8: (0.681, 0.319, 0.243, 0.692, 0.145, 0.049, 0.310, 0.316),
               9: (0.708, 0.292, 0.17, 0.797, 0.131, 0.046), 11: (0.68, 0.32, 0.265, 0.69, 0.15, 0.06, 0.314, 0.351),
               12: (0.68, 0.32, 0.265, 0.69, 0.15, 0.06), 22: (0.63, 0.34, 0.295, 0.605, 0.155, 0.077)}  # fmt: skip
-_PRIMARIES |= {2: _PRIMARIES[1], 7: _PRIMARIES[6]}
+PRIMARIES |= {2: PRIMARIES[1], 7: PRIMARIES[6]}
 _TELEVISION = (1, 2, 5, 6, 7)  # primaries that viewers show as sRGB's
 _GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0, 17: 2.6}
 _LIKE_SRGB = (1, 2, 6, 7, 11, 12, 13, 14, 15)  # sRGB, and the television curves, which viewers show as that
@@ -68,13 +68,13 @@ def cicp_profile(primaries: int, transfer: int) -> bytes | None:
     """
     if transfer in (16, 18):
         raise ValueError(f"its tones are {'PQ' if transfer == 16 else 'HLG'} (high dynamic range)")
-    if primaries not in _PRIMARIES:
+    if primaries not in PRIMARIES:
         raise ValueError(f"colour primaries {primaries} (ITU-T H.273) are not supported")
     if transfer not in _GAMMAS and transfer not in _LIKE_SRGB:
         raise ValueError(f"transfer characteristics {transfer} (ITU-T H.273) are not supported")
     if transfer in _LIKE_SRGB and primaries in _TELEVISION:
         return None
-    points = _PRIMARIES[1 if primaries in _TELEVISION else primaries]
+    points = PRIMARIES[1 if primaries in _TELEVISION else primaries]
     return chromatic_profile(points[:6], points[6:] or (0.3127, 0.3290), _GAMMAS.get(transfer))
 
 
@@ -91,9 +91,9 @@ def primaries_to_srgb(primaries: int) -> np.ndarray:
         white = np.array([_D65[0] / _D65[1], 1, (1 - _D65[0] - _D65[1]) / _D65[1]])
         return columns * np.linalg.solve(columns, white)
 
-    if len(_PRIMARIES.get(primaries, ())) != 6:
+    if len(PRIMARIES.get(primaries, ())) != 6:
         raise ValueError(f"colour primaries {primaries} (ITU-T H.273) are not supported")
-    return np.linalg.solve(matrix(_PRIMARIES[1]), matrix(_PRIMARIES[primaries]))
+    return np.linalg.solve(matrix(PRIMARIES[1]), matrix(PRIMARIES[primaries]))
 
 
 def chromatic_profile(
@@ -126,11 +126,11 @@ def png_profile(gama: bytes | None, chrm: bytes | None) -> bytes | None:
         ValueError: no colours can have these numbers.
     """
     gamma = int.from_bytes(gama, "big") / 1e5 if gama else None
-    points = np.frombuffer(chrm, ">u4") / 1e5 if chrm else np.array([*_D65[:2], *_PRIMARIES[1]])
+    points = np.frombuffer(chrm, ">u4") / 1e5 if chrm else np.array([*_D65[:2], *PRIMARIES[1]])
     if gama and (len(gama) != 4 or not gamma) or len(points) != 8:
         raise ValueError("they are damaged")
     usual = gamma is None or abs(gamma - 1 / 2.2) < 0.01
-    if usual and np.abs(points - [*_D65[:2], *_PRIMARIES[1]]).max() < 0.002:
+    if usual and np.abs(points - [*_D65[:2], *PRIMARIES[1]]).max() < 0.002:
         return None
     if usual and gamma is not None and chrm is None:
         return None

@@ -197,9 +197,10 @@ def _profile(code, found):
         return profile
     if found.grey or found.transfer not in (None, 1, 8, 13):
         raise ValueError("its colours are not supported")
-    white = {_D65: (0.3127, 0.3290), 10: (1 / 3, 1 / 3), 11: (0.314, 0.351)}.get(found.white, found.white)
-    points = {1: (0.64, 0.33, 0.30, 0.60, 0.15, 0.06), 9: (0.708, 0.292, 0.17, 0.797, 0.131, 0.046),
-              11: (0.68, 0.32, 0.265, 0.69, 0.15, 0.06)}.get(found.primaries, found.primaries)  # fmt: skip
+    white = {_D65: (0.3127, 0.3290), 10: (1 / 3, 1 / 3), 11: icc.PRIMARIES[11][6:]}.get(found.white, found.white)
+    points = found.primaries
+    if points in _PRIMARIES:
+        points = icc.PRIMARIES[_PRIMARIES[points]][:6]
     if isinstance(points, int) or isinstance(white, int):
         raise ValueError("its colours are not supported")
     gamma = 1 / found.gamma if found.gamma else 1.0 if found.transfer == 8 else None

@@ -5,7 +5,7 @@ import { edit, state, toPreset, words } from './state.js';
 
 const STRIP = 1024;
 const KINDS = { '.jpg': 'image/jpeg', '.png': 'image/png', '.webp': 'image/webp' };
-const LABELS = { '': 'As the photo', '.jpg': 'JPEG', '.png': 'PNG', '.tif': 'TIFF (16 bits stay)', '.webp': 'WebP', '.avif': 'AVIF' };
+const LABELS = { '': 'As the photo', '.jpg': 'JPEG', '.png': 'PNG', '.tif': 'TIFF (16 bits stay)', '.webp': 'WebP', '.avif': 'AVIF', '.jxl': 'JPEG XL' };
 
 const TABLES = { '.cube': 'Table (.cube)', '.xmp': 'Lightroom profile (.xmp)', '.clf': 'OpenColorIO (.clf)', '.png': 'Hald image (.png)' };
 
