@@ -25,6 +25,8 @@ _STEP = 0.1  # of c and strength, for differences
 _FOLDS = 5
 _NEUTRAL = np.array([0.0, 0, 0, 0, 1])  # c and strength
 _SPREAD = np.array([0.5, 0.5, 0.5, 0.5, 0.25])  # of c and strength among looks, around c = 0 and strength 1
+_LOW, _HIGH = np.array([-LIMIT] * 4 + [0.0]), np.full(5, LIMIT)
+_FACTORS = (1.0, 4.0, 16.0, 64.0, math.inf)
 _SPREAD_OF_ONE = np.array([3.0, 3.0, 3.0, 3.0, 1e-3])  # of a single photo's c: wherever it may lie; strength stays 1
 
 
@@ -34,19 +36,35 @@ class Fit:
 
     Attributes:
         settings: c, strength, seed and steps.
+        shrink: how many times the prior weighed, see `shrink_factor`; infinite where nothing was learned.
         untouched: error of the photos as they are.
         automatic: error of the model without the preset (c = 0, strength 1).
         fitted: error with the preset, on the very pairs that it was fitted to.
         held_out: error on pairs left out in turn, with what was fitted to the others; None for a single pair.
-        photos: a row for each pair: `photo`, `untouched`, `automatic`, `fitted`.
+        photos: a row for each pair: `photo`, `untouched`, `automatic`, `fitted`, `held_out`.
     """
 
     settings: Settings
+    shrink: float
     untouched: float
     automatic: float
     fitted: float
     held_out: float | None
     photos: list[dict]
+
+    @property
+    def gain(self) -> tuple[float, float]:
+        """By how much the preset lowers the error on pairs left out, and its standard error; of one pair 0 and inf."""
+        if self.held_out is None:
+            return 0.0, math.inf
+        gains = [row["automatic"] - row["held_out"] for row in self.photos]
+        return float(np.mean(gains)), float(np.std(gains, ddof=1)) / math.sqrt(len(gains))
+
+    @property
+    def pays(self) -> bool:
+        """Whether the preset does better than none on pairs left out, by more than the standard error."""
+        gain, error = self.gain
+        return gain > error
 
 
 @dataclass
@@ -100,24 +118,33 @@ def fit_preset(
         return _fit_and_judge(examples, seed, steps, iterations)
 
 
-def _fit_and_judge(examples, seed, steps, iterations):
-    found = _fit(examples, _NEUTRAL, iterations)
+def _fit_and_judge(examples, seed, steps, iterations, factors=_FACTORS):
+    known = _normal_equations(examples, _NEUTRAL)
+
+    def learned(numbers):
+        """-> c and strength from some of the pairs, and how far they were shrunk."""
+        theirs = tuple(rows[numbers] for rows in known)
+        shrink = shrink_factor(*theirs, factors)
+        return _fit([examples[n] for n in numbers], _NEUTRAL, iterations, shrink=shrink, known=theirs), shrink
+
+    everyone = np.arange(len(examples))
+    found, shrink = learned(everyone)
     photos, held_out = [], None
     for one in examples:
         errors = {name: _error(one, values) for name, values in
                   (("untouched", _NEUTRAL * 0), ("automatic", _NEUTRAL), ("fitted", found))}  # fmt: skip
-        photos.append({"photo": one.name, **errors})
+        photos.append({"photo": one.name, **errors, "held_out": None})
     if len(examples) > 1:
-        folds, errors = min(len(examples), _FOLDS), []
+        folds = min(len(examples), _FOLDS)
         for fold in range(folds):
-            others = [one for n, one in enumerate(examples) if n % folds != fold]
-            values = _fit(others, _NEUTRAL, iterations)
-            errors += [_error(one, values) for one in examples[fold::folds]]
-        held_out = sum(errors) / len(errors)
+            values, _ = learned(everyone[everyone % folds != fold])
+            for n in everyone[fold::folds]:
+                photos[n]["held_out"] = _error(examples[n], values)
+        held_out = sum(row["held_out"] for row in photos) / len(photos)
     mean = {name: sum(row[name] for row in photos) / len(photos) for name in ("untouched", "automatic", "fitted")}
     c = {name: round(float(value), 3) for name, value in zip(ATTRIBUTES, found, strict=False)}
     settings = Settings(c=c, strength=round(float(found[4]), 3), seed=seed, steps=steps)
-    return Fit(settings, **mean, held_out=held_out, photos=photos)
+    return Fit(settings, shrink, **mean, held_out=held_out, photos=photos)
 
 
 @torch.no_grad()
@@ -243,8 +270,8 @@ def _error(one, values):
 
 
 def _normal_equations(examples, values):
-    """-> cost, gradient (5,) and Gauss-Newton matrix (5,5) at c and strength, each pair's mean over its pixels."""
-    cost, gradient, matrix = 0.0, np.zeros(5), np.zeros((5, 5))
+    """-> of each pair cost (n,), gradient (n,5), Gauss-Newton matrix (n,5,5) at c and strength: means over pixels."""
+    costs, gradients, matrices = [], [], []
     signs = np.where(values > 0, -1.0, 1.0)  # towards the middle: within the limits
     for one in examples:
         c = np.repeat(values[None, :4], 5, 0)
@@ -256,26 +283,58 @@ def _normal_equations(examples, values):
         moved = torch.cat([residuals[1:], stronger]).flatten(1).double()
         jacobian = ((moved - base) / (_STEP * torch.as_tensor(signs)[:, None])).numpy()  # (5,3hw)
         base, pixels = base.numpy(), base.numel() / 3
-        cost += float(base @ base) / pixels
-        gradient += jacobian @ base / pixels
-        matrix += jacobian @ jacobian.T / pixels
-    return cost, gradient, matrix
+        costs.append(float(base @ base) / pixels)
+        gradients.append(jacobian @ base / pixels)
+        matrices.append(jacobian @ jacobian.T / pixels)
+    return np.array(costs), np.array(gradients), np.array(matrices)
 
 
-def _fit(examples, start, iterations, spread=_SPREAD, limit=LIMIT):
-    """-> (5,): c and strength."""
+def shrink_factor(
+    costs: np.ndarray, gradients: np.ndarray, matrices: np.ndarray, factors: Sequence[float] = _FACTORS
+) -> float:
+    """How many times the prior weighs so that each pair is predicted best from the others.
+
+    Leave-one-out over quadratic models of the pairs' costs, by the root of each pair's mean squared difference.
+
+    Args:
+        costs (n,), gradients (n,5), matrices (n,5,5): of every pair's squared colour difference at c = 0, strength 1.
+        factors: to choose from; infinity leaves c at 0.
+
+    Returns:
+        `float`: the factor; of a single pair the first.
+    """
+    n = len(costs)
+    if n < 2 or len(factors) < 2:
+        return factors[0]
+    cost, gradient, matrix = (total.sum(0) - total for total in (costs, gradients, matrices))  # of the others
+    errors = []
+    for factor in factors:
+        move = np.zeros((n, 5))
+        if math.isfinite(factor):
+            prior = factor * cost[:, None] / (n - 1) / _SPREAD**2 + 1e-9
+            solved = np.linalg.solve(matrix + prior[:, None] * np.eye(5), gradient[..., None])[..., 0]
+            move = np.clip(-solved, _LOW - _NEUTRAL, _HIGH - _NEUTRAL)
+        squared = costs + 2 * (gradients * move).sum(1) + np.einsum("ni,nij,nj->n", move, matrices, move)
+        errors.append(np.sqrt(np.maximum(squared, 0)).mean())
+    return factors[int(np.argmin(errors))]
+
+
+def _fit(examples, start, iterations, spread=_SPREAD, limit=LIMIT, shrink=1.0, known=None):
+    """-> (5,): c and strength. `known`: the pairs' normal equations at `start`."""
+    if math.isinf(shrink):
+        return _NEUTRAL
     low, high = np.array([-limit] * 4 + [0.0]), np.array([limit] * 4 + [LIMIT])
     values, damping = start, 0.01
-    cost, gradient, matrix = _normal_equations(examples, values)
+    cost, gradient, matrix = (total.sum(0) for total in known or _normal_equations(examples, values))
     for _ in range(iterations):
         # A Gaussian prior: what no setting explains of a pair is noise in what the pair says of the settings.
-        prior = cost / len(examples) / spread**2
+        prior = shrink * cost / len(examples) / spread**2
         full = matrix + np.diag(prior + 1e-9)
         move = -np.linalg.solve(full + damping * np.diag(np.diag(full)), gradient + prior * (values - _NEUTRAL))
         tried = np.clip(values + move, low, high)
         if np.abs(tried - values).max() < 0.01:
             break
-        found = _normal_equations(examples, tried)
+        found = [total.sum(0) for total in _normal_equations(examples, tried)]
         if found[0] + prior @ (tried - _NEUTRAL) ** 2 < cost + prior @ (values - _NEUTRAL) ** 2:
             values, (cost, gradient, matrix), damping = tried, found, damping / 4
         else:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffretouch import DiffRetouchPipeline
-from diffretouch.fitting import fit_preset, is_same_picture, nearest_attributes
+from diffretouch import DiffRetouchPipeline, fitting
+from diffretouch.colour.lab import srgb_to_lab
+from diffretouch.fitting import fit_preset, is_same_picture, nearest_attributes, shrink_factor
 from diffretouch.metrics import delta_e76
 from diffretouch.photo import load_photo, save_photo
 from diffretouch.settings import seed_of
@@ -91,6 +92,59 @@ def test_nearest_attributes_minimise_the_colour_difference(pipe):
     torch.testing.assert_close(found, wanted[0], atol=0.02, rtol=0)
     near = nearest_attributes(retouch, photo, retouch(wanted).clamp(0, 1), torch.zeros(4), limit=0.5)
     assert near.abs().max() <= 0.5 and near[2] == -0.5
+
+
+def pairs_of(looks, noise, seed):
+    """Pairs whose model is known: exact derivatives, the photo finished at c (4,) and then off by `noise`."""
+    random = np.random.default_rng(seed)
+    shift = torch.tensor([[-0.1, 0.2, -0.1], [0.2, 0, -0.2], [0.15, 0.15, 0.15]])
+    pairs = []
+    for n, c in enumerate(looks):
+        photo = torch.from_numpy(random.uniform(0.25, 0.75, (1, 3, 24, 24)).astype(np.float32))
+
+        def retouch(c, photo=photo):
+            return photo + 0.3 * ((c[:, 1:] @ shift)[..., None, None] + c[:, :1, None, None] * (photo - 0.5))
+
+        off = torch.from_numpy(random.normal(0, noise, (1, 3, 1, 1)).astype(np.float32))
+        finished = (retouch(torch.tensor([c], dtype=torch.float32)) + off).clamp(0, 1)
+        pairs.append(fitting._Pair(f"{n}.jpg", photo, srgb_to_lab(finished), retouch))
+    return pairs
+
+
+def judged(pairs):
+    with torch.no_grad():
+        return fitting._fit_and_judge(pairs, 0, 1, 8)
+
+
+def test_a_taste_is_recovered_from_many_pairs_however_moody():
+    taste = [0.5, -0.4, 0.6, -0.3]
+    fit = judged(pairs_of([taste] * 40, 0.02, 0))
+    assert list(fit.settings.c.values()) == pytest.approx(taste, abs=0.2) and fit.shrink == 1 and fit.pays
+    assert fit.held_out < 0.6 * fit.automatic
+    assert fit.gain[0] == pytest.approx(fit.automatic - fit.held_out) and 0 < fit.gain[1] < fit.gain[0] / 5
+    assert np.mean([row["held_out"] for row in fit.photos]) == pytest.approx(fit.held_out)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_few_pairs_without_a_common_look_do_not_pay(seed):
+    looks = np.random.default_rng(seed).uniform(-1, 1, (3, 4)).astype(np.float32)
+    looks = np.concatenate([looks, -looks])  # on the whole nothing
+    fit = judged(pairs_of(looks.tolist(), 0.05, seed))
+    assert not fit.pays and max(map(abs, fit.settings.c.values())) < 0.5
+
+
+def test_the_prior_weighs_as_much_as_pairs_left_out_ask_for():
+    random, eye = np.random.default_rng(0), np.repeat(np.eye(5)[None], 50, 0)
+    optimum = np.array([0.6, -0.6, 0.3, 0.3, 0.1])
+
+    def factor(spread):
+        each = optimum + random.normal(0, spread, (50, 5))
+        return shrink_factor(30 + (each**2).sum(1), -each, eye)  # squared distances to what each pair asks for
+
+    assert factor(0.1) == 1
+    found = shrink_factor(np.full(4, 30.0), np.array([[3.0] * 5, [-3.0] * 5, [2.0] * 5, [-2.0] * 5]), eye[:4])
+    assert found == np.inf and shrink_factor(np.ones(1), np.ones((1, 5)), eye[:1]) == 1
+    assert shrink_factor(np.ones(4), np.ones((4, 5)), eye[:4], (4.0,)) == 4
 
 
 def test_bad_input(pipe, tmp_path):
