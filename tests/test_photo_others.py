@@ -69,7 +69,7 @@ def test_raw(tmp_path):
     with pytest.raises(PhotoError, match="more than `max_pixels`"):
         load_photo(path, max_pixels=100)
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(PhotoError, match="as RAW: LibRaw reports Input/output error."):
+    with pytest.raises(PhotoError, match="as RAW: it is cut off"):
         load_photo(path)
 
 
@@ -133,3 +133,20 @@ def test_chunks_of_a_webp_are_named(tmp_path):
     assert load_photo(path).notes[-1].startswith("WebP chunks that were not carried: C2PA (content credentials")
     path.write_bytes(data + b"behind it")
     assert "XYZ, 9 bytes behind the picture." in load_photo(path).notes[-1]
+
+
+def test_raw_files_that_are_cut_off_or_under_another_name(tmp_path):
+    pytest.importorskip("rawpy")
+    data = write_dng(tmp_path / "whole.dng").read_bytes()
+    (tmp_path / "cut.dng").write_bytes(data[: len(data) // 2])
+    with pytest.raises(PhotoError, match="cut off"):
+        load_photo(tmp_path / "cut.dng")
+    thumbnail, sensor = np.zeros((12, 16, 3), np.uint8), np.full((120, 160), 999, np.uint16)
+    with tifffile.TiffWriter(tmp_path / "camera.tif") as tiff:  # as NEF and ARW: a thumbnail, the sensor below it
+        tiff.write(thumbnail, photometric="rgb", subfiletype=1, subifds=1, metadata=None)
+        tiff.write(sensor, photometric=32803, metadata=None)
+    (tmp_path / "canon.tif").write_bytes(b"II*\0\x10\0\0\0CR\2\0" + bytes(200))
+    photo = load_photo(tmp_path / "camera.tif")
+    assert photo.format == "RAW" and min(photo.pixels.shape[:2]) > 100  # not the thumbnail
+    with pytest.raises(PhotoError, match="as RAW: LibRaw reports [A-Z][a-z]"):
+        load_photo(tmp_path / "canon.tif")

@@ -174,3 +174,12 @@ def test_the_limit_holds_for_every_format(suffix, tmp_path):
     load_photo(tmp_path / f"photo{suffix}", max_pixels=37 * 53)
     with pytest.raises(PhotoError, match="more than `max_pixels`"):
         load_photo(tmp_path / f"photo{suffix}", max_pixels=37 * 53 - 1)
+
+
+def test_damage_is_told_in_words(tmp_path):
+    """Also where a library only says that an index is out of range."""
+    (tmp_path / "a.tif").write_bytes(b"II*\0\xff\xff\xff\x7f")
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe1\0\x0aExif\0\0\0\0\xff\xd9")
+    for path in tmp_path.iterdir():
+        with pytest.raises(PhotoError, match="its structure is damaged"):
+            load_photo(path)

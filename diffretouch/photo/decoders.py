@@ -6,6 +6,7 @@ whatever its library raises on broken files, and ValueError for what it refuses.
 """
 
 import io
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -323,6 +324,7 @@ def _raw(photo, max_pixels):
     except ImportError as error:
         raise ValueError('RAW files need rawpy: pip install "diffretouch[raw]"') from error
 
+    _check_whole(photo.path)
     try:
         with rawpy.imread(str(photo.path)) as raw:
             _check_size(raw.sizes.width, raw.sizes.height, max_pixels)
@@ -345,13 +347,32 @@ def _raw(photo, max_pixels):
     return samples, 65535, 3
 
 
+def _check_whole(path):
+    """Refuses a RAW file whose sensor's values end behind the file's end: LibRaw would make black of them."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            parts = [(page.dataoffsets, page.databytecounts) for page in _sensors(tiff)]
+    except Exception:  # its directory is none of a TIFF, or damaged: LibRaw's to judge
+        return
+    if any(max(map(sum, zip(*part, strict=True))) > path.stat().st_size for part in parts):
+        raise ValueError("it is cut off: the sensor's values are not whole")
+
+
+def _sensors(tiff):
+    """The pages with a sensor's values, among the first and in their directories."""
+    pages = [inner for page in islice(tiff.pages, 8) for inner in (page, *(page.pages or ()))]
+    return [page for page in pages if int(page.photometric) in (32803, 34892)]
+
+
 def _tiff(photo, max_pixels):
     import tifffile
 
     with tifffile.TiffFile(photo.path) as tiff:
         pages = _full_pages(tiff)
         page = pages[0]
-        if 50706 in page.tags:  # a DNG under another name
+        if 50706 in page.tags or page.is_reduced and _sensors(tiff):  # a RAW file under another name
             return _raw(photo, max_pixels)
         if len(pages) > 1:
             photo.note(f"The first of {len(pages)}{' or more' * (len(pages) == _MOST_PAGES)} pages is used.")

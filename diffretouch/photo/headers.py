@@ -73,7 +73,7 @@ def kind_of(path: Path) -> str:
             return "AVIF"
         if any(brand in brands for brand in (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1")):
             return "HEIC"
-    if path.suffix.lower() in RAW_SUFFIXES:
+    if path.suffix.lower() in RAW_SUFFIXES or head[:2] == b"II" and head[8:10] == b"CR":  # Canon's CR2
         return "RAW"
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "TIFF"
