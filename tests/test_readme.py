@@ -1,5 +1,6 @@
 """The commands and code blocks of README.md and training/README.md, on toy photos and with a tiny model."""
 
+import glob
 import importlib
 import re
 import shlex
@@ -84,7 +85,8 @@ def toys(tmp_path, monkeypatch):
 
 
 def run(monkeypatch, command, *more):
-    monkeypatch.setattr(sys, "argv", [*shlex.split(command), *more])
+    words = [name for word in shlex.split(command) for name in (sorted(glob.glob(word)) if "*" in word else [word])]
+    monkeypatch.setattr(sys, "argv", [*words, *more])
     try:
         cli.main()
     except SystemExit as end:
