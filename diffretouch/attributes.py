@@ -3,13 +3,16 @@
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import torch
+import numpy as np
 
 from diffretouch.colour import LUMA
 from diffretouch.outside import outside
-from diffretouch.pixels import ArrayOrTensor, shrink
+from diffretouch.pixels import ArrayOrTensor, is_tensor, shrink
+
+if TYPE_CHECKING:
+    import torch
 
 ATTRIBUTES = ("colorfulness", "contrast", "temperature", "brightness")
 
@@ -28,6 +31,8 @@ _LIMIT = 3.0
 
 def _colorfulness(image):
     """Colorfulness of Hasler and Süsstrunk (2003), with absolute opponent signals as in the released DiffRetouch."""
+    import torch
+
     red, green, blue = image.unbind(1)
     opponents = torch.stack([(red - green).abs(), (0.5 * (red + green) - blue).abs()], 1).flatten(2)  # (B,2,HW)
     pixels = opponents.shape[-1]
@@ -58,7 +63,7 @@ def _brightness(image):
     return (image.mean((2, 3)) * image.new_tensor(LUMA)).sum(1)
 
 
-def measure_attributes(image: torch.Tensor) -> torch.Tensor:
+def measure_attributes(image: "torch.Tensor") -> "torch.Tensor":
     """Scores of the four attributes, in the order of `ATTRIBUTES`.
 
     A photo whose long side exceeds 128 px is measured on an area-averaged copy of that size, so the scores do not
@@ -79,10 +84,12 @@ def measure_attributes(image: torch.Tensor) -> torch.Tensor:
     Returns:
         `torch.Tensor`: (B,4), at least float32.
     """
-    if not torch.is_tensor(image) or not image.is_floating_point():
+    if not is_tensor(image) or not image.is_floating_point():
         raise TypeError(f"`image` must be a floating-point tensor, got {_describe(image)}.")
     if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
         raise ValueError(f"`image` must have shape (B,3,H,W) with no empty side, got {tuple(image.shape)}.")
+    import torch
+
     if image.dtype in (torch.float16, torch.bfloat16):
         image = image.float()
     with torch.autocast(image.device.type, enabled=False):
@@ -90,13 +97,15 @@ def measure_attributes(image: torch.Tensor) -> torch.Tensor:
         return torch.stack([_colorfulness(image), _contrast(image), _temperature(image), _brightness(image)], 1)
 
 
-def attribute_coordinates(scores: torch.Tensor) -> torch.Tensor:
+def attribute_coordinates(scores: "torch.Tensor") -> "torch.Tensor":
     """Scores (...,4) -> coordinates (...,4) in which equal steps look about equal.
 
     Colorfulness and contrast span orders of magnitude between photos, so they are compared by ratio (logarithms with
     a floor against noise on grey and flat photos); brightness by its logit, so that a step neither drowns a dark
     photo nor burns a bright one; temperature by difference.
     """
+    import torch
+
     colorfulness, contrast, temperature, brightness = scores.unbind(-1)
     return torch.stack(
         [
@@ -110,12 +119,12 @@ def attribute_coordinates(scores: torch.Tensor) -> torch.Tensor:
 
 
 def attribute_labels(
-    scores: torch.Tensor,
-    reference: torch.Tensor | None = None,
+    scores: "torch.Tensor",
+    reference: "torch.Tensor | None" = None,
     *,
     scales: Sequence[float] = ATTRIBUTE_SCALES,
     limit: float = 1.0,
-) -> torch.Tensor:
+) -> "torch.Tensor":
     """Labels c of the versions of one photo, relative to each other.
 
     The paper conditions on attribute labels in [-1,1] but its derivation was not released. Here a label says how far
@@ -132,8 +141,10 @@ def attribute_labels(
     Returns:
         `torch.Tensor`: (...,K,4) in [-limit, limit].
     """
-    if not torch.is_tensor(scores) or scores.ndim < 2 or scores.shape[-1] != len(ATTRIBUTES):
+    if not is_tensor(scores) or scores.ndim < 2 or scores.shape[-1] != len(ATTRIBUTES):
         raise ValueError(f"`scores` must have shape (...,K,4), got {_describe(scores)}.")
+    import torch
+
     coordinates = attribute_coordinates(scores)
     centre = (coordinates.mean(-2) if reference is None else attribute_coordinates(reference)).unsqueeze(-2)
     # More colour makes a warm photo measure warmer. Half of that belongs to the colour, or else asking for more
@@ -144,7 +155,7 @@ def attribute_labels(
     return ((coordinates - centre) / coordinates.new_tensor(scales)).clamp(-limit, limit)
 
 
-def label_statistics(scores: torch.Tensor, knots: int = 33) -> dict[str, Any]:
+def label_statistics(scores: "torch.Tensor", knots: int = 33) -> dict[str, Any]:
     """The spread of a data set's scores, from which `quantile_labels` makes labels: kept with the model, JSON-able.
 
     Args:
@@ -154,10 +165,12 @@ def label_statistics(scores: torch.Tensor, knots: int = 33) -> dict[str, Any]:
     Returns:
         `dict`: `count`, and `quantiles`: for each attribute by name, `knots` values of `attribute_coordinates`.
     """
-    if not torch.is_tensor(scores) or scores.ndim != 2 or scores.shape[1] != len(ATTRIBUTES) or len(scores) < 2:
+    if not is_tensor(scores) or scores.ndim != 2 or scores.shape[1] != len(ATTRIBUTES) or len(scores) < 2:
         raise ValueError(f"`scores` must have shape (N,4) with N >= 2, got {_describe(scores)}.")
     if not scores.isfinite().all():
         raise ValueError("`scores` must be finite, got NaN or infinite values.")
+    import torch
+
     levels = torch.linspace(0, 1, knots, dtype=torch.float64)
     quantiles = torch.quantile(attribute_coordinates(scores.double()), levels, dim=0)  # (knots,4)
     # Ties would make steps of no width: the least width is far below what can be seen.
@@ -166,7 +179,7 @@ def label_statistics(scores: torch.Tensor, knots: int = 33) -> dict[str, Any]:
     return {"count": len(scores), "quantiles": {name: [round(v, 7) for v in q.tolist()] for name, q in columns}}
 
 
-def quantile_labels(scores: torch.Tensor, statistics: Mapping[str, Any], *, limit: float = 1.0) -> torch.Tensor:
+def quantile_labels(scores: "torch.Tensor", statistics: Mapping[str, Any], *, limit: float = 1.0) -> "torch.Tensor":
     """Labels c by a photo's place in the whole data set: 2 q - 1, with q the quantile of its score.
 
     The derivation of PerTouch, the successor of DiffRetouch: -1 is the least colourful photo of all, 0 the median.
@@ -181,6 +194,8 @@ def quantile_labels(scores: torch.Tensor, statistics: Mapping[str, Any], *, limi
     Returns:
         `torch.Tensor`: (...,4), differentiable.
     """
+    import torch
+
     check_statistics(statistics)
     labels = []
     for name, x in zip(ATTRIBUTES, attribute_coordinates(scores).unbind(-1), strict=True):
@@ -210,7 +225,7 @@ def check_statistics(statistics: Mapping[str, Any]) -> None:
             raise ValueError(f"`statistics`: the quantiles of {name} must be at least two numbers that rise.")
 
 
-def as_attributes(c: Attributes, batch_size: int | None = None) -> torch.Tensor:
+def as_attributes(c: Attributes, batch_size: int | None = None) -> "torch.Tensor":
     """Check what a caller gave as `c` and bring it into one form.
 
     Args:
@@ -226,6 +241,13 @@ def as_attributes(c: Attributes, batch_size: int | None = None) -> torch.Tensor:
         ValueError: wrong length, unknown name, NaN or infinite, larger than 3, or the wrong number of rows.
         TypeError: not numbers.
     """
+    import torch
+
+    return torch.from_numpy(attribute_rows(c, batch_size))
+
+
+def attribute_rows(c: Attributes, batch_size: int | None = None) -> np.ndarray:
+    """`as_attributes` as an array, without torch."""
     if c is None:
         c = [0.0] * len(ATTRIBUTES)
     elif isinstance(c, Mapping):
@@ -236,22 +258,22 @@ def as_attributes(c: Attributes, batch_size: int | None = None) -> torch.Tensor:
     if isinstance(c, (str, bytes)):
         raise TypeError(f"`c` must be four numbers, (B,4), a dict or None, got {c!r}.")
     try:
-        rows = torch.as_tensor(c)
-        if rows.dtype == torch.bool or rows.is_complex():
-            raise TypeError(str(rows.dtype))
-        rows = rows.detach().to("cpu", torch.float32)
+        given = np.asarray((c.detach().double() if c.is_floating_point() else c).cpu() if is_tensor(c) else c)
+        if given.dtype.kind not in "iuf":
+            raise TypeError(str(given.dtype))
+        with np.errstate(over="ignore"):  # becomes infinite, which is told below
+            rows = given.astype(np.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"`c` must be four numbers, (B,4), a dict or None, got {c!r}.") from error
     rows = rows[None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or rows.shape[1] != len(ATTRIBUTES) or rows.shape[0] == 0:
         raise ValueError(
-            f"`c` must hold {len(ATTRIBUTES)} numbers ({', '.join(ATTRIBUTES)}) or be (B,4), got shape "
-            f"{tuple(torch.as_tensor(c).shape)}."
+            f"`c` must hold {len(ATTRIBUTES)} numbers ({', '.join(ATTRIBUTES)}) or be (B,4), got shape {given.shape}."
         )
-    for name, column in zip(ATTRIBUTES, rows.unbind(1), strict=True):
-        if not column.isfinite().all():
+    for name, column in zip(ATTRIBUTES, rows.T, strict=True):
+        if not np.isfinite(column).all():
             raise ValueError(f"`c`: {name} must be finite, got {column.tolist()}.")
-        largest = column[column.abs().argmax()].item()
+        largest = column[abs(column).argmax()].item()
         if abs(largest) > _LIMIT:
             raise ValueError(f"`c`: {name} must lie in [-3, 3] (trained on [-1, 1]), got {largest:g}.")
         if abs(largest) > 1 and not math.isclose(abs(largest), 1, rel_tol=1e-6):
@@ -259,15 +281,15 @@ def as_attributes(c: Attributes, batch_size: int | None = None) -> torch.Tensor:
     if batch_size is not None and rows.shape[0] != batch_size:
         if rows.shape[0] != 1:
             raise ValueError(f"`c` must have 1 or {batch_size} rows, got {rows.shape[0]}.")
-        rows = rows.expand(batch_size, -1)
-    return rows.clone()
+        rows = rows.repeat(batch_size, 0)
+    return rows
 
 
 def _describe(value):
-    return f"{tuple(value.shape)} {value.dtype}" if torch.is_tensor(value) else type(value).__name__
+    return f"{tuple(value.shape)} {value.dtype}" if is_tensor(value) else type(value).__name__
 
 
-def in_weights_order(c: torch.Tensor, order: list[str], signs: list[int]) -> torch.Tensor:
+def in_weights_order(c: "torch.Tensor", order: list[str], signs: list[int]) -> "torch.Tensor":
     """c (B,4) in the public order -> in the order and with the signs in which a model's weights know the attributes.
 
     Args:

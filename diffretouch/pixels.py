@@ -2,30 +2,37 @@
 
 import functools
 import math
+import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Union
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
-import torch
 
 from diffretouch.colour import LUMA
 from diffretouch.outside import outside
 from diffretouch.photo import icc
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import DTypeLike
 
 # What callers give: a PIL image, (H,W,3) array or (3,H,W) tensor; or several: (B,...), or a list
-OnePhoto: TypeAlias = PIL.Image.Image | np.ndarray | torch.Tensor
+OnePhoto: TypeAlias = Union[PIL.Image.Image, np.ndarray, "torch.Tensor"]  # noqa: UP007  (torch is imported late)
 Photos: TypeAlias = OnePhoto | Sequence[OnePhoto]
-ArrayOrTensor: TypeAlias = np.ndarray | torch.Tensor
-SamePhoto = TypeVar("SamePhoto", PIL.Image.Image, np.ndarray, torch.Tensor)  # in the form it came
+ArrayOrTensor: TypeAlias = Union[np.ndarray, "torch.Tensor"]  # noqa: UP007
+SamePhoto = TypeVar("SamePhoto", PIL.Image.Image, np.ndarray, "torch.Tensor")  # in the form it came
 
 # What a PIL image carries beside its pixels, and a retouch of it still does
 _CARRIED = ("exif", "xmp", "dpi", "comment")
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether it is torch's tensor, without importing torch: who has a tensor has done that."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.is_tensor(value)
 
 
 def as_photos(image: Photos) -> list:
@@ -51,7 +58,7 @@ def photos_and_origins(image: Photos) -> list[tuple]:
         return [(_from_picture(image), image)]
     if isinstance(image, np.ndarray):
         return [(photo, None) for photo in _check_array(image)]
-    if torch.is_tensor(image):
+    if is_tensor(image):
         return [(photo, None) for photo in _check_tensor(image)]
     raise TypeError(f"`image` must be a PIL image, an array, a tensor or a list of these, got {type(image).__name__}.")
 
@@ -205,7 +212,7 @@ def _check_range(values, brightest_channel):
 
 def is_monochrome(photo: ArrayOrTensor) -> bool:
     """Whether red, green and blue are one everywhere (to a level of 8 bits): (H,W,3) array or (3,H,W) tensor."""
-    if torch.is_tensor(photo):
+    if is_tensor(photo):
         few = photo[:, :: max(photo.shape[1] // 64, 1), :: max(photo.shape[2] // 64, 1)]
         return all(bool((part.amax(0) - part.amin(0)).max() <= 1.5 / 255) for part in (few, photo))
     most = 1.5 / 255 * (1 if photo.dtype.kind == "f" else np.iinfo(photo.dtype).max)
@@ -214,8 +221,11 @@ def is_monochrome(photo: ArrayOrTensor) -> bool:
     return all(float((rows.max(2) - rows.min(2)).max()) <= most for rows in pieces if rows.size)
 
 
-def without_colour(colours: torch.Tensor, dim: int) -> torch.Tensor:
+def without_colour(colours: ArrayOrTensor, dim: int) -> ArrayOrTensor:
     """Their luma for red, green and blue, which lie along `dim`: what a monochrome photo's retouch stays within."""
+    if isinstance(colours, np.ndarray):
+        luma = (np.moveaxis(colours, dim, -1) @ np.float32(LUMA))[..., None]
+        return np.moveaxis(np.broadcast_to(luma, (*luma.shape[:-1], len(LUMA))), -1, dim)
     colours = colours.movedim(dim, -1)
     luma = (colours * colours.new_tensor(LUMA)).sum(-1, keepdim=True)
     return luma.expand(colours.shape).movedim(-1, dim)
@@ -225,13 +235,19 @@ def as_float(array: np.ndarray) -> np.ndarray:
     return array if array.dtype == np.float32 else np.divide(array, np.iinfo(array.dtype).max, dtype=np.float32)
 
 
-def as_tensor(photo: ArrayOrTensor) -> torch.Tensor:
+def as_tensor(photo: ArrayOrTensor) -> "torch.Tensor":
     """Array or tensor photo -> (1,3,H,W) float32 in [0,1]; of a huge array the means of blocks, all that is needed."""
-    if torch.is_tensor(photo):
+    import torch
+
+    if is_tensor(photo):
         return photo[None].float()
+    return torch.from_numpy(as_float(np.ascontiguousarray(without_detail(photo)))).permute(2, 0, 1)[None]
+
+
+def without_detail(photo: np.ndarray) -> np.ndarray:
+    """A photo (H,W,3) that is huge as the means of blocks, float32 in [0,1]: all that is needed; another as it is."""
     side = max(min(photo.shape[:2]) // 2048, 1)
-    pixels = as_float(np.ascontiguousarray(photo)) if side == 1 else _block_means(photo, side)
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    return photo if side == 1 else _block_means(photo, side)
 
 
 def _block_means(photo, side):
@@ -260,9 +276,11 @@ def as_output(result: ArrayOrTensor, output_type: str, origin: PIL.Image.Image |
     For "np" the result itself is brought into the range: a copy of a large photo takes as long as its retouch.
     """
     if output_type == "pt":
-        result = result if torch.is_tensor(result) else torch.from_numpy(result).permute(2, 0, 1)
+        import torch
+
+        result = result if is_tensor(result) else torch.from_numpy(result).permute(2, 0, 1)
         return result.clamp(0, 1)
-    result = result.permute(1, 2, 0).cpu().numpy() if torch.is_tensor(result) else result
+    result = result.permute(1, 2, 0).cpu().numpy() if is_tensor(result) else result
     return as_picture(result, origin) if output_type == "pil" else np.clip(result, 0, 1, out=result)
 
 
@@ -272,7 +290,11 @@ def as_one_array(images: list[Any]) -> Any:
         return images
     if len(images) == 1:
         return images[0][None]  # of one large photo no copy
-    return torch.stack(images) if torch.is_tensor(images[0]) else np.stack(images)
+    if not is_tensor(images[0]):
+        return np.stack(images)
+    import torch
+
+    return torch.stack(images)
 
 
 def check_strength(strength: float) -> None:
@@ -281,18 +303,39 @@ def check_strength(strength: float) -> None:
         raise ValueError(f"`strength` must be a number in [0, 2] (0: the photo, 1: the retouch), got {strength!r}.")
 
 
-def shrink(image: torch.Tensor, size: int) -> torch.Tensor:
-    """(B,3,H,W) -> an area-averaged copy with a long side of at most `size` pixels; a smaller photo as it is."""
-    height, width = image.shape[-2:]
+def resized(picture: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """(H,W) or (H,W,3) array -> float32 of that height and width: bilinear, averaging where it shrinks.
+
+    Pillow's, which torch's `antialias=True` was made after: the same but for roundings, without torch.
+    """
+    if picture.ndim == 3:
+        return np.stack([resized(picture[..., k], shape) for k in range(picture.shape[2])], 2)
+    plane = PIL.Image.fromarray(as_float(np.ascontiguousarray(picture)))
+    return np.asarray(plane.resize((shape[1], shape[0]), PIL.Image.Resampling.BILINEAR))
+
+
+def shrink(image: ArrayOrTensor, size: int) -> ArrayOrTensor:
+    """Tensor (B,3,H,W) or array (H,W,3) -> an area-averaged copy with a long side of at most `size` pixels.
+
+    A smaller photo as it is.
+    """
+    is_array = isinstance(image, np.ndarray)
+    height, width = image.shape[:2] if is_array else image.shape[-2:]
     ratio = size / max(height, width)
     if ratio >= 1:
         return image
     shape = max(round(height * ratio), 1), max(round(width * ratio), 1)
+    if is_array:
+        return resized(image, shape)
+    import torch
+
     return torch.nn.functional.interpolate(image, shape, mode="bilinear", antialias=True)
 
 
-def enlarged(photo: ArrayOrTensor, picture: torch.Tensor, strength: float) -> Any:
+def enlarged(photo: ArrayOrTensor, picture: "torch.Tensor", strength: float) -> Any:
     """A small retouched picture (1,3,h,w) in the size of a photo (H,W,3) or (3,H,W), mixed with it."""
+    import torch
+
     is_array = isinstance(photo, np.ndarray)
     full = torch.from_numpy(as_float(photo)).permute(2, 0, 1) if is_array else photo.to(picture.device, torch.float32)
     picture = torch.nn.functional.interpolate(picture, full.shape[1:], mode="bicubic", antialias=True)[0]

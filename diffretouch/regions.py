@@ -6,17 +6,28 @@ every region is laid over what is there so far, as thick as its mask. Where mask
 
 import warnings
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import PIL.Image
-import torch
-import torch.nn.functional as F
 
-from diffretouch.attributes import ATTRIBUTES, Attributes, as_attributes
+from diffretouch.attributes import ATTRIBUTES, Attributes, attribute_rows
 from diffretouch.colour import LUMA
 from diffretouch.outside import outside
-from diffretouch.pixels import ArrayOrTensor, OnePhoto, as_float, as_tensor, one_photo, shrink, upright
+from diffretouch.pixels import (
+    ArrayOrTensor,
+    OnePhoto,
+    as_float,
+    as_tensor,
+    is_tensor,
+    one_photo,
+    resized,
+    shrink,
+    upright,
+)
+
+if TYPE_CHECKING:
+    import torch
 
 # What callers give as `regions`: pairs (mask, c), see `as_regions`
 Regions: TypeAlias = Sequence[tuple[OnePhoto, Attributes]]
@@ -41,7 +52,7 @@ def as_mask(mask: OnePhoto, size: Sequence[int] | None = None, *, name: str = "m
     """
     if isinstance(mask, PIL.Image.Image):
         mask = _picture_mask(upright(mask), name)
-    elif torch.is_tensor(mask):
+    elif is_tensor(mask):
         mask = mask.detach().cpu()
         mask = (mask.float() if mask.is_floating_point() else mask).numpy()
         mask = mask[0] if mask.ndim in (3, 4) and mask.shape[0] == 1 else mask
@@ -61,11 +72,10 @@ def as_mask(mask: OnePhoto, size: Sequence[int] | None = None, *, name: str = "m
 
 def resized_mask(mask: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """A mask of `as_mask` brought to a height and width, in whatever proportions: a model's thumbnail is square."""
-    resized = F.interpolate(torch.from_numpy(mask)[None, None], tuple(size), mode="bilinear", antialias=True)
-    resized = resized[0, 0].numpy()
-    resized[resized < 1e-6] = 0  # where the weights of the interpolation do not sum to 1 in the last digit
-    resized[resized > 1 - 1e-6] = 1
-    return resized
+    mask = resized(mask, size).copy()
+    mask[mask < 1e-6] = 0  # where the weights of the interpolation do not sum to 1 in the last digit
+    mask[mask > 1 - 1e-6] = 1
+    return mask
 
 
 def _picture_mask(picture, name):
@@ -113,7 +123,7 @@ def check_aspect(shape: Sequence[int], size: Sequence[int], name: str) -> None:
         )
 
 
-def as_regions(regions: Regions) -> tuple[torch.Tensor | None, list[tuple[np.ndarray, torch.Tensor]]]:
+def as_regions(regions: Regions) -> "tuple[torch.Tensor | None, list[tuple[np.ndarray, torch.Tensor]]]":
     """Check what a caller gave as `regions` and leave out what nobody would see.
 
     A region under a full mask is hidden, and so is the plain retouch: both are neither sampled nor applied, so a full
@@ -127,6 +137,15 @@ def as_regions(regions: Regions) -> tuple[torch.Tensor | None, list[tuple[np.nda
         The c of the retouch below all regions, (1,4), or `None` where that is the plain one; and the visible regions,
         a list of (mask (H,W) float32 at its own size, c (1,4)).
     """
+    import torch
+
+    below, visible = visible_regions(regions)
+    as_rows = lambda c: None if c is None else torch.from_numpy(c)  # noqa: E731
+    return as_rows(below), [(mask, as_rows(c)) for mask, c in visible]
+
+
+def visible_regions(regions: Regions) -> tuple[np.ndarray | None, list[tuple[np.ndarray, np.ndarray]]]:
+    """`as_regions` with arrays, without torch."""
     if isinstance(regions, (str, bytes)) or not hasattr(regions, "__iter__"):
         raise TypeError(f"`regions` must be a list of pairs (mask, c), got {regions!r:.80}.")
     below, visible = None, []
@@ -135,7 +154,7 @@ def as_regions(regions: Regions) -> tuple[torch.Tensor | None, list[tuple[np.nda
         if not isinstance(region, (tuple, list)) or len(region) != 2:
             raise TypeError(f"`{name}` must be a pair (mask, c), got {type(region).__name__}.")
         mask = as_mask(region[0], name=name)
-        c = torch.full((1, len(ATTRIBUTES)), torch.nan) if region[1] is None else as_attributes(region[1])
+        c = np.full((1, len(ATTRIBUTES)), np.nan, np.float32) if region[1] is None else attribute_rows(region[1])
         if len(c) != 1:
             raise ValueError(f"`{name}`: c must be one row, got {len(c)}.")
         if mask.min() == 1:
@@ -155,7 +174,9 @@ def blend(below: ArrayOrTensor, above: ArrayOrTensor, mask: np.ndarray) -> Array
         above: the same kind and shape.
         mask: (H,W) float32 array in [0,1]. Integers are rounded to the nearest level.
     """
-    if torch.is_tensor(below):
+    if is_tensor(below):
+        import torch
+
         return below.copy_(torch.lerp(below, above, torch.from_numpy(mask).to(below)))
     rows = max(_STRIP // below.shape[1], 1)
     for start in range(0, len(below), rows):
@@ -242,7 +263,7 @@ def _ramp(distance, width):
 
 def _by_strips(image, function):
     photo, _ = one_photo(image)
-    if torch.is_tensor(photo):
+    if is_tensor(photo):
         photo = photo.detach().float().permute(1, 2, 0).cpu().numpy()
     mask = np.empty(photo.shape[:2], np.float32)
     rows = max(_STRIP // photo.shape[1], 1)
@@ -252,7 +273,7 @@ def _by_strips(image, function):
     return mask
 
 
-def guided_filter(guide: torch.Tensor, values: torch.Tensor, radius: int, epsilon: float = 1e-3) -> torch.Tensor:
+def guided_filter(guide: "torch.Tensor", values: "torch.Tensor", radius: int, epsilon: float = 1e-3) -> "torch.Tensor":
     """Smooth `values` so that their edges fall on those of `guide` (He et al., TPAMI 2013, equations 5, 6 and 8).
 
     In every window of the side 2 radius + 1, values are fitted by an affine function of the guide's channels; each
@@ -273,8 +294,8 @@ def guided_filter(guide: torch.Tensor, values: torch.Tensor, radius: int, epsilo
 
 
 def guided_fit(
-    guide: torch.Tensor, values: torch.Tensor, radius: int, epsilon: float = 1e-3
-) -> tuple[torch.Tensor, torch.Tensor]:
+    guide: "torch.Tensor", values: "torch.Tensor", radius: int, epsilon: float = 1e-3
+) -> "tuple[torch.Tensor, torch.Tensor]":
     """`guided_filter` before its last step: slope (B,C,K,H,W) and offset (B,K,H,W), values = slope guide + offset.
 
     Both vary smoothly: enlarged, they make the values for a larger version of the guide.
@@ -287,6 +308,8 @@ def guided_fit(
         raise ValueError(
             f"`values` must be (B,K,H,W) over `guide` {tuple(guide.shape)}, got {tuple(values.shape)}."
         )  # fmt: skip
+    import torch
+
     given, device = values.dtype if values.dtype == torch.float64 else torch.float32, values.device
     if device.type == "mps":  # which has no float64
         guide, values = guide.cpu(), values.cpu()
@@ -309,6 +332,8 @@ def guided_fit(
 
 def _box_sum(x, radius):
     """(B,C,H,W) -> the sum over a window of the side 2 radius + 1 that is cut at the border, by running sums."""
+    import torch
+
     for axis in (-2, -1):
         size = x.shape[axis]
         sums = torch.cat([torch.zeros_like(x.narrow(axis, 0, 1)), x.cumsum(axis)], axis)
@@ -333,6 +358,8 @@ def refine_mask(
     Returns:
         `numpy.ndarray`: (h,w) float32 in [0,1], of the photo's size or that of the copy; regions take any size.
     """
+    import torch
+
     photo, _ = one_photo(image)
     if not 0 < radius <= 0.5:
         raise ValueError(f"`radius` must lie in (0, 0.5], got {radius!r}.")

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from diffretouch.attributes import ATTRIBUTES
-from diffretouch.pixels import shrink
+from diffretouch.pixels import as_picture, shrink
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -37,17 +36,12 @@ def sweep(
     Returns:
         `PIL.Image.Image`: RGB, labelled.
     """
-    c = torch.zeros(len(ATTRIBUTES), len(values), len(ATTRIBUTES))
-    for i in range(len(ATTRIBUTES)):
-        c[i, :, i] = torch.tensor(values)
-    photo = shrink(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None], cell).clamp(0, 1)
-    generators = [torch.Generator().manual_seed(seed) for _ in range(c[..., 0].numel())]
-    pictures = pipe(
-        photo,
-        c.flatten(0, 1),
-        generator=generators,
-        num_inference_steps=num_inference_steps,
-    ).images
+    c = np.eye(len(ATTRIBUTES), dtype=np.float32)[:, None] * np.float32(values)[:, None]  # (attribute, value, 4)
+    c = c.reshape(-1, len(ATTRIBUTES))
+    photo = np.clip(shrink(image, cell), 0, 1)
+    generators = [pipe.seeded(seed) for _ in c]
+    grids = pipe.predict_grid(photo, c, generator=generators, num_inference_steps=num_inference_steps)
+    pictures = [as_picture(pipe.apply_grid(photo, grid)) for grid in grids]
     return _sheet(pictures, ATTRIBUTES, [f"{value:+g}" if value else "0" for value in values])
 
 

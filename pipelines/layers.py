@@ -1,17 +1,17 @@
 """A photo under its grids: one for all of it, then one for each region, laid over each other at full resolution."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from diffusers import DiffusionPipeline
 
-from diffretouch.models.affine_grid import between_identity
-from diffretouch.pixels import enlarged
+from diffretouch.pixels import ArrayOrTensor, enlarged
 from diffretouch.regions import as_mask, blend
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
-def one_grid(grid: torch.Tensor, regions: list | None) -> torch.Tensor:
+
+def one_grid(grid: ArrayOrTensor, regions: list | None) -> ArrayOrTensor:
     """The grid of one result, (12,D,gh,gw), with visible regions (1+R,12,D,gh,gw), with or without a leading 1.
 
     Raises:
@@ -26,9 +26,9 @@ def one_grid(grid: torch.Tensor, regions: list | None) -> torch.Tensor:
 
 
 def apply_layers(
-    pipe: DiffusionPipeline,
+    pipe: "DiffusionPipeline",
     photo: Any,
-    grid: torch.Tensor,
+    grid: ArrayOrTensor,
     regions: list | None,
     strength: float,
     out: np.ndarray | None = None,
@@ -36,7 +36,7 @@ def apply_layers(
     """A photo retouched with the grid below, then with each region's, which is blended over what is there.
 
     Args:
-        pipe: its `grid_head` and `shoulder`; without a head a small picture (3,h,w) stands for the grid.
+        pipe: its `grid_head` and `shoulder` (also an `ExportedDiffRetouch`); without a head a small picture (3,h,w) stands for the grid.
         photo: (H,W,3) array, (3,H,W) tensor.
         grid: of `one_grid`.
         regions: visible ones, pairs of mask and c, or `None`.
@@ -61,12 +61,19 @@ def apply_layers(
 
 
 def apply_one(
-    pipe: DiffusionPipeline, photo: Any, grid: torch.Tensor, strength: float, out: np.ndarray | None = None
+    pipe: "DiffusionPipeline", photo: Any, grid: ArrayOrTensor, strength: float, out: np.ndarray | None = None
 ) -> Any:
     """The same with one grid (1,12,D,gh,gw) for the whole photo."""
     head, how = pipe.grid_head, {"shoulder": pipe.config.shoulder}
     if head is None:
         return enlarged(photo, grid, strength)
+    if isinstance(grid, np.ndarray):  # of an exported model: no torch
+        identity = np.eye(3, 4, dtype=np.float32).reshape(12, 1, 1, 1)
+        return head.apply(identity + np.float32(strength) * (grid - identity), photo, out=out, **how)
+    import torch
+
+    from diffretouch.models.affine_grid import between_identity
+
     grid = between_identity(grid.to(head.device, torch.float32), strength)
     if isinstance(photo, np.ndarray):
         return head.apply(grid, photo, out=out, **how)

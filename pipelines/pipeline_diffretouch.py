@@ -13,6 +13,7 @@ from diffusers.utils import BaseOutput
 from diffretouch.attributes import ATTRIBUTE_SCALES, ATTRIBUTES, MEASURE_SIZE, Attributes, check_statistics
 from diffretouch.fitting import nearest_c
 from diffretouch.models.affine_grid import AffineGridHead
+from diffretouch.models.unet import knows_the_unknown
 from diffretouch.pipelines.layers import apply_layers, apply_one, one_grid
 from diffretouch.pipelines.pretrained import load_pretrained
 from diffretouch.pipelines.sampler import (
@@ -151,6 +152,20 @@ class DiffRetouchPipeline(DiffusionPipeline):
             OSError: the Hub id is unknown or cannot be reached.
         """
         return load_pretrained(cls, pretrained_model_name_or_path, {"small": "small"}, **kwargs)
+
+    @property
+    def knows_the_unknown(self) -> bool:
+        """Whether c = None means that the attributes are unknown, not that they are 0."""
+        return knows_the_unknown(self.unet.config)
+
+    @property
+    def scheduler_name(self) -> str:
+        return type(self.scheduler).__name__
+
+    @staticmethod
+    def seeded(seed: int) -> torch.Generator:
+        """A source of noise, the same on every device: for `generator`."""
+        return torch.Generator().manual_seed(seed)
 
     @torch.no_grad()
     def __call__(

@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
-
-from diffusers import DiffusionPipeline
+from typing import TYPE_CHECKING, Any
 
 from diffretouch.outside import outside
-from diffretouch.pipelines.adapter import is_adapter, load_adapter
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 # One name for every bundled model: the pipeline, and what its `from_pretrained` calls it
 BUNDLED = {
@@ -42,6 +42,10 @@ def load_pretrained(cls: type, name: str | os.PathLike[str], bundled: Mapping[st
         ValueError: the directory holds no model, or one that cannot be read.
         OSError: the Hub id is unknown or cannot be reached.
     """
+    from diffusers import DiffusionPipeline  # takes seconds: not for the names of the models alone
+
+    from diffretouch.pipelines.adapter import is_adapter, load_adapter
+
     path = _folder(name, bundled, {k: kwargs.pop(k) for k in HUB_ARGUMENTS if k in kwargs})
     try:
         if is_adapter(os.path.join(path, "unet")) and "unet" not in kwargs:
@@ -52,7 +56,7 @@ def load_pretrained(cls: type, name: str | os.PathLike[str], bundled: Mapping[st
         raise ValueError(f"`name`: the model in {path} cannot be loaded: {reason}") from error
 
 
-def open_pipeline(name: str | os.PathLike[str]) -> DiffusionPipeline:
+def open_pipeline(name: str | os.PathLike[str]) -> "DiffusionPipeline":
     """The pipeline that is called `name`, whichever of this library's it is.
 
     Args:

@@ -407,7 +407,8 @@ def test_the_shoulder_is_the_references(shape, dtype, backend):
 
 array, tensor = np.zeros((4, 5, 3), np.uint8), torch.zeros(1, 3, 4, 5)
 BAD = {
-    "grid is an array": (TypeError, "`grid`", {"grid": np.zeros((1, 12, 8, 4, 4))}),
+    "grid is a list": (TypeError, "`grid`", {"grid": np.zeros((1, 12, 8, 4, 4)).tolist()}),
+    "grid is an array of integers": (TypeError, "`grid`", {"grid": np.zeros((1, 12, 8, 4, 4), int)}),
     "grid of integers": (TypeError, "`grid`", {"grid": torch.zeros(1, 12, 8, 4, 4, dtype=torch.int)}),
     "grid without batch": (ValueError, "`grid`", {"grid": torch.zeros(12, 8, 4, 4)}),
     "grid of 9": (ValueError, "`grid`", {"grid": torch.zeros(1, 9, 8, 4, 4)}),

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -127,21 +127,47 @@ class Summary:
     notes: tuple[tuple[str, str], ...]
 
 
-def join_processes(device: str) -> "PartialState":
+class OneProcess:
+    """What of accelerate's `PartialState` is used here, for a process that nothing launched with others: no torch."""
+
+    is_main_process, num_processes, process_index = True, 1, 0
+
+    def wait_for_everyone(self) -> None:
+        """Nobody else is there."""
+
+    @contextmanager
+    def split_between_processes(self, inputs: list) -> Iterator[list]:
+        """All of it."""
+        yield inputs
+
+
+# What launchers say of their processes: Accelerate's and torch's, and those of MPI that Accelerate knows
+_LAUNCHERS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+
+
+def launched() -> bool:
+    """Whether a launcher started this process, perhaps with others."""
+    return any(name in os.environ for name in _LAUNCHERS)
+
+
+def join_processes(device: str | None = None) -> "PartialState | OneProcess":
     """The group of processes that this one was launched in by Accelerate or torchrun, as accelerate's `PartialState`.
 
     Args:
-        device (`str`): on "cpu", Accelerate must be told so: else every process takes itself for the only one.
+        device (`str`, *optional*): on "cpu", Accelerate must be told so the first time: else every process takes
+            itself for the only one.
 
     Raises:
         ValueError: the group is smaller than the launcher said.
     """
+    if not launched():
+        return OneProcess()
     from accelerate import PartialState
 
-    launched = int(os.environ.get("WORLD_SIZE", 1))
-    state = PartialState(cpu=True) if launched > 1 and device == "cpu" else PartialState()
-    if state.num_processes != launched:
-        raise ValueError(f"{launched} processes were launched, but Accelerate sees {state.num_processes}.")
+    number = int(os.environ.get("WORLD_SIZE", 1))
+    state = PartialState(cpu=True) if number > 1 and device == "cpu" else PartialState()
+    if state.num_processes != number:
+        raise ValueError(f"{number} processes were launched, but Accelerate sees {state.num_processes}.")
     return state
 
 
@@ -182,6 +208,12 @@ def _words(value):
     return "none" if value is None else str(value)
 
 
+def _gather(rows):
+    from accelerate.utils import gather_object
+
+    return gather_object(rows)
+
+
 def run_batch(
     pipe: "DiffusionPipeline", plan: Plan, settings: Settings, options: WriteOptions = AS_THE_PHOTO,
     report: Path | None = None, *, skip_existing: bool = False, consistent: bool = False, sidecars: bool = False,
@@ -209,12 +241,9 @@ def run_batch(
     Raises:
         ValueError: `skip_existing` with `overwrite`, or with results that were made with other settings.
     """
-    from accelerate import PartialState
-    from accelerate.utils import gather_object
-
-    state, progress = PartialState(), progress or (lambda photos, description, total: photos)
+    state, progress = join_processes(), progress or (lambda photos, description, total: photos)
     several = state.num_processes > 1
-    gather = gather_object if several else list
+    gather = _gather if several else list
     left = {task.name for task in plan.existing} if skip_existing else set()
     if skip_existing and options.overwrite:
         raise ValueError("`skip_existing` leaves results that exist, and `overwrite` replaces them: one of both.")

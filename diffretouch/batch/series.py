@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 
 from diffretouch.colour import LUMA
 
@@ -99,6 +98,8 @@ def _gains(exposure, red, blue):
 
 
 def _on_channels(exposure, red, blue):
+    import torch
+
     return torch.from_numpy(_gains(exposure, red, blue))[None, :, None, None]
 
 

@@ -1,7 +1,7 @@
 """Photos read, sampled in batches and written at the same time, in bounded memory."""
 
-import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diffretouch.models.kernels import processors
 from diffretouch.photo import read_photo
 from diffretouch.photo.headers import pixels_decoded
 
@@ -26,11 +27,9 @@ _PIXELS_INSIDE = 100_000_000  # of photos between reading and writing: 3 or 12 b
 
 def _sample(pipe, photos, settings):
     """What the model makes of photos, each with its settings, for `apply`: (grid, regions) or retouched pixels."""
-    import torch
-
     if not pipe.has_sliders:
         return [pipe.retouch(photo.pixels, strength=settings[0].strength) for photo in photos]
-    generators = [torch.Generator().manual_seed(own.seed) for own in settings]
+    generators = [pipe.seeded(own.seed) for own in settings]
     pixels, first = [photo.pixels for photo in photos], settings[0]
     c, steps = first.c, first.steps
     if not first.regions:
@@ -67,8 +66,6 @@ def stream(
 
     If `keep_8_bits`, photos of 8 bits are retouched as such where the pipeline does that in one step.
     """
-    import torch
-
     keep_8_bits = keep_8_bits and not settings.regions
 
     jobs = _count("jobs", jobs or processors())
@@ -109,7 +106,8 @@ def stream(
         events.put((row, None))
 
     readers, writers = ThreadPoolExecutor(jobs, "read"), ThreadPoolExecutor(jobs, "write")
-    threads, of_model, of_files = torch.get_num_threads(), 0.0, 0.0  # seconds
+    torch = sys.modules.get("torch")  # of a pipeline that runs by it
+    threads, of_model, of_files = torch.get_num_threads() if torch else 1, 0.0, 0.0  # seconds
     try:
         for _ in range(jobs):
             readers.submit(read)
@@ -128,7 +126,8 @@ def stream(
                     waiting.append((what, *photo))
             # 2. One pass of the model for as many photos as are there. Beside busy readers and writers a second thread
             # of it would mostly wait (OpenMP's wait by spinning): there are more only where they wait for the model.
-            torch.set_num_threads(threads if of_model > 2 * of_files / jobs > 0 else 1)
+            if torch:
+                torch.set_num_threads(threads if of_model > 2 * of_files / jobs > 0 else 1)
             batch, waiting = waiting[:batch_size], waiting[batch_size:]
             own = [replace(settings, seed=seeds(task.name)) for task, *_ in batch]
             started = time.perf_counter()
@@ -143,7 +142,8 @@ def stream(
                     writers.submit(write, *item, retouch, one)  # type: ignore[call-arg]
             del batch, item, retouch, retouches  # the pixels live no longer than their file is written
     finally:
-        torch.set_num_threads(threads)
+        if torch:
+            torch.set_num_threads(threads)
         room.close()
         readers.shutdown(cancel_futures=True)
         writers.shutdown(cancel_futures=True)
@@ -184,11 +184,6 @@ class _Room:
         with self.changed:
             self.closed = True
             self.changed.notify_all()
-
-
-def processors() -> int:
-    """The number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _count(name, value):

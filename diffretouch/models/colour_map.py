@@ -1,25 +1,27 @@
 """Applying one colour function to every pixel of a photo of any size, in bounded memory."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from diffretouch.models.kernels import flat, in_threads, kernel, strips, write_strip
-from diffretouch.pixels import ArrayOrTensor, as_float
+from diffretouch.pixels import ArrayOrTensor, as_float, is_tensor
+
+if TYPE_CHECKING:
+    import torch
 
 _CHUNK = 1 << 15  # colours that the function is given at a time: what it holds of them stays near the processor
 _FEW = 1 << 17  # pixels below which a table of colours costs more than it saves
 _LEVELS = np.arange(256, dtype=np.float32) / 255
 
 
-@torch.no_grad()
 def map_colours(
-    function: Callable[[torch.Tensor], torch.Tensor],
+    function: Callable[[Any], Any],
     photo: ArrayOrTensor,
     *,
     out: np.ndarray | None = None,
-    device: torch.device | str = "cpu",
+    device: "torch.device | str | None" = "cpu",
 ) -> ArrayOrTensor:
     """Apply a colour function to a photo.
 
@@ -28,7 +30,8 @@ def map_colours(
     photo and result this takes less than 300 MB, whatever the photo's size.
 
     Args:
-        function: takes (n,3) float32 colours, a tensor on `device`, and returns (n,3); of each colour alone.
+        function: takes (n,3) float32 colours, a tensor on `device`, and returns (n,3); of each colour alone. With
+            `None` as `device` it takes and returns arrays, and torch is not needed for arrays.
         photo (`numpy.ndarray` or `torch.Tensor`): (H,W,3) uint8, uint16 or float32 in [0,1], any strides, also
             memory-mapped; or a floating-point tensor (3,H,W) in [0,1].
         out (*optional*): written to instead of a new result: an array like `photo` (it may be `photo` itself), or a
@@ -39,40 +42,54 @@ def map_colours(
         An array like `photo`, integers clamped and rounded to the nearest level; or a float32 tensor (3,H,W), on the
         device of `photo`. Floats are not clamped.
     """
-    if torch.is_tensor(photo):
+    of_arrays = function if device is None else _of_arrays(function, device)
+    if is_tensor(photo):
+        import torch
+
         if out is None:
             out = torch.empty(photo.shape, dtype=torch.float32, device=photo.device)
         if photo.device.type != "cpu":
             source, target = photo.permute(1, 2, 0), out.permute(1, 2, 0)
-            for rows in strips(*source.shape[:2]):
-                strip = source[rows].float().to(device)
-                target[rows] = function(strip.reshape(-1, 3)).reshape(strip.shape).to(out.device)
+            with torch.no_grad():
+                for rows in strips(*source.shape[:2]):
+                    strip = source[rows].float().to(device)
+                    target[rows] = function(strip.reshape(-1, 3)).reshape(strip.shape).to(out.device)
             return out
-        _map_array(function, photo.detach().float().permute(1, 2, 0).numpy(), out.permute(1, 2, 0).numpy(), device)
+        _map_array(of_arrays, photo.detach().float().permute(1, 2, 0).numpy(), out.permute(1, 2, 0).numpy())
         return out
     if out is None:
         out = np.empty(photo.shape, photo.dtype.newbyteorder("="))
-    _map_array(function, photo, out, device)
+    _map_array(of_arrays, photo, out)
     return out
 
 
-def _map_array(function, photo, out, device):
+def _of_arrays(function, device):
+    """A function of tensors on a device as one of arrays."""
+    import torch
+
+    @torch.no_grad()
+    def of_arrays(colours):
+        return function(torch.from_numpy(colours).to(device)).cpu().numpy()
+
+    return of_arrays
+
+
+def _map_array(function, photo, out):
     eight_bits = photo.dtype == np.uint8 or photo.dtype.kind == "f"
     many = photo.shape[0] * photo.shape[1] >= _FEW
-    if eight_bits and many and _map_by_table(function, photo, out, device):
+    if eight_bits and many and _map_by_table(function, photo, out):
         return
     for rows in strips(*photo.shape[:2]):
         colours = as_float(flat(photo[rows])).reshape(-1, 3)
-        result = _in_chunks(function, colours, device)
+        result = _in_chunks(function, colours)
         out[rows] = _to_levels(result, out.dtype).reshape(out[rows].shape)
 
 
-def _in_chunks(function, colours, device):
+def _in_chunks(function, colours):
     """(n,3) float32 array -> (n,3) float32 array."""
     result = np.empty(colours.shape, np.float32)
     for start in range(0, len(colours), _CHUNK):
-        chunk = torch.from_numpy(colours[start : start + _CHUNK]).to(device)
-        result[start : start + _CHUNK] = function(chunk).cpu().numpy()
+        result[start : start + _CHUNK] = function(colours[start : start + _CHUNK])
     return result
 
 
@@ -85,7 +102,7 @@ def _to_levels(values, dtype):
     return np.rint(np.clip(values, 0, 1) * white).astype(dtype)
 
 
-def _map_by_table(function, photo, out, device):
+def _map_by_table(function, photo, out):
     """True, or False with `out` untouched for a float photo that has other values than k/255."""
     name = photo.dtype.newbyteorder("=").name
     if name not in ("uint8", "float32"):
@@ -99,7 +116,7 @@ def _map_by_table(function, photo, out, device):
 
     # 2. The function for these
     colours = _LEVELS[np.stack([codes >> 16, codes >> 8 & 255, codes & 255], 1)]
-    values = _to_levels(_in_chunks(function, colours, device), out.dtype)
+    values = _to_levels(_in_chunks(function, colours), out.dtype)
 
     # 3. Look it up
     table = np.empty(1 << 24, np.int32)  # only the places that occur are written or read

@@ -2,13 +2,13 @@
 
 import functools
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -70,16 +70,30 @@ def strips(height: int, width: int, pixels: int = STRIP) -> list[slice]:
     return [slice(start, min(start + rows, height)) for start in range(0, height, rows)]
 
 
+def processors() -> int:
+    """The number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads() -> int:
+    """The threads of one computation: torch's where it is imported, else OMP_NUM_THREADS or all processors."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return torch.get_num_threads()
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdecimal() and int(said) > 0 else processors()
+
+
 def in_threads(work: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
-    """`work(task)` for all tasks, in `torch.get_num_threads()` threads; the results in order.
+    """`work(task)` for all tasks, in as many threads as `threads()` says; the results in order.
 
     The threads are our own and end with the call. Numba's cannot be used from two threads at once under one of its
     threading layers, nor after a fork under another.
     """
-    threads = min(torch.get_num_threads(), len(tasks))
-    if threads <= 1:
+    number = min(threads(), len(tasks))
+    if number <= 1:
         return [work(task) for task in tasks]
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(number) as pool:
         return list(pool.map(work, tasks))
 
 

@@ -8,25 +8,17 @@ rescaled.
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from diffretouch.models.kernels import in_threads, kernel, strips
-from diffretouch.models.shoulder import roll_off
-
-if TYPE_CHECKING:
-    from diffretouch.pixels import ArrayOrTensor
+from diffretouch.pixels import ArrayOrTensor, is_tensor
 
 BACKENDS = ("numba", "torch")
 
 # The numbers that stand for 1.0 in a photo.
-_WHITE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
-
-# Pixels in one strip of the torch pass, which holds twelve coefficients of each.
-_TORCH_STRIP = {"cpu": 1 << 16, "cuda": 1 << 21}
+WHITE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
 
 _CHUNK = 512  # pixels whose intermediate values the numba kernel keeps, a size for the first-level cache
 _LANES = 16  # one cell in the kernel's table: 4 inputs (R, G, B, 1) x 4 outputs (R, G, B, padding)
@@ -35,23 +27,23 @@ _f32 = np.float32
 _u64 = np.uint64
 
 
-@torch.no_grad()
 def slice_apply(
-    grid: torch.Tensor, photo: "ArrayOrTensor", guide: Mapping[str, Any], pixel_range: Sequence[float] = (0.0, 1.0), *,
-    shoulder: float | None = None, out: "ArrayOrTensor | None" = None, backend: str | None = None,
-) -> "ArrayOrTensor":  # fmt: skip
+    grid: ArrayOrTensor, photo: ArrayOrTensor, guide: Any, pixel_range: Sequence[float] = (0.0, 1.0), *,
+    shoulder: float | None = None, out: ArrayOrTensor | None = None, backend: str | None = None,
+) -> ArrayOrTensor:  # fmt: skip
     """Apply an affine bilateral grid to a photo at its full resolution. No gradients flow.
 
     Beyond the photo and the result, memory stays under 200 MB for any size: the photo is worked on in strips of rows,
-    so both may be memory-mapped files larger than the machine's memory. The threads of the CPU pass are
-    `torch.get_num_threads()`.
+    so both may be memory-mapped files larger than the machine's memory. The CPU pass has as many threads as
+    `kernels.threads()` says. Of arrays it needs no torch.
 
     Args:
-        grid (`torch.Tensor`): (B,12,D,gh,gw) affine coefficients for pixels in `pixel_range`, on any device.
+        grid (`torch.Tensor` or array): (B,12,D,gh,gw) affine coefficients for pixels in `pixel_range`, on any device.
         photo (`torch.Tensor` or `numpy.ndarray`): a floating-point tensor (B,3,H,W) in [0,1], or an array (H,W,3) or
             (B,H,W,3) of uint8, uint16 or float32 (floats in [0,1]); any strides and byte order, also read-only and
             memory-mapped. A NaN pixel comes out as NaN and touches no other.
-        guide (`Guide`): holds `matrix` (3,3), `matrix_bias` (3), `thresholds` (3,K), `slopes` (3,K) and `bias` ().
+        guide (`Guide`, or a dict of arrays): `matrix` (3,3), `matrix_bias` (3), `thresholds` (3,K), `slopes` (3,K) and
+            `bias` ().
         pixel_range (pair of `float`): the range in which grid and guide work.
         shoulder (`float`, *optional*): pixels that would leave the range roll off, see `shoulder.roll_off`.
         out (*optional*): where the result goes: an array like `photo`, or a float32 tensor where `photo` is a tensor.
@@ -71,7 +63,9 @@ def slice_apply(
     """
     _check(grid, photo, pixel_range, out)
     backend = _choose_backend(backend, photo)
-    if torch.is_tensor(photo):
+    if is_tensor(photo):
+        import torch
+
         if out is None:
             out = torch.empty(photo.shape, dtype=torch.float32, device=photo.device)
         if photo.device.type not in ("cpu", "cuda"):
@@ -85,36 +79,39 @@ def slice_apply(
         sources, targets = np.asarray(photo), np.asarray(out)
         if photo.ndim == 3:
             sources, targets = sources[None], targets[None]
-        white = _WHITE[photo.dtype.newbyteorder("=")]
+        white = WHITE[photo.dtype.newbyteorder("=")]
 
     cells = _cells_for_pixels(grid, pixel_range, white)
     curve = _guide_for_pixels(guide, pixel_range, white)
-    apply_one = _apply_numba if backend == "numba" else _apply_torch
+    apply_one = _apply_numba
+    if backend == "torch":
+        from diffretouch.models.slice_torch import apply_one
     for source, target, one in zip(sources, targets, cells, strict=True):
         apply_one(one, curve, source, target, shoulder)
     return out
 
 
 def _check(grid, photo, pixel_range, out):
-    if not torch.is_tensor(grid) or not grid.is_floating_point():
+    number = grid.is_floating_point() if is_tensor(grid) else getattr(grid, "dtype", np.dtype("O")).kind == "f"
+    if not number:
         raise TypeError(f"`grid` must be a floating-point tensor (B,12,D,gh,gw), got {_describe(grid)}.")
     if grid.ndim != 5 or grid.shape[1] != 12 or 0 in grid.shape:
         raise ValueError(f"`grid` must have shape (B,12,D,gh,gw) with no empty side, got {tuple(grid.shape)}.")
-    if torch.is_tensor(photo):
+    if is_tensor(photo):
         if not photo.is_floating_point():
             raise TypeError(f"`photo` must be a floating-point tensor or an array, got {_describe(photo)}.")
         if photo.ndim != 4 or photo.shape[1] != 3 or 0 in photo.shape:
             raise ValueError(f"`photo` must have shape (B,3,H,W) with no empty side, got {tuple(photo.shape)}.")
         batch = photo.shape[0]
     elif isinstance(photo, np.ndarray):
-        if photo.dtype.newbyteorder("=") not in _WHITE:
+        if photo.dtype.newbyteorder("=") not in WHITE:
             raise TypeError(f"`photo` must be an array of uint8, uint16 or float32, got {photo.dtype}.")
         if photo.ndim not in (3, 4) or photo.shape[-1] != 3 or 0 in photo.shape:
             raise ValueError(
                 f"`photo` must have shape (H,W,3) or (B,H,W,3) with no empty side, got {tuple(photo.shape)}."
             )
         batch = photo.shape[0] if photo.ndim == 4 else 1
-        if photo.dtype.kind == "u" and not grid.isfinite().all():
+        if photo.dtype.kind == "u" and not np.isfinite(_float64(grid)).all():
             raise ValueError("`grid` must be finite for a photo of integers, which cannot say NaN; got NaN or inf.")
     else:
         raise TypeError(f"`photo` must be a tensor or a numpy array, got {_describe(photo)}.")
@@ -127,8 +124,10 @@ def _check(grid, photo, pixel_range, out):
 
 
 def _check_out(photo, out):
-    if torch.is_tensor(photo):
-        if not torch.is_tensor(out) or out.dtype != torch.float32 or out.device != photo.device:
+    if is_tensor(photo):
+        import torch
+
+        if not is_tensor(out) or out.dtype != torch.float32 or out.device != photo.device:
             raise TypeError(f"`out` must be a float32 tensor on {photo.device}, got {_describe(out)}.")
         (start, end), (out_start, out_end) = _span(photo), _span(out)
         same = start == out_start and photo.stride() == out.stride() and photo.dtype == out.dtype
@@ -153,7 +152,7 @@ def _span(tensor):
 
 
 def _describe(value):
-    if torch.is_tensor(value):
+    if is_tensor(value):
         return f"a {value.dtype} tensor {tuple(value.shape)} on {value.device}"
     if isinstance(value, np.ndarray):
         return f"a {value.dtype} array {value.shape}"
@@ -161,7 +160,7 @@ def _describe(value):
 
 
 def _choose_backend(backend, photo):
-    on_cpu = not torch.is_tensor(photo) or photo.device.type != "cuda"
+    on_cpu = not is_tensor(photo) or photo.device.type != "cuda"
     if backend is None:
         return "numba" if on_cpu and _numba_imports() else "torch"
     if backend not in BACKENDS:
@@ -183,13 +182,17 @@ def _numba_imports():
 
 
 def _cells_for_pixels(grid, pixel_range, white):
-    """Grid for pixels in `pixel_range` -> the same grid, float64 on the CPU, for pixels in [0, white]."""
+    """Grid for pixels in `pixel_range` -> the same grid, a float64 array, for pixels in [0, white]."""
     low, high = pixel_range
-    cells = grid.detach().cpu().double().unflatten(1, (3, 4)).clone()
+    cells = np.array(_float64(grid)).reshape(len(grid), 3, 4, *grid.shape[2:])
     matrix, offset = cells[:, :, :3], cells[:, :, 3]
     offset += low * matrix.sum(2) - low
     offset *= white / (high - low)
     return cells  # (B,3,4,D,gh,gw)
+
+
+def _float64(value):
+    return value.detach().cpu().double().numpy() if is_tensor(value) else np.asarray(value, np.float64)
 
 
 def _guide_for_pixels(guide, pixel_range, white):
@@ -200,7 +203,7 @@ def _guide_for_pixels(guide, pixel_range, white):
     """
     low, high = pixel_range
     names = ("matrix", "matrix_bias", "thresholds", "slopes", "bias")
-    values = [getattr(guide, name).detach().cpu().double().numpy() for name in names]
+    values = [_float64(guide[name] if isinstance(guide, Mapping) else getattr(guide, name)) for name in names]
     for name, value in zip(names, values, strict=True):
         if not np.isfinite(value).all():
             raise ValueError(f"`guide`: {name} must be finite, got NaN or inf.")
@@ -210,7 +213,7 @@ def _guide_for_pixels(guide, pixel_range, white):
     return matrix, thresholds, slopes, float(bias - (slopes * thresholds).sum())
 
 
-def _positions(pixels, cells):
+def positions(pixels, cells):
     """Pixel i of a side -> the cell before it and the fraction of the way to the next, constant at both ends."""
     u = np.arange(pixels) / (pixels - 1) if pixels > 1 else np.full(1, 0.5)
     position = np.clip(u * cells - 0.5, 0, cells - 1)
@@ -222,31 +225,31 @@ def _apply_numba(cells, curve, source, target, shoulder):
     """One photo (H,W,3), a CPU tensor or an array, into `target` of the same shape."""
     height, width = source.shape[:2]
     # A side of one cell becomes two equal ones, so that the kernel always finds a neighbour.
-    positions_y, positions_x = _positions(height, cells.shape[3]), _positions(width, cells.shape[4])
+    positions_y, positions_x = positions(height, cells.shape[3]), positions(width, cells.shape[4])
     depth = cells.shape[2]
     for axis in (2, 3, 4):
         if cells.shape[axis] == 1:
-            cells = cells.repeat_interleave(2, axis)
+            cells = cells.repeat(2, axis)
     table = np.zeros((*cells.shape[3:], cells.shape[2], 4, 4), np.float32)  # y, x, depth, input, output
-    table[..., :3] = cells.permute(3, 4, 2, 1, 0).numpy()
+    table[..., :3] = cells.transpose(3, 4, 2, 1, 0)
 
     matrix, thresholds, slopes, bias = curve
     ramps = np.zeros((3, 2, -(-thresholds.shape[1] // 4) * 4), np.float32)  # padded: the kernel takes four at a time
     ramps[:, 0, : thresholds.shape[1]] = thresholds
     ramps[:, 1, : thresholds.shape[1]] = slopes * depth
 
-    dtype = np.dtype(np.float32) if torch.is_tensor(source) else source.dtype.newbyteorder("=")
+    dtype = np.dtype(np.float32) if is_tensor(source) else source.dtype.newbyteorder("=")
     integer = dtype.kind == "u"
-    white = _WHITE[dtype]
+    white = WHITE[dtype]
     soft = (np.float32(0 if shoulder is None else shoulder), np.float32(white / 255), np.float32(white * 254 / 255))
     stride, most = np.int64(table.shape[2] * _LANES), np.float32(white if integer else np.inf)
-    positions = *positions_y, positions_x[0] * np.int32(stride), positions_x[1]
+    places = *positions_y, positions_x[0] * np.int32(stride), positions_x[1]
     ends = np.float32(0.5 if integer else 0), np.float32(0 if integer else -np.inf), most
     guiding = matrix.astype(np.float32), ramps, np.float32(bias * depth - 0.5), np.float32(depth - 1)
-    constants = table.reshape(len(table), -1), stride, *positions, *guiding, *soft, *ends
+    constants = table.reshape(len(table), -1), stride, *places, *guiding, *soft, *ends
 
     def retouch(rows):
-        if torch.is_tensor(source):
+        if is_tensor(source):
             pixels = source[rows].float().numpy()
             result = finished = target[rows].numpy()
         else:
@@ -265,64 +268,6 @@ def _apply_numba(cells, curve, source, target, shoulder):
             finished[...] = result
 
     in_threads(retouch, strips(height, width))
-
-
-def _apply_torch(cells, curve, source, target, shoulder):
-    """One photo (H,W,3), a CPU or CUDA tensor or an array, into `target` of the same shape: torch's own operators."""
-    height, width = source.shape[:2]
-    device = source.device if torch.is_tensor(source) else torch.device("cpu")
-    matrix, thresholds, slopes, bias = curve
-    matrix = matrix.tolist()
-    ramps = [list(zip(*pair, strict=True)) for pair in zip(thresholds.tolist(), slopes.tolist(), strict=True)]
-    row_cell, row_fraction = (torch.from_numpy(part).to(device) for part in _positions(height, cells.shape[3]))
-    row_below = (row_cell + 1).clamp(max=cells.shape[3] - 1)
-    cells = cells.flatten(0, 1).permute(2, 0, 1, 3).to(device, torch.float32)  # (gh,12,D,gw)
-    x = torch.from_numpy(_x_coordinates(width)).to(device)
-    white = 1.0 if torch.is_tensor(source) else _WHITE[source.dtype.newbyteorder("=")]
-
-    for rows in strips(height, width, _TORCH_STRIP[device.type]):
-        if torch.is_tensor(source):
-            planes = source[rows].permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
-        else:
-            planes = torch.from_numpy(np.array(source[rows].transpose(2, 0, 1), np.float32, order="C"))
-        coordinates = torch.empty(*planes.shape[1:], 2, device=device)  # x, depth
-        coordinates[..., 0] = x
-        coordinates[..., 1] = _strip_guide(planes, matrix, ramps, bias).mul_(2).sub_(1)
-        # In one row y is fixed: each row gets its own two-dimensional grid.
-        above, below = cells[row_cell[rows]], cells[row_below[rows]]
-        row_cells = torch.lerp(above, below, row_fraction[rows, None, None, None])  # (rows,12,D,gw)
-        coefficients = F.grid_sample(
-            row_cells, coordinates[:, None], mode="bilinear", padding_mode="border", align_corners=False
-        ).view(len(row_cells), 3, 4, width)
-        result = coefficients[:, :, 3]
-        for channel in range(3):
-            result.addcmul_(coefficients[:, :, channel], planes[channel][:, None])  # (rows,3,W)
-        if shoulder is not None:
-            result = roll_off(result, planes.transpose(0, 1), shoulder, white)
-        if torch.is_tensor(target):
-            target[rows] = result.transpose(1, 2)
-        else:
-            if target.dtype.kind == "u":
-                result = result.clamp_(0, white).add_(0.5)
-            target[rows] = result.transpose(1, 2).numpy().astype(target.dtype)
-
-
-def _x_coordinates(width):
-    """The columns for `grid_sample`, from -1 to 1; the middle for a single one."""
-    return np.linspace(-1, 1, width, dtype=np.float32) if width > 1 else np.zeros(1, np.float32)
-
-
-def _strip_guide(planes, matrix, ramps, bias):
-    """Planes (3,h,W) -> guide (h,W) in [0,1]. No matrix product: those may run in TF32. NaN becomes 0."""
-    guide = torch.full_like(planes[0], bias)
-    y, bent = torch.empty_like(guide), torch.empty_like(guide)
-    for channel in range(3):
-        y.fill_(matrix[3][channel])
-        for i in range(3):
-            y.add_(planes[i], alpha=matrix[i][channel])
-        for threshold, slope in ramps[channel]:
-            guide.add_(torch.clamp_min(y, threshold, out=bent), alpha=slope)
-    return guide.nan_to_num_(0, posinf=1, neginf=0).clamp_(0, 1)
 
 
 @functools.cache

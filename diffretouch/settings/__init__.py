@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from diffretouch.photo import Photo
 
 FORMAT = 1
+GRAPHS = "onnx"  # folder in a model's, of graphs that were made of it: no part of its state
 _LARGEST = 1 << 20  # bytes of a preset; more is something else
 
 
@@ -241,7 +242,7 @@ def model_revision(pipe: "DiffusionPipeline") -> str | None:
         return folder.name
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.suffix in (".json", ".safetensors") and path.is_file():
+        if path.suffix in (".json", ".safetensors") and path.is_file() and path.parent != folder / GRAPHS:
             digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
             with open(path, "rb") as file:
                 while block := file.read(1 << 20):
@@ -255,7 +256,7 @@ def use_scheduler(pipe: "DiffusionPipeline", name: str) -> None:
     Raises:
         ValueError: the model's scheduler cannot be exchanged for one of that name.
     """
-    if name is None or name == type(pipe.scheduler).__name__:
+    if name is None or name == pipe.scheduler_name:
         return
     found = {scheduler.__name__: scheduler for scheduler in pipe.scheduler.compatibles}
     if name not in found:
@@ -277,16 +278,14 @@ def resolved(settings: Settings, pipe: "DiffusionPipeline", model: str) -> Setti
         raise ValueError(f"{str(model)!r} has no sliders, regions or steps: only strength can be chosen.")
     said: dict[str, Any] = {"strength": 1.0 if settings.strength is None else float(settings.strength)}
     if steered:
-        from diffretouch.models.unet import knows_the_unknown
-
         free = bool(settings.any_style)
-        if free and not knows_the_unknown(pipe.unet.config):
+        if free and not pipe.knows_the_unknown:
             raise ValueError(f"`any_style`: {str(model)!r} was not trained with unknown attributes.")
         said["c"] = None if free else {name: (settings.c or {}).get(name, 0.0) for name in ATTRIBUTES}
         said["seed"] = settings.seed or 0
         steps = pipe.config.sampling_steps if free else None
         said["steps"] = settings.steps or steps or pipe.config.default_steps
-        said["scheduler"] = type(pipe.scheduler).__name__
+        said["scheduler"] = pipe.scheduler_name
     else:
         said |= dict.fromkeys(("c", "any_style", "seed", "steps", "scheduler", "regions", "refine_regions"))
     own = Path(model).name if Path(model).is_dir() else str(model)  # a photo need not tell how its maker's folders lie
