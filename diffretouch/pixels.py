@@ -314,6 +314,20 @@ def resized(picture: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return np.asarray(plane.resize((shape[1], shape[0]), PIL.Image.Resampling.BILINEAR))
 
 
+def few_pixels(photo: ArrayOrTensor, size: int, smallest: int) -> tuple[ArrayOrTensor, tuple[int, int]]:
+    """For a thumbnail with a long side of `size`: every n-th pixel of a large photo (H,W,3), and its height and width.
+
+    Of the photo about sixteen pixels are left for each of the thumbnail's. The thumbnail's short side has at least
+    `smallest`.
+    """
+    height, width = photo.shape[:2]
+    step = max(max(height, width) // (4 * size), 1)
+    # The short side of a very long photo keeps its pixels
+    down, across = (step if side >= 4 * step else 1 for side in (height, width))
+    shape = tuple(max(round(side * size / max(height, width)), smallest) for side in (height, width))
+    return photo[down // 2 :: down, across // 2 :: across], shape
+
+
 def shrink(image: ArrayOrTensor, size: int) -> ArrayOrTensor:
     """Tensor (B,3,H,W) or array (H,W,3) -> an area-averaged copy with a long side of at most `size` pixels.
 

@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import numpy
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ from diffretouch.models.unet import (
 from diffretouch.pipelines.pipeline_csrnet import CSRNetPipeline
 from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
 from diffretouch.pipelines.sampler import own_scheduler
+from diffretouch.settings import GRAPHS, model_revision
 
 FORMAT = 1
 OPSET = 18
@@ -64,7 +66,33 @@ def export_onnx(
             more than 2 GB of weights, weights that overflow float16, a folder that holds something.
         ImportError: the packages onnx and onnxruntime are missing (extra "onnx").
     """
-    folder = Path(folder)
+    return _export(pipeline, Path(folder), half, overwrite)
+
+
+def export_beside(pipeline: DiffRetouchPipeline | CSRNetPipeline, *, overwrite: bool = False) -> dict:
+    """Write a model's graphs into the folder `onnx` of its own directory, for the command line without torch.
+
+    As `export_onnx`, but the graphs hold no weights: they name the tensors of the directory's safetensors, from where
+    they are read, so this takes 1 MB. `revision` in `model.json` says of which state of the model they were made.
+
+    Args:
+        pipeline: of `from_pretrained` with a bundled name or a directory.
+        overwrite (`bool`): write into a folder that holds something.
+
+    Returns:
+        `dict`: what stands in `model.json`.
+
+    Raises:
+        ValueError: the pipeline comes from no directory; and as `export_onnx`.
+    """
+    revision = model_revision(pipeline)
+    if revision is None:
+        raise ValueError("`pipeline` must come from a directory, which receives its graphs.")
+    folder = Path(pipeline.name_or_path)
+    return _export(pipeline, folder / GRAPHS, False, overwrite, weights=folder, revision=revision)
+
+
+def _export(pipeline, folder, half, overwrite, weights=None, revision=None):
     if isinstance(pipeline, DiffRetouchPipeline):
         write = _write_diffretouch
         _check_diffretouch(pipeline)
@@ -90,6 +118,10 @@ def export_onnx(
     try:
         said = {"format": FORMAT, "kind": "", "diffretouch": __version__, "opset": OPSET}
         said |= {"weights": "float16" if half else "float32"} | write(pipeline, aside, half)
+        if weights is not None:
+            tensors = _tensors_by_value(weights)
+            named = {name: _name_weights(aside / file, tensors) for name, file in said["graphs"].items()}
+            said |= {"weights": "safetensors", "tensors": named, "revision": revision}
         said["files"] = {path.name: _digest(path) for path in sorted(aside.glob("*.onnx"))}
         (aside / "model.json").write_text(json.dumps(said, allow_nan=False) + "\n")
         folder.mkdir(exist_ok=True)
@@ -315,6 +347,60 @@ def _tidy(path, half, shapes):
     graph.node.extend(nodes)
     onnx.checker.check_model(model)
     onnx.save(model, path)
+
+
+def _tensors_by_value(folder):
+    """The weights of a model's directory: digest of the numbers -> ("unet/file.safetensors:name", array, turned)."""
+    from safetensors.torch import load_file
+
+    found = {}
+    for path in sorted(folder.rglob("*.safetensors")):
+        for name, tensor in load_file(path).items():
+            if tensor.dtype not in (torch.float16, torch.float32):
+                continue  # numpy has no other
+            stored = tensor.numpy()
+            name = f"{path.relative_to(folder).as_posix()}:{name}"
+            found.setdefault(_value(stored), (name, stored, False))
+            if stored.ndim == 2:
+                found.setdefault(_value(stored.T), (name, stored, True))
+    return found
+
+
+def _value(array):
+    return hashlib.sha256(array.astype("float32").tobytes()).digest()
+
+
+def _name_weights(path, tensors):
+    """Have a graph name its weights, not hold them -> their names."""
+    from onnx import TensorProto, helper, load, numpy_helper, save
+
+    model, nodes, named, kept = load(path), [], {}, []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        name, stored, turned = tensors.get(_value(values), (None, None, False))
+        if name is None or tensor.data_type != TensorProto.FLOAT:
+            kept.append(tensor)
+            continue
+        own = named[name] = TensorProto(name=name, dims=stored.shape, data_location=TensorProto.EXTERNAL)
+        own.data_type = TensorProto.FLOAT16 if stored.dtype == "float16" else TensorProto.FLOAT
+        own.external_data.add(key="location", value="weights")
+        steps = [("Cast", {"to": TensorProto.FLOAT}, [])]
+        if turned:
+            steps.append(("Transpose", {"perm": [1, 0]}, []))
+        if values.ndim != stored.ndim:
+            kept.append(numpy_helper.from_array(numpy.array(values.shape, "int64"), f"{tensor.name}.shape"))
+            steps.append(("Reshape", {}, [kept[-1].name]))
+        for k, (kind, attributes, more) in enumerate(steps):
+            made = tensor.name if k == len(steps) - 1 else f"{tensor.name}.{kind}"
+            nodes.append(helper.make_node(kind, [name, *more], [made], **attributes))
+            name = made
+    graph = model.graph
+    nodes += graph.node
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend([*kept, *named.values()])
+    graph.node.extend(nodes)
+    save(model, path)
+    return list(named)
 
 
 def _digest(path):

@@ -4,11 +4,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffretouch.pixels import ArrayOrTensor, enlarged
-from diffretouch.regions import as_mask, blend
+from diffretouch.pixels import ArrayOrTensor, check_strength, checked_out, enlarged, in_the_form_of, one_photo
+from diffretouch.regions import as_mask, blend, visible_regions
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+
+def apply_grid(
+    pipe: "DiffusionPipeline", image: Any, grid: ArrayOrTensor, strength: float, regions: list | None, out: Any
+) -> Any:
+    """One photo under its grid, in the form it came: see `DiffRetouchPipeline.apply_grid`."""
+    check_strength(strength)
+    photo, origin = one_photo(image)
+    given = checked_out(out, photo, image)
+    visible = visible_regions(regions)[1] if regions is not None else None
+    result = apply_layers(pipe, photo, one_grid(grid, visible), visible, strength, given)
+    return out if out is not None else in_the_form_of(image, result, origin)
 
 
 def one_grid(grid: ArrayOrTensor, regions: list | None) -> ArrayOrTensor:
@@ -36,7 +48,8 @@ def apply_layers(
     """A photo retouched with the grid below, then with each region's, which is blended over what is there.
 
     Args:
-        pipe: its `grid_head` and `shoulder` (also an `ExportedDiffRetouch`); without a head a small picture (3,h,w) stands for the grid.
+        pipe (or `ExportedDiffRetouch`): its `grid_head` and `shoulder`; without a head a small picture (3,h,w) stands
+            for the grid.
         photo: (H,W,3) array, (3,H,W) tensor.
         grid: of `one_grid`.
         regions: visible ones, pairs of mask and c, or `None`.

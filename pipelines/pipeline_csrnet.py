@@ -23,6 +23,7 @@ from diffretouch.pixels import (
     as_float,
     check_output_type,
     check_strength,
+    few_pixels,
     is_monochrome,
     one_photo,
     retouch_one,
@@ -277,17 +278,9 @@ def condition_thumbnail(photo: ArrayOrTensor, size: int) -> torch.Tensor:
     large ones only some pixels are read, about sixteen for each of the thumbnail's.
     """
     tensor = torch.is_tensor(photo)
-    height, width = photo.shape[-2:] if tensor else photo.shape[:2]
-    step = max(max(height, width) // (4 * size), 1)
-    # The short side of a very long photo keeps its pixels
-    down, across = (step if side >= 4 * step else 1 for side in (height, width))
-    if tensor:
-        image = photo[None, :, down // 2 :: down, across // 2 :: across].float()
-    else:
-        pixels = as_float(np.ascontiguousarray(photo[down // 2 :: down, across // 2 :: across]))
-        image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    ratio = size / max(height, width)
-    shape = [max(round(side * ratio), SMALLEST) for side in (height, width)]
+    few, shape = few_pixels(photo.permute(1, 2, 0) if tensor else photo, size, SMALLEST)
+    few = few.float() if tensor else torch.from_numpy(as_float(np.ascontiguousarray(few)))
+    image = few.permute(2, 0, 1)[None]
     if tuple(image.shape[-2:]) == tuple(shape):
         return image
     return F.interpolate(image, shape, mode="bilinear", antialias=True)

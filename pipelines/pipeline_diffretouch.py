@@ -14,7 +14,7 @@ from diffretouch.attributes import ATTRIBUTE_SCALES, ATTRIBUTES, MEASURE_SIZE, A
 from diffretouch.fitting import nearest_c
 from diffretouch.models.affine_grid import AffineGridHead
 from diffretouch.models.unet import knows_the_unknown
-from diffretouch.pipelines.layers import apply_layers, apply_one, one_grid
+from diffretouch.pipelines.layers import apply_grid, apply_layers, apply_one
 from diffretouch.pipelines.pretrained import load_pretrained
 from diffretouch.pipelines.sampler import (
     check_callback_inputs,
@@ -35,12 +35,10 @@ from diffretouch.pixels import (
     check_output_type,
     check_strength,
     checked_out,
-    in_the_form_of,
     one_photo,
     photos_and_origins,
     shrink,
 )
-from diffretouch.regions import as_regions
 from diffretouch.sliders import Sliders, screen_copy
 
 
@@ -319,12 +317,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         """
         if self.grid_head is None:
             raise ValueError("`apply_grid` needs a grid, and this model was trained without one.")
-        check_strength(strength)
-        photo, origin = one_photo(image)
-        given = checked_out(out, photo, image)
-        regions = as_regions(regions)[1] if regions is not None else None
-        result = apply_layers(self, photo, one_grid(grid, regions), regions, strength, given)
-        return out if out is not None else in_the_form_of(image, result, origin)  # type: ignore[return-value]
+        return apply_grid(self, image, grid, strength, regions, out)
 
     def preview(
         self, image: OnePhoto, c: Attributes = None, *, size: int = 1024, strength: float = 1.0,

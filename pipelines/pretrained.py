@@ -21,6 +21,14 @@ BUNDLED = {
     "sa-adjustnet": ("SAAdjustNetPipeline", "small"),
 }
 
+# Where they lie in `diffretouch/weights`
+FOLDERS = {
+    "small": "small",
+    "csrnet": "csrnet_small",
+    "csrnet-l": "csrnet_l_small",
+    "sa-adjustnet": "sa_adjustnet_small",
+}
+
 UNBUNDLED = ("HDRNetPipeline", "AdaptiveLut3DPipeline")  # baselines: to be trained
 
 HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
@@ -78,6 +86,15 @@ def open_pipeline(name: str | os.PathLike[str]) -> "DiffusionPipeline":
     if class_name not in {*UNBUNDLED, *(class_name for class_name, _ in BUNDLED.values())}:
         raise ValueError(f"`name`: {path} holds a {class_name}, which is not a pipeline of this library.")
     return getattr(diffretouch, class_name).from_pretrained(path)
+
+
+def local_folder(name: str | os.PathLike[str]) -> Path | None:
+    """Where a bundled model or a directory's lies; `None` for other names, which only the Hub may know.
+
+    Raises:
+        ValueError: the directory holds no model.
+    """
+    return Path(_folder(name, FOLDERS)) if name in FOLDERS or os.path.isdir(name) else None
 
 
 def _folder(name, bundled, hub_arguments=None):

@@ -2,7 +2,7 @@
 
 from .plan import Plan, Task, existing_results, plan_batch, remove_unfinished
 from .report import Report, report_paths
-from .run import Summary, join_processes, launched, retouch_batch, run_batch
+from .run import Summary, join_processes, kept_as_8_bits, launched, retouch_batch, run_batch
 from .series import SeriesLook, exposed, series_looks, series_target
 from .stream import processors
 
@@ -15,6 +15,7 @@ __all__ = [
     "existing_results",
     "exposed",
     "join_processes",
+    "kept_as_8_bits",
     "launched",
     "plan_batch",
     "processors",

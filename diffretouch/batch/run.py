@@ -81,10 +81,14 @@ def retouch_batch(
 
     seed = settings.seed
     seeds = (lambda name: seed_of(name, seed)) if series is None and seed is not None else (lambda name: seed)
-    # Whatever else happens to a photo would round its integers once more
-    alone = not (options.dither or options.background is not None or series is not None)
-    alone = alone and not (settings.exposure or settings.white_balance)
+    alone = series is None and kept_as_8_bits(settings, options)
     yield from stream(pipe, tasks, settings, finish, seeds, jobs, batch_size, alone, max_pixels)
+
+
+def kept_as_8_bits(settings: Settings, options: WriteOptions) -> bool:
+    """Whether photos of 8 bits are retouched as such: what else happens to them would round integers once more."""
+    more = options.dither or options.background is not None or settings.exposure or settings.white_balance
+    return not (more or settings.regions)
 
 
 @contextmanager

@@ -48,7 +48,8 @@ def series_looks(
         small = shrink(as_tensor(photo.pixels), 256)[0].permute(1, 2, 0).contiguous().numpy()
         return {"photo": task.name, "status": "done", "look": _look(_small(apply(pipe, small, retouch, own)))}
 
-    of_grids = pipe.has_sliders  # other models retouch the whole photo: 8 bits would hold it in [0,1]
+    # Other models retouch the whole photo: 8 bits would hold it in [0,1]
+    of_grids = pipe.has_sliders and not settings.regions
     seed = settings.seed
     rows = stream(pipe, tasks, settings, finish, lambda name: seed, jobs, batch_size, of_grids, max_pixels)
     yield from (row["look"] for row in rows if row["status"] == "done")

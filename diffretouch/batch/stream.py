@@ -64,10 +64,8 @@ def stream(
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Read, sample in batches, `finish` in threads; yields the row of every task, in the order they are finished.
 
-    If `keep_8_bits`, photos of 8 bits are retouched as such where the pipeline does that in one step.
+    If `keep_8_bits`, photos of 8 bits are retouched as such.
     """
-    keep_8_bits = keep_8_bits and not settings.regions
-
     jobs = _count("jobs", jobs or processors())
     batch_size = _count("batch_size", batch_size)
     tasks, events = list(tasks), queue.SimpleQueue()

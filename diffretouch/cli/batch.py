@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from . import options
-from .groups import Look, Writing, grouped
-from .loading import find_device, follow, load_pipeline, say
+from .groups import Look, Writing, grouped, settings_for_torch
+from .loading import find_device, follow, load_pipeline, open_model, say
 
 
 @grouped
@@ -41,7 +41,7 @@ def batch(
     `accelerate launch -m diffretouch.cli batch IN OUT` splits the work over GPUs and machines, `torchrun
     --nproc_per_node 2 -m diffretouch.cli batch IN OUT` over processes without GPUs.
     """
-    from diffretouch.batch import join_processes, plan_batch, report_paths, run_batch
+    from diffretouch.batch import join_processes, launched, plan_batch, report_paths, run_batch
     from diffretouch.settings import sidecar_path
 
     (settings, model), written, overwrite = look.read(), writing.read(), writing.overwrite
@@ -55,7 +55,8 @@ def batch(
         )  # fmt: skip
     if report is not None and not report.parent.is_dir() and report.parent != target:
         raise typer.BadParameter(f"the folder {report.parent} does not exist.", param_hint="--report")
-    state = join_processes(find_device(look.device))
+    known = look.device in ("auto", "cpu") and not launched()
+    state = join_processes(None if known else find_device(look.device))
     first, several = state.is_main_process, state.num_processes > 1
     there = [path for path in report_paths(report, state.num_processes) if path.exists()] if report else []
     if there and not skip_existing and not overwrite:
@@ -69,7 +70,8 @@ def batch(
         if writing.sidecar and bare and not overwrite:
             say(f"Note: {len(bare)} results that exist have no sidecar, as {bare[0].target}: they get none.")
     device = str(state.device) if several and look.device == "auto" else look.device
-    pipe = load_pipeline(model, device, progress=False)
+    wishes = {"--consistent": consistent, "a launcher": launched(), **settings_for_torch(settings)}
+    pipe = open_model(model, device, look.engine, wishes, steps=settings.steps, progress=False)
     settings = follow(settings, pipe, model)
     with _telling(quiet=not first) as shown:
         summary = run_batch(

@@ -71,6 +71,7 @@ class Look(Sliders):
     steps: options.Steps = None
     model: options.ModelOrNone = None
     device: options.Device = "auto"
+    engine: options.Engine = "auto"
 
     def read(self) -> "tuple[Settings, str]":
         """-> (settings, model): what the options say, over what the file of `--like` or `--preset` says."""
@@ -78,6 +79,14 @@ class Look(Sliders):
             self.like, self.preset, self.model, self.moved, region=self.region, refine_regions=self.refine_regions,
             strength=self.strength, any_style=self.any_style, seed=self.seed, steps=self.steps,
         )  # fmt: skip
+
+
+def settings_for_torch(settings: "Settings") -> dict[str, bool]:
+    """What settings may ask for that only torch can do, in words -> whether they do."""
+    return {
+        "--refine-regions": bool(settings.regions and settings.refine_regions),
+        f"the scheduler {settings.scheduler}": settings.scheduler not in (None, "DDIMScheduler"),
+    }
 
 
 @dataclass

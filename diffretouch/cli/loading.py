@@ -1,7 +1,7 @@
 """What commands open: models, devices, photos, and the settings of files. What is worth a word goes to stderr."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
     from diffretouch.photo import Photo
+    from diffretouch.pipelines.exported import ExportedCSRNet, ExportedDiffRetouch
     from diffretouch.settings import Settings
 
 
@@ -25,8 +26,47 @@ def say_error(error: Exception) -> None:
 
 
 def load_pipeline(model: str, device: str, *, progress: bool = True) -> "DiffusionPipeline":
-    """The model on the device, its denoising steps with or without a bar."""
+    """The model on the device by torch, its denoising steps with or without a bar."""
     say(f"Loading the model {model} ...")
+    return _by_torch(model, device, progress)
+
+
+def open_model(
+    model: str, device: str, engine: str, wishes: Mapping[str, Any], *, steps: int | None = None,
+    progress: bool = True,
+) -> "DiffusionPipeline | ExportedDiffRetouch | ExportedCSRNet":  # fmt: skip
+    """The model by ONNX Runtime, without torch in the process, where that can be; else as `load_pipeline`.
+
+    Args:
+        engine: "auto", "onnx" (or an error that says why not) or "torch".
+        wishes: what only torch can do, in words -> whether it is asked for.
+        steps: that are asked for.
+    """
+    say(f"Loading the model {model} ...")
+    if engine != "torch":
+        try:
+            return _by_onnxruntime(model, device, [wish for wish, asked in wishes.items() if asked], steps)
+        except (ValueError, ImportError) as error:
+            if engine == "onnx":
+                reason = "install 'diffretouch[onnx]'" if isinstance(error, ImportError) else error
+                raise ValueError(f"`--engine onnx` does not serve here: {reason}.") from error
+    return _by_torch(model, device, progress)
+
+
+def _by_onnxruntime(model, device, wishes, steps):
+    if device not in ("auto", "cpu"):
+        wishes = [f"--device {device}", *wishes]
+    if wishes:
+        raise ValueError(f"{wishes[0]} needs torch")
+    from diffretouch.pipelines.exported import open_exported
+
+    pipe = open_exported(model)
+    if pipe.has_sliders and steps and not pipe.can_take(steps):
+        raise ValueError(f"the graphs of {model!r} have no schedule of {steps} steps")
+    return pipe
+
+
+def _by_torch(model, device, progress):
     from diffusers.utils import logging
 
     from diffretouch.pipelines.pretrained import open_pipeline
@@ -53,11 +93,11 @@ def find_device(device: str) -> str:
     return device
 
 
-def open_photo(path: Path, max_pixels: int = MAX_PIXELS) -> "Photo":
+def open_photo(path: Path, max_pixels: int = MAX_PIXELS, *, keep_8_bits: bool = False) -> "Photo":
     """The photo, with a word about what of its file is not carried. Before the model: a wrong file is told at once."""
-    from diffretouch.photo import load_photo
+    from diffretouch.photo import read_photo
 
-    photo = load_photo(path, max_pixels=max_pixels)
+    photo = read_photo(path, max_pixels, keep_8_bits=keep_8_bits)
     for note in photo.notes:
         say(f"Note: {path}: {note}")
     return photo

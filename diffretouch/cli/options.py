@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,6 +11,10 @@ MAX_PIXELS = 300_000_000
 PhotoArgument = Annotated[Path, typer.Argument(help="The photo.")]
 Model = Annotated[str, typer.Option(help="'small' (bundled), a model directory, or a Hub id.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, ...; auto takes the fastest there is.")]
+Engine = Annotated[
+    Literal["auto", "onnx", "torch"],
+    typer.Option(help="onnx starts at once, for models with graphs, on the CPU; auto: onnx where it can, else torch."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 Steps = Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps; the model's own by default.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the noise: another seed, another retouch.")]

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from . import options
-from .groups import Look, Writing, grouped
-from .loading import depth_for, follow, load_pipeline, open_photo, say, say_error
+from .groups import Look, Writing, grouped, settings_for_torch
+from .loading import depth_for, follow, open_model, open_photo, say, say_error
 from .piping import piped
 
 
@@ -48,14 +48,17 @@ def retouch(
             names = [*paths, *sidecars, *([save_preset] if save_preset else [])]
             options.check_output(paths[0], writing.overwrite, photo=photo, names=names)
 
+        from diffretouch.batch import kept_as_8_bits
         from diffretouch.settings import write_preset
 
         (settings, model), written_as = look.read(), writing.read()
         wanted = open_photo(reference, max_pixels).pixels if reference else None
         pipe, failed = None, []
-        for photo, source, bit_depth in _opened(results, written_as, max_pixels, failed):
+        keep_8_bits = kept_as_8_bits(settings, written_as)
+        for photo, source, bit_depth in _opened(results, written_as, max_pixels, failed, keep_8_bits):
             if pipe is None:  # nothing is loaded before there is a photo for it
-                pipe = load_pipeline(model, look.device)
+                wishes = {"--reference": reference, **settings_for_torch(settings)}
+                pipe = open_model(model, look.device, look.engine, wishes, steps=settings.steps)
                 complete = follow(settings, pipe, model)
                 if wanted is not None:
                     complete = follow(_towards(wanted, source.pixels, pipe, complete, look.moved), pipe, model)
@@ -91,14 +94,14 @@ def _results(photos, output, samples):
     return results
 
 
-def _opened(results, written_as, max_pixels, failed) -> Iterator:
+def _opened(results, written_as, max_pixels, failed, keep_8_bits) -> Iterator:
     """Yields each photo that can be read, and its results written: its path, itself, their bit depth."""
     from diffretouch.photo import check_write
 
     asked = {"overwrite": written_as.overwrite, "quality": written_as.quality, "background": written_as.background}
     for photo, paths in results.items():
         with _passing_by(photo, results, failed):
-            source = open_photo(photo, max_pixels)
+            source = open_photo(photo, max_pixels, keep_8_bits=keep_8_bits)
             bit_depth = depth_for(paths[0], source)
             for path in paths:
                 check_write(path, source.pixels.shape, source, bit_depth=bit_depth, **asked)
@@ -145,8 +148,6 @@ def _towards(wanted, pixels, pipe, settings, given):
 
 def _samples(pipe, pixels, settings, number):
     """Yields the retouched pixels of every sample."""
-    import torch
-
     if not pipe.has_sliders:
         if number > 1:
             raise ValueError("`--samples` needs a model with noise: this one has one result for a photo.")
@@ -157,12 +158,14 @@ def _samples(pipe, pixels, settings, number):
     regions = None
     if settings.regions:
         regions = named_regions(settings.regions, pixels, settings.c, refine=bool(settings.refine_regions))
-    generators = [torch.Generator().manual_seed(settings.seed + n) for n in range(number)]
-    for grid in pipe.predict_grid(
+    generators = [pipe.seeded(settings.seed + n) for n in range(number)]
+    grids = pipe.predict_grid(
         pixels, settings.c, regions=regions, num_inference_steps=settings.steps, num_samples=number,
         generator=generators,
-    ):  # fmt: skip
-        yield pipe.apply_grid(pixels, grid, strength=settings.strength, regions=regions)
+    )  # fmt: skip
+    for n, grid in enumerate(grids, 1):
+        out = pixels if n == number else None  # the last takes the photo's place
+        yield pipe.apply_grid(pixels, grid, strength=settings.strength, regions=regions, out=out)
 
 
 def sweep(
@@ -176,6 +179,7 @@ def sweep(
     steps: options.Steps = None,
     model: options.Model = "small",
     device: options.Device = "auto",
+    engine: options.Engine = "auto",
     overwrite: options.Overwrite = False,
 ) -> None:
     """A contact sheet: every attribute from -1 to 1, all from the same noise."""
@@ -185,12 +189,15 @@ def sweep(
     from diffretouch.photo import save_photo
 
     source = open_photo(photo)
-    pipe = load_pipeline(model, device)
+    pipe = open_model(model, device, engine, {}, steps=steps)
+    if not pipe.has_sliders:
+        raise ValueError(f"{model!r} has no sliders: there is nothing to sweep.")
     import numpy as np
 
     from diffretouch.sweep import sweep as sheet
 
     values = np.linspace(-1, 1, columns).round(3).tolist()
+    steps = steps or pipe.config.default_steps
     picture = sheet(pipe, source.pixels, values=values, seed=seed, num_inference_steps=steps, cell=size)
     save_photo(np.asarray(picture, np.float32) / 255, output, overwrite=overwrite)
     print(output)
