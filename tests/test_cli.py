@@ -686,6 +686,8 @@ def test_what_can_be_known_is_told_before_the_model_is_loaded(run, photo, tmp_pa
     ):
         code, _, err = run("retouch", *arguments)
         assert code and said in " ".join(re.sub("[│╭╮╰╯─]", " ", err).split()) and "Loading the model" not in err, err
+    code, _, err = run("sweep", photo, "-o", tmp_path / "sheet.heic")
+    assert code == 1 and "must end in" in err and "Loading the model" not in err
 
 
 @pytest.mark.parametrize("name, result", [("photo.jfif", "photo_retouched.jpg"), ("photo.mpo", "photo_retouched.jpg")])

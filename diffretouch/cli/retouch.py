@@ -186,9 +186,10 @@ def sweep(
     output = output or photo.with_name(f"{photo.stem}_sweep.png")
     options.check_output(output, overwrite, photo=photo)
 
-    from diffretouch.photo import save_photo
+    from diffretouch.photo import Photo, check_write, save_photo
 
     source = open_photo(photo)
+    check_write(output, (1, 1), Photo(source.pixels), overwrite=overwrite)  # the sheet is small
     pipe = open_model(model, device, engine, {}, steps=steps)
     if not pipe.has_sliders:
         raise ValueError(f"{model!r} has no sliders: there is nothing to sweep.")

@@ -356,7 +356,7 @@ def _check_whole(path):
             parts = [(page.dataoffsets, page.databytecounts) for page in _sensors(tiff)]
     except Exception:  # its directory is none of a TIFF, or damaged: LibRaw's to judge
         return
-    if any(max(map(sum, zip(*part, strict=True))) > path.stat().st_size for part in parts):
+    if any(max(map(sum, zip(*part, strict=True)), default=0) > path.stat().st_size for part in parts):
         raise ValueError("it is cut off: the sensor's values are not whole")
 
 
