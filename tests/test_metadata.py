@@ -102,6 +102,13 @@ def test_orientation(value, expected):
     assert Exif("<").orientation == 1
 
 
+@pytest.mark.parametrize(
+    "kind, payload, expected", [(1, b"\6", 6), (9, b"\6\0\0\0", 6), (9, b"\xff" * 4, 0), (2, b"6\0", 0)]
+)
+def test_orientation_of_other_types(kind, payload, expected):
+    assert Exif(image={274: (kind, payload)}).orientation == expected
+
+
 @pytest.mark.parametrize("block", [b"", b"II*\0", b"no TIFF at all", b"II*\0\xff\xff\0\0", b"MM\0*\0\0\0\x08\0",
                                    b"II+\0\x08\0\0\0" + b"\xff" * 24])  # fmt: skip
 def test_damaged_exif_raises(block):

@@ -53,8 +53,9 @@ class Exif:
     def orientation(self) -> int:
         """1 to 8 as in the TIFF standard, 1 if the tag is missing, 0 if it says nothing of the kind."""
         kind, payload = self.image.get(ORIENTATION, (_SHORT, struct.pack(self.order + "H", 1)))
-        value = struct.unpack_from(self.order + "HL"[kind == _LONG], payload)[0] if kind in (_SHORT, _LONG) else 0
-        return value if value <= 8 else 0
+        whole = {1: "B", _SHORT: "H", _LONG: "L", 8: "h", 9: "l"}.get(kind)  # some programs write others than SHORT
+        value = struct.unpack_from(self.order + whole, payload)[0] if whole else 0
+        return value if 0 <= value <= 8 else 0
 
     @property
     def is_adobe_rgb(self) -> bool:
