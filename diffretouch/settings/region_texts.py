@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import PIL.Image
 
-from diffretouch.attributes import ATTRIBUTES, as_attributes
+from diffretouch.attributes import ATTRIBUTES, attribute_rows
 from diffretouch.regions import as_mask, colour_mask, luminosity_mask, refine_mask
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def parse_region(text: str) -> tuple[str | tuple[str, float, float], dict[str, f
         if name not in ATTRIBUTES or name in c or not equals or number is None:
             raise ValueError(f"`region` settings must be {', '.join(ATTRIBUTES)} with a number, got {setting!r}.")
         c[name] = number
-    as_attributes(c)  # raises outside [-3, 3]
+    attribute_rows(c)  # raises outside [-3, 3]
     match = _RANGE.fullmatch(source)
     if match is None and re.match("(luminosity|colou?r)=", source):
         raise ValueError(f"`region` must be {form}, got {text!r}.")
