@@ -213,7 +213,7 @@ def _guide_for_pixels(guide, pixel_range, white):
     return matrix, thresholds, slopes, float(bias - (slopes * thresholds).sum())
 
 
-def positions(pixels, cells):
+def positions(pixels: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
     """Pixel i of a side -> the cell before it and the fraction of the way to the next, constant at both ends."""
     u = np.arange(pixels) / (pixels - 1) if pixels > 1 else np.full(1, 0.5)
     position = np.clip(u * cells - 0.5, 0, cells - 1)
