@@ -3,6 +3,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zlib
@@ -425,6 +426,20 @@ def test_results_are_kept_by_the_weights_of_lpips(folders, tmp_path):
         for file in (*files, *files)
     ]
     assert kept == own + own and own[0] != own[1] and len(list((tmp_path / "cache").iterdir())) == 2 * 2
+
+
+def test_two_names_of_one_photo_keep_their_own_results(folders, tmp_path):
+    """The name seeds the simulated camera: the same bytes under another name are another input."""
+    first = folders[0] / "a.png"
+    shutil.copyfile(first, folders[0] / "b.png")
+    found = ev.simulated_pairs(folders[0], seed=0)
+    cache = ev.Cache(tmp_path / "cache")
+    fresh = ev.evaluate_methods([ev.untouched()], found)
+    kept = [ev.evaluate_methods([ev.untouched()], found, cache=cache)["photos"] for _ in range(2)]
+    assert kept == [fresh["photos"]] * 2
+    by_name = {(row["photo"], row["expert"]): row["input"]["psnr"] for row in fresh["photos"]}
+    experts = {expert for _, expert in by_name}
+    assert all(by_name["a.png", expert] != by_name["b.png", expert] for expert in experts)
 
 
 def test_cache_goes_on_where_a_run_was_stopped(folders, tmp_path):
