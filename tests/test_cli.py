@@ -615,7 +615,8 @@ def test_retouch_with_csrnet(run, photo, tmp_path):
         assert code == 0 and np.abs(pixels(out) - wanted).max() <= 1, err
     CSRNetPipeline.from_pretrained("small").save_pretrained(tmp_path / "mine")
     assert run("retouch", photo, "-o", tmp_path / "mine.png", "--model", tmp_path / "mine", "--strength", 0.7)[0] == 0
-    assert (pixels(tmp_path / "mine.png") == pixels(tmp_path / "csrnet.png")).all()
+    # the bundled one may have run by its graph, the folder without one by torch
+    assert np.abs(pixels(tmp_path / "mine.png") - pixels(tmp_path / "csrnet.png")).max() <= 1
 
 
 def test_lut(run, photo, model, tmp_path):

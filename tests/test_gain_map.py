@@ -365,12 +365,12 @@ def heic(base, gain, auxiliary=None, turns=(), tone_map=None, kind="heic", in_id
 
     With `tone_map`, what an item `tmap` holds, the second picture is hidden and the map of that item's `parts`.
     """
-    import pillow_heif
-
     pictures, exif = [], b"\0\0\0\6Exif\0\0" + apple_exif()
     for samples, turn in zip((base, gain), turns or (None, None), strict=True):
         file = io.BytesIO()
         if kind == "heic":
+            import pillow_heif
+
             pillow_heif.from_pillow(Image.fromarray(samples)).save(file, quality=95, chroma=444)
         else:
             Image.fromarray(samples).save(file, "AVIF", quality=95, subsampling="4:4:4")

@@ -57,7 +57,7 @@ def test_trains_resumes_and_saves_a_whole_pipeline(autoencoder, tmp_path, monkey
     code, errors = run(tmp_path, autoencoder, "whole", *more, before="")
     assert code == 0, errors[-3000:]
     for a, b in zip(log(tmp_path / "straight"), log(tmp_path / "whole"), strict=True):
-        assert a == pytest.approx(b, abs=1e-4)
+        assert a == pytest.approx(b, abs=1e-4, rel=2e-4)  # some losses are large
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

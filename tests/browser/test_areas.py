@@ -65,7 +65,9 @@ def test_areas_are_the_librarys(visitor, tmp_path):
     def check(c=(0, 0, 0, 0)):
         rest(page)
         wanted = expected(c, regions=regions).astype(int)
-        assert np.abs(picture(page).astype(int) - wanted).max() <= 1
+        far = np.abs(picture(page).astype(int) - wanted)
+        # The library rounds after every area, which now and then is a second level
+        assert far.max() <= (1 if len(regions) < 3 else 2) and (far > 1).mean() < 1e-5
         return wanted
 
     check()
