@@ -224,7 +224,7 @@ def is_monochrome(photo: ArrayOrTensor) -> bool:
 def without_colour(colours: ArrayOrTensor, dim: int) -> ArrayOrTensor:
     """Their luma for red, green and blue, which lie along `dim`: what a monochrome photo's retouch stays within."""
     if isinstance(colours, np.ndarray):
-        luma = (np.moveaxis(colours, dim, -1) @ np.float32(LUMA))[..., None]
+        luma = (np.moveaxis(colours, dim, -1) @ np.asarray(LUMA, np.float32))[..., None]
         return np.moveaxis(np.broadcast_to(luma, (*luma.shape[:-1], len(LUMA))), -1, dim)
     colours = colours.movedim(dim, -1)
     luma = (colours * colours.new_tensor(LUMA)).sum(-1, keepdim=True)

@@ -36,7 +36,8 @@ def sweep(
     Returns:
         `PIL.Image.Image`: RGB, labelled.
     """
-    c = np.eye(len(ATTRIBUTES), dtype=np.float32)[:, None] * np.float32(values)[:, None]  # (attribute, value, 4)
+    c = np.eye(len(ATTRIBUTES), dtype=np.float32)[:, None]
+    c = c * np.asarray(values, np.float32)[:, None]  # (attribute, value, 4)
     c = c.reshape(-1, len(ATTRIBUTES))
     photo = np.clip(shrink(image, cell), 0, 1)
     generators = [pipe.seeded(seed) for _ in c]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def apply_grid(
-    pipe: "DiffusionPipeline", image: Any, grid: ArrayOrTensor, strength: float, regions: list | None, out: Any
+    pipe: "DiffusionPipeline", image: Any, grid: ArrayOrTensor, strength: float, regions: Any, out: Any
 ) -> Any:
     """One photo under its grid, in the form it came: see `DiffRetouchPipeline.apply_grid`."""
     check_strength(strength)

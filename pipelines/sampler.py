@@ -313,7 +313,8 @@ def grids_from_one_noise(
 
 def grids_without_colour(grids: torch.Tensor) -> torch.Tensor:
     """Grids (N,12,D,gh,gw) whose results are the luma of what they were: of grey pixels grey."""
-    return without_colour(grids.unflatten(1, (3, 4)), 1).flatten(1, 2)
+    rows: torch.Tensor = without_colour(grids.unflatten(1, (3, 4)), 1)
+    return rows.flatten(1, 2)
 
 
 def sample(

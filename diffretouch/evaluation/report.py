@@ -63,7 +63,7 @@ def evaluate_pairs(
     Returns:
         `dict`: see `evaluate_methods`; also `seed`, `steps`, and `models`: name -> SHA-256 (16 digits) of its weights.
     """
-    pipes = pipe if isinstance(pipe, dict) else {"model": pipe}
+    pipes = pipe if isinstance(pipe, Mapping) else {"model": pipe}
     pairs = [Pair(*pair) for pair in pairs]
     counts = list(steps) if isinstance(steps, (list, tuple)) else [steps]
     labels = bool(pairs) and all(pair.label is not None or pair.simulated is not None for pair in pairs)

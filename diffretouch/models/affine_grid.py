@@ -292,5 +292,5 @@ class AffineGridHead(ModelMixin, ConfigMixin):
             differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in (grid, photo, *trained))
             if differentiable or grid.dtype == torch.float64:
                 return self.apply_reference(grid, photo, shoulder=shoulder)
-        how = {"shoulder": shoulder, "out": out, "backend": backend}
-        return slice_apply(grid, photo, self.guide_curve, self.config.pixel_range, **how)
+        curve, pixel_range = self.guide_curve, self.config.pixel_range
+        return slice_apply(grid, photo, curve, pixel_range, shoulder=shoulder, out=out, backend=backend)

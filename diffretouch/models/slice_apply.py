@@ -69,8 +69,8 @@ def slice_apply(
         if out is None:
             out = torch.empty(photo.shape, dtype=torch.float32, device=photo.device)
         if photo.device.type not in ("cpu", "cuda"):
-            how = {"shoulder": shoulder, "backend": backend}
-            return out.copy_(slice_apply(grid, photo.cpu(), guide, pixel_range, **how))
+            made = slice_apply(grid, photo.cpu(), guide, pixel_range, shoulder=shoulder, backend=backend)
+            return out.copy_(made)
         sources, targets = photo.detach().permute(0, 2, 3, 1), out.detach().permute(0, 2, 3, 1)
         white = 1.0
     else:

@@ -7,7 +7,7 @@ whatever its library raises on broken files, and ValueError for what it refuses.
 
 import io
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,8 +36,9 @@ _MOST_PAGES = 100  # of a TIFF are looked at
 
 def read(photo: "Photo", max_pixels: int) -> tuple[np.ndarray, float, int]:
     """-> samples, peak, colours of the file `photo.path`; sets `photo.format` first."""
-    photo.format = headers.kind_of(photo.path)
-    headers.check_length(photo.path, photo.format, max_pixels)
+    path: Any = photo.path  # what is read has one
+    photo.format = headers.kind_of(path)
+    headers.check_length(path, photo.format, max_pixels)
     readers = {"JPEG": _jpeg, "PNG": _png, "TIFF": _tiff, "WebP": _webp, "AVIF": _avif, "HEIC": _heic,
                "JPEG XL": jpeg_xl.read, "RAW": _raw}  # fmt: skip
     return readers[photo.format](photo, max_pixels)
