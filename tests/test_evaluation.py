@@ -428,6 +428,23 @@ def test_results_are_kept_by_the_weights_of_lpips(folders, tmp_path):
     assert kept == own + own and own[0] != own[1] and len(list((tmp_path / "cache").iterdir())) == 2 * 2
 
 
+def test_what_is_not_finite_is_named(folders):
+    broken = ev.Method("broken", "makes NaN", lambda source, target, pair: (source * np.nan, {}))
+    with pytest.raises(ValueError, match="broken: what it makes of .*a.png is not finite"):
+        ev.evaluate_methods([broken], ev.pair_names(*folders))
+
+
+def test_names_are_latexs(folders):
+    odd = ev.Method("my_50%_~x^2", "an odd name", lambda source, target, pair: (source, {}))
+    made = ev.report_latex(ev.evaluate_methods([ev.untouched(), odd], ev.pair_names(*folders)))
+    assert r"my\_50\%\_\~{}x\^{}2" in made
+
+
+def test_series_need_a_name(folders):
+    with pytest.raises(ValueError, match="`groups`: .* fits a not at all"):
+        ev.evaluate_methods([ev.untouched()], ev.pair_names(*folders), groups=r"\d*")
+
+
 def test_two_names_of_one_photo_keep_their_own_results(folders, tmp_path):
     """The name seeds the simulated camera: the same bytes under another name are another input."""
     first = folders[0] / "a.png"

@@ -228,7 +228,7 @@ def photo_groups(pairs: Sequence[Pair], pattern: str) -> list[str]:
     except re.error as error:
         raise ValueError(f"`groups` must be a regular expression, got {pattern!r}: {error}.") from error
     for match, pair in zip(found, pairs, strict=True):
-        if not match:
+        if not match or not match[0]:
             raise ValueError(f"`groups`: {pattern!r} fits {pair.source.stem} not at all.")
     return [match[0] for match in found]
 

@@ -235,6 +235,8 @@ def _row(methods, pair, measures, features, shown, cache, made_with):
 @torch.no_grad()
 def _measure(method, source, target, pair, mask, measures, features, shown):
     image, extra = method.retouch(source, target, pair)
+    if not image.isfinite().all():
+        raise ValueError(f"{method.name}: what it makes of {pair.source} is not finite.")
     image = (image.clamp(0, 1) * 255).round() / 255  # as a file would hold it
     result = {name: function(image, target).item() for name, function in measures.items()}
     result |= {name: psnr(fit(image, target), target).item() for name, fit in AFTER.items()}

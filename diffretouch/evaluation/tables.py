@@ -277,7 +277,7 @@ def report_latex(report: Mapping[str, Any]) -> str:
 def _latex(text):
     for sign in "\\&%$#_{}":  # the backslash first
         text = text.replace(sign, {"\\": "/"}.get(sign, "\\" + sign))
-    return text
+    return text.replace("^", r"\^{}").replace("~", r"\~{}")
 
 
 def report_csv(report: Mapping[str, Any]) -> str:
