@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains the bundled CSRNet and CSRNet-L from a folder of finished photos: five minutes on one CPU core in bf16. The first
-# is also the teacher of small.sh.
+# Trains the bundled CSRNet and CSRNet-L from a folder of finished photos: five minutes on one CPU core. The first, in
+# float32, is also the teacher of small.sh; PRECISION is the second's.
 #   [PRECISION=bf16] training/recipes/csrnet.sh PHOTOS OUTPUT
 set -euo pipefail
 photos=$1 output=$2 precision=${PRECISION:-no}  # bf16 is for processors that multiply it
