@@ -27,12 +27,12 @@ from diffretouch.models.unet import (
     knows_the_unknown,
     thumbnail_fold_and_size,
 )
+from diffretouch.pipelines.exported import FORMAT
 from diffretouch.pipelines.pipeline_csrnet import CSRNetPipeline
 from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
 from diffretouch.pipelines.sampler import own_scheduler
 from diffretouch.settings import GRAPHS, model_revision
 
-FORMAT = 1
 OPSET = 18
 MOST_STEPS = 50  # whose schedules are written down
 _LARGEST = 2**31 - 2**24  # bytes of one protobuf, with room for the graph

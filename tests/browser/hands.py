@@ -46,6 +46,15 @@ def press(page, slider, *keys):
     return rest(page, shown)
 
 
+def edited(page):
+    """The photo opened and three sliders moved; returns what the library makes of that, as integers."""
+    open_photo(page)
+    press(page, "brightness", "End")
+    press(page, "temperature", "Home")
+    press(page, "strength", *["Shift+ArrowLeft"] * 3)
+    return expected({"brightness": 1, "temperature": -1}, strength=0.7).astype(int)
+
+
 def drop(page, path):
     """A file let fall on the page by the hand."""
     handle = page.evaluate_handle(

@@ -16,7 +16,7 @@ from PIL import Image
 from diffretouch.demo.models import Models
 
 from ..tiny import tiny_pipeline
-from .hands import PHOTO, expected, number, open_photo, picture, press, rest, told
+from .hands import PHOTO, edited, expected, number, open_photo, picture, press, rest, told
 
 V = dict(prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False)
 
@@ -80,11 +80,7 @@ def page(visitor, alone):
 
 
 def test_the_picture_is_the_librarys(page):
-    open_photo(page)
-    press(page, "brightness", "End")
-    press(page, "temperature", "Home")
-    press(page, "strength", *["Shift+ArrowLeft"] * 3)
-    wanted = expected({"brightness": 1, "temperature": -1}, strength=0.7).astype(int)
+    wanted = edited(page)
     off = np.abs(picture(page).astype(int) - wanted)
     assert off.max() <= 1 and off.mean() < 0.1
     offered = page.locator("#format option").all_inner_texts()

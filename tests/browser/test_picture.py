@@ -6,7 +6,7 @@ from PIL import Image
 
 from diffretouch.attributes import ATTRIBUTES
 
-from .hands import PHOTO, attributes, expected, look, number, open_photo, picture, press, rest, same, told
+from .hands import PHOTO, attributes, edited, expected, look, number, open_photo, picture, press, rest, same, told
 
 
 def test_sliders_move_the_picture_their_way_and_come_back(visitor):
@@ -31,11 +31,7 @@ def test_sliders_move_the_picture_their_way_and_come_back(visitor):
 def test_the_picture_is_the_librarys(visitor):
     """What is shown, what the browser saves and what the library saves: the same within a level."""
     page = visitor()
-    open_photo(page)
-    press(page, "brightness", "End")
-    press(page, "temperature", "Home")
-    press(page, "strength", *["Shift+ArrowLeft"] * 3)
-    wanted = expected({"brightness": 1, "temperature": -1}, strength=0.7).astype(int)
+    wanted = edited(page)
     shown = np.abs(picture(page).astype(int) - wanted)
     assert shown.max() <= 1 and shown.mean() < 0.1
     page.select_option("#format", ".png")
