@@ -4,7 +4,7 @@ python benchmarks/full_size.py [--resolution 512] [--keep FOLDER] [--only NAME .
 
 The network of Stable Diffusion 2.1, 840 million weights, with the published losses, sampler and gradient checkpointing
 (training/recipes/published.bash), one photo a step. Weights are random: memory and time do not ask what they are. Each
-way runs in a process of its own on the CPU, so 20 GiB of memory and 4 GB of disk are needed; its numbers are the
+way runs in a process of its own on the CPU, so 18 GiB of memory and 4 GB of disk are needed; its numbers are the
 processor's, on which 8-bit moments do not run (bitsandbytes) and an average "on the CPU" lies where all lies.
 """
 
