@@ -13,11 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from diffretouch.photo import photoshop, xmp
+from diffretouch.photo import photoshop
 from diffretouch.photo.exif import MAKER_NOTE, XMP_TAG, Exif, join_tiff, parse_exif, read_exif
-from diffretouch.photo.xmp_upkeep import upkept
-
-from .counted import calls
 
 
 def maker_note(order, offset):
@@ -171,37 +168,6 @@ def test_tiff_with_exif_is_one_tiff(order, big, tmp_path):
     assert tags["Canon:OwnerName"] == "Owner of the camera" and "ExifTool:Warning" not in tags
 
 
-XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF
- xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" tiff:Orientation="6"
- xmlns:tiff="http://ns.adobe.com/tiff/1.0/" xmlns:xmp="http://ns.adobe.com/xap/1.0/"><xmp:Thumbnails>old</xmp:Thumbnails>
- <tiff:Make>Canon</tiff:Make></rdf:Description></rdf:RDF></x:xmpmeta>   <?xpacket end="w"?>""".encode()
-
-
-def test_xmp_keeps_all_but_what_changed():
-    packet, lost = upkept(XMP, 6, (60, 40))
-    thumbnail = b"<xmp:Thumbnails>old</xmp:Thumbnails>"
-    assert packet == XMP.replace(b'tiff:Orientation="6"', b'tiff:Orientation="1"').replace(thumbnail, b"") and not lost
-    described = xmp.describe(XMP, "first")
-    assert xmp.description(described) == "first" and xmp.description(XMP) is None
-    assert xmp.describe(xmp.describe(described, "second"), "first") == described
-
-
-@pytest.mark.parametrize("text", ['{"c": [0.3]}', "<&>\"'", "日本語 ä", "two\nlines", ""])
-def test_description_survives_xml(text):
-    from xml.etree import ElementTree
-
-    packet = xmp.describe(None, text)
-    assert xmp.description(packet) == text
-    root = ElementTree.fromstring(packet.decode().split("?>", 1)[1].rsplit("<?", 1)[0])
-    assert [node.text or "" for node in root.iter("{http://ns.diffretouch/1.0/}Retouch")] == [text]
-
-
-@pytest.mark.parametrize("packet", [b"", b"<x/>", b"\xff\xfe<\0x\0"])
-def test_xmp_that_cannot_be_edited_raises(packet):
-    with pytest.raises(ValueError):
-        upkept(packet, 1, (60, 40))
-
-
 @pytest.mark.parametrize("iptc", [b"\x1c\x02\x69\0\4Head", b"\x1c\x02\x69\0\5Title"])
 def test_iptc_in_jpeg_and_png(iptc):
     file = io.BytesIO()
@@ -216,43 +182,3 @@ def test_iptc_in_jpeg_and_png(iptc):
 @pytest.mark.parametrize("text", ["", "iptc", "x", "\niptc\n 8\nzz", "\niptc\n 4\n3842494d0404", "\niptc\n 2\nffff"])
 def test_damaged_iptc_in_png_is_no_iptc(text):
     assert photoshop.iptc_and_others(photoshop.profile_bytes(text))[::2] == (None, False)
-
-
-NAMES = 'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:xmp="http://ns.adobe.com/xap/1.0/"'
-OWN = 'xmlns:d="http://ns.diffretouch/1.0/"'
-
-
-@pytest.mark.parametrize("content", [
-    f'<rdf:Description rdf:about="" {OWN} xmp:Rating="4" d:Retouch="old"/>',
-    f'<rdf:Description rdf:about="" {OWN} xmp:Rating="4" d:Retouch="old"><xmp:Label>red</xmp:Label></rdf:Description>',
-    f'<rdf:Description rdf:about="" {OWN}><xmp:Rating>4</xmp:Rating><d:Retouch>old</d:Retouch></rdf:Description>',
-    f"<rdf:Description rdf:about='' {OWN}>\n <d:Retouch>old</d:Retouch>\n</rdf:Description>",
-])  # fmt: skip
-def test_a_second_retouch_replaces_its_own_words_alone(content):
-    packet = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF {NAMES}>{content}</rdf:RDF></x:xmpmeta>'.encode()
-    assert xmp.describe(packet, "new") == packet.replace(b"old", b"new")
-    assert xmp.description(xmp.describe(packet, "new")) == "new"
-
-
-def test_entities_are_refused():
-    packet = b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">]>' + XMP.split(b"?>", 1)[1]
-    with pytest.raises(ValueError, match="document type"):
-        xmp.description(packet)
-
-
-@pytest.mark.parametrize("one", [b"<a/>", b"<rdf:Description d:Retouch='x'/>",
-                                 b"<rdf:Description><d:Retouch>x</d:Retouch></rdf:Description>"])  # fmt: skip
-def test_work_on_xmp_grows_linearly(one):
-    head = f"<rdf:RDF {NAMES} xmlns:d='http://ns.diffretouch/1.0/'>".encode()
-    few, many = (calls(xmp.describe, head + one * times + b"</rdf:RDF>", "new") for times in (200, 2000))
-    assert many < 10.5 * few
-
-
-def test_extended_xmp_that_uses_a_prefix_otherwise_is_joined():
-    head = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"{}>{}</rdf:RDF></x:xmpmeta>'
-    one = '<rdf:Description rdf:about="" a:first="1"/>'
-    two = '<rdf:Description rdf:about="" a:second="2"/><rdf:Description xmlns:a="urn:three" rdf:about="" a:third="3"/>'
-    main, more = head.format(' xmlns:a="urn:one"', one).encode(), head.format(' xmlns:a="urn:two"', two).encode()
-    packet = xmp.Packet(xmp.joined(main, more), frozenset({"urn:one", "urn:two", "urn:three"}))
-    assert {node.name: packet.text(node) for node in packet.nodes} == {
-        ("urn:one", "first"): "1", ("urn:two", "second"): "2", ("urn:three", "third"): "3"}  # fmt: skip
