@@ -19,7 +19,8 @@ from diffretouch.photo import Photo, PhotoError, icc, load_photo, photoshop, rea
 from diffretouch.photo import exif as exif_blocks
 
 from .photo_files import ALPHA8, CITY, PHOTOS, RGB8, RGB16, chunk, read, write
-from .test_metadata import XMP, camera_exif, exiftool
+from .test_metadata import camera_exif, exiftool
+from .test_xmp import XMP
 
 # What goes in comes out
 

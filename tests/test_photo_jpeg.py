@@ -13,7 +13,8 @@ from diffretouch.photo import Photo, PhotoError, load_photo, save_photo, xmp
 from diffretouch.photo import exif as exif_blocks
 
 from .photo_files import ALPHA8, CITY, RGB8, random, read, write
-from .test_metadata import XMP, camera_exif, exiftool
+from .test_metadata import camera_exif, exiftool
+from .test_xmp import XMP
 
 
 @pytest.mark.parametrize("quality, subsampling, progressive", [(60, 2, True), (85, 1, False), (97, 0, False)])
