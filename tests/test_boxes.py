@@ -63,6 +63,17 @@ def test_auxiliary_pictures_and_credentials_are_named():
     assert any("C2PA" in name for name in boxes.not_carried(signed, boxes.items(signed)))
 
 
+def test_other_boxes_and_what_lies_behind_are_named():
+    plain = file(auxiliary=b"urn:mpeg:hevc:2015:auxid:1")
+    data = plain + box(b"free", bytes(9)) + box(b"sefd", b"Samsung") + box(b"new!", b"") + b"\0\0\n"
+    assert boxes.not_carried(data, boxes.items(data)) == ["the box 'new!'", "what Samsung's camera added"]
+    moving = plain + box(b"moov", b"")
+    assert boxes.not_carried(moving, boxes.items(moving)) == ["a film or a sequence of pictures"]
+    frames = moving.replace(b"ftypheic", b"ftypavis")  # the reader says how many there are
+    assert boxes.not_carried(frames, boxes.items(frames)) == []
+    assert boxes.not_carried(plain + b"rest", boxes.items(plain)) == ["4 bytes behind the picture"]
+
+
 @given(st.integers(0, len(file()) - 1), st.integers(0, 255))
 def test_any_changed_byte_raises_value_error_or_is_read(place, value):
     data = bytearray(file(3, 0))

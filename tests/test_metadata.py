@@ -179,6 +179,14 @@ def test_iptc_in_jpeg_and_png(iptc):
     assert photoshop.iptc_and_others(read) == (iptc, photoshop.pack([(0x040A, b"", b"\1")]), True)
 
 
+def test_iptc_in_several_parts_is_one():
+    one, two = b"\x1c\x02\x69\0\4Head", b"\x1c\x02\x50\x80\1\2by"  # the second with a long form of its length
+    parts = [b"", one + b"\0", one + b"\0", two]
+    blob = photoshop.pack((photoshop.IPTC, b"", part) for part in parts)
+    assert photoshop.iptc_and_others(blob) == (one + two, None, True)
+    assert photoshop.iptc_and_others(photoshop.pack([(photoshop.IPTC, b"", one + b"\0")]))[0] == one + b"\0"
+
+
 @pytest.mark.parametrize("text", ["", "iptc", "x", "\niptc\n 8\nzz", "\niptc\n 4\n3842494d0404", "\niptc\n 2\nffff"])
 def test_damaged_iptc_in_png_is_no_iptc(text):
     assert photoshop.iptc_and_others(photoshop.profile_bytes(text))[::2] == (None, False)

@@ -14,8 +14,9 @@ from PIL import Image
 from diffretouch.photo import PhotoError, load_photo, save_photo
 from diffretouch.photo import exif as exif_blocks
 
-from .photo_files import ALPHA8, RGB8, RGB16, random, read, write
+from .photo_files import ALPHA8, RGB8, RGB16, read, write
 from .test_metadata import camera_exif
+from .test_raw_files import write_dng
 
 
 def test_webp_of_quality_100_is_lossless_also_under_alpha(tmp_path):
@@ -71,17 +72,6 @@ def test_raw(tmp_path):
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(PhotoError, match="as RAW: it is cut off"):
         load_photo(path)
-
-
-def write_dng(path):
-    mosaic = random.integers(1000, 40000, (64, 96), dtype=np.uint16)
-    tags = [(271, "s", 0, "Make", False), (272, "s", 0, "Model", False), (33421, "H", 2, (2, 2), False),
-            (33422, "B", 4, bytes([0, 1, 1, 2]), False), (50706, "B", 4, bytes([1, 4, 0, 0]), False),
-            (50708, "s", 0, "Make Model", False), (50717, "H", 1, 65535, False),
-            (50721, "2i", 9, (1, 1, 0, 1, 0, 1, 0, 1, 1, 1, 0, 1, 0, 1, 0, 1, 1, 1), False),
-            (50728, "2I", 3, (1, 1, 1, 1, 1, 1), False), (50778, "H", 1, 21, False)]  # fmt: skip
-    tifffile.imwrite(path, mosaic, photometric=32803, extratags=tags, metadata=None)
-    return path
 
 
 @pytest.mark.parametrize("module, name, extra", [("rawpy", "in.dng", "raw"), ("pillow_heif", "in.heic", "heic")])

@@ -249,6 +249,9 @@ def with_primary(data: bytes, found: Items, number: int) -> bytes:
 
 
 GAIN_MAP = "a gain map"
+_PICTURE = {b"ftyp", b"meta", b"mdat", b"idat", b"free", b"skip", b"wide", b"pdin", b"styp"}
+_BOXES = {b"mpvd": "the video of a motion photo", b"moov": "a film or a sequence of pictures",
+          b"sefd": "what Samsung's camera added"}  # fmt: skip
 _CREDENTIALS = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 
 
@@ -267,11 +270,15 @@ def not_carried(data: bytes, found: Items) -> list[str]:
         content = found.contents.get(number, b"").decode("latin-1")
         if kind == b"uri " or kind == b"mime" and content != "application/rdf+xml":
             names.add(f"metadata ({content or 'of no named kind'})")
+    end = 0
     for box in boxes(data):
-        if box.kind == b"mpvd":
-            names.add("the video of a motion photo")
-        elif box.kind == b"uuid" and data[box.start : box.start + 16] == _CREDENTIALS:
+        kind, start, end = box
+        if kind == b"uuid" and data[start : start + 16] == _CREDENTIALS:
             names.add("content credentials (C2PA), which no longer hold for a changed picture")
+        elif kind not in _PICTURE and not (kind == b"moov" and data.startswith(b"ftypavis", 4)):  # its frames are said
+            names.add(_BOXES.get(kind, f"the box {kind.decode('ascii', 'backslashreplace')!r}"))
+    if behind := len(data[end:].rstrip(b"\0\r\n ")):
+        names.add(f"{behind} bytes behind the picture")
     return sorted(names)
 
 

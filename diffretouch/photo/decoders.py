@@ -6,7 +6,6 @@ whatever its library raises on broken files, and ValueError for what it refuses.
 """
 
 import io
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,11 +21,12 @@ from . import (
     jpeg_xl,
     photoshop,
     png_chunks,
+    raw_files,
     webp_chunks,
     xmp,
 )
 from . import tiff_samples as tiffs
-from .exif import ICC_TAG, IPTC_TAG, PHOTOSHOP_TAG, XMP_TAG, describing, read_exif
+from .exif import DNG_PRIVATE, ICC_TAG, IPTC_TAG, MAKER_NOTE, PHOTOSHOP_TAG, XMP_TAG, describing, read_exif
 
 if TYPE_CHECKING:
     from . import Photo
@@ -84,6 +84,8 @@ def _jpeg(photo, max_pixels):
         photo.dpi = None
     jpeg_segments.check_scans(data, image.size)
     _jpeg_metadata(photo, data, image.size)
+    if image.info.get("jfif_unit") == 0:
+        _say_shape(photo, *image.info["jfif_density"])
     if photo.icc_profile is None and any(data.startswith(b"ICC_PROFILE\0") for _, data in image.applist):
         photo.note("Its ICC profile is incomplete; its colours are taken as sRGB.")
     return _jpeg_samples(image, data)
@@ -137,6 +139,12 @@ def _take_texts(photo, texts):
             photo.note(f"Its texts named {key!r} became one.")
             text = f"{photo.text[key]}\n{text}"
         photo.text[key] = text
+
+
+def _say_shape(photo, across, down):
+    """A density without a unit tells the shape of the pixels alone."""
+    if across != down and across > 0 and down > 0:
+        photo.note(f"Its pixels are said not to be square ({across:g} to {down:g}); that was not carried.")
 
 
 def _jpeg_samples(image, data):
@@ -225,6 +233,9 @@ def _png_metadata(photo, data):
             lost.append(f"the raw profile {kind!r}")
     if blob:
         _take_resources(photo, blob)
+    physical = png_chunks.first(data, b"pHYs") or b""
+    if len(physical) == 9 and not physical[8]:
+        _say_shape(photo, int.from_bytes(physical[:4], "big"), int.from_bytes(physical[4:8], "big"))
     photo.time = next((data[start:end] for name, start, end in png_chunks.chunks(data) if name == b"tIME"), None)
     if lost:
         photo.note(f"Of its texts these were not carried: {', '.join(lost)}.")
@@ -325,46 +336,31 @@ def _raw(photo, max_pixels):
     except ImportError as error:
         raise ValueError('RAW files need rawpy: pip install "diffretouch[raw]"') from error
 
-    _check_whole(photo.path)
+    raw_files.check_whole(photo.path)
     try:
         with rawpy.imread(str(photo.path)) as raw:
             _check_size(raw.sizes.width, raw.sizes.height, max_pixels)
+            raw_files.check_values(raw)
             photo.decoded_upright = {3: 3, 5: 8, 6: 6}.get(raw.sizes.flip, 1)
             samples = raw.postprocess(output_bps=16, use_camera_wb=True, no_auto_bright=True, gamma=(2.4, 12.92),
                                       output_color=rawpy.ColorSpace.sRGB)  # fmt: skip
     except rawpy.LibRawError as error:
         reason = error.args[0] if error.args else type(error).__name__
         reason = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
-        raise ValueError(f"LibRaw reports {reason}") from error
+        cut = " (it is cut off or damaged)" * reason.startswith("Input/output error")
+        raise ValueError(f"LibRaw reports {reason}{cut}") from error
     photo.note("Developed by LibRaw with the camera's white balance; other raw converters give another look.")
     try:
         with open(photo.path, "rb") as file:
-            exif = read_exif(file)
+            exif = raw_files.metadata_of(file)
         _take_tags(photo, exif)
+        if DNG_PRIVATE in exif.image and MAKER_NOTE not in exif.photo:
+            photo.note("The camera's own data (DNG's private data) were not carried.")
         exif.image = describing(exif.image)
         photo.exif = exif.tobytes()
     except ValueError:
         photo.note("Its EXIF is not in a TIFF directory and was not carried.")
     return samples, 65535, 3
-
-
-def _check_whole(path):
-    """Refuses a RAW file whose sensor's values end behind the file's end: LibRaw would make black of them."""
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            parts = [(page.dataoffsets, page.databytecounts) for page in _sensors(tiff)]
-    except Exception:  # its directory is none of a TIFF, or damaged: LibRaw's to judge
-        return
-    if any(max(map(sum, zip(*part, strict=True)), default=0) > path.stat().st_size for part in parts):
-        raise ValueError("it is cut off: the sensor's values are not whole")
-
-
-def _sensors(tiff):
-    """The pages with a sensor's values, among the first and in their directories."""
-    pages = [inner for page in islice(tiff.pages, 8) for inner in (page, *(page.pages or ()))]
-    return [page for page in pages if int(page.photometric) in (32803, 34892)]
 
 
 def _tiff(photo, max_pixels):
@@ -373,7 +369,7 @@ def _tiff(photo, max_pixels):
     with tifffile.TiffFile(photo.path) as tiff:
         pages = _full_pages(tiff)
         page = pages[0]
-        if 50706 in page.tags or page.is_reduced and _sensors(tiff):  # a RAW file under another name
+        if 50706 in page.tags or page.is_reduced and raw_files.sensors(tiff):  # a RAW file under another name
             return _raw(photo, max_pixels)
         if len(pages) > 1:
             photo.note(f"The first of {len(pages)}{' or more' * (len(pages) == _MOST_PAGES)} pages is used.")
@@ -402,14 +398,18 @@ def _tiff_metadata(photo, page):
         exif = read_exif(file, page.offset)
     _take_tags(photo, exif)
     photo.icc_profile = exif.image.get(ICC_TAG, (0, None))[1]
+    if photo.icc_profile is None and int(page.photometric) in (2, 3, 6):
+        tiffs.take_chromaticities(photo, exif)
     if exif.damaged:
         photo.note(f"{exif.damaged} damaged TIFF entries were not carried.")
     exif.image = describing(exif.image)
     photo.exif = exif.tobytes()
     unit = {2: 1.0, 3: 2.54}.get(int(page.resolutionunit or 0))  # inch, centimetre
-    if unit and 282 in page.tags and 283 in page.tags:
+    if 282 in page.tags and 283 in page.tags:
         x, y = page.get_resolution()
-        photo.dpi = (x * unit, y * unit) if x > 0 and y > 0 else None
+        photo.dpi = (x * unit, y * unit) if unit and x > 0 and y > 0 else None
+        if not unit:
+            _say_shape(photo, x, y)
 
 
 def _take_tags(photo, exif):

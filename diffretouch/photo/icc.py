@@ -119,6 +119,19 @@ def chromatic_profile(
         raise ValueError(f"LittleCMS cannot use them ({error})") from error
 
 
+def tiff_profile(white: Sequence[float], primaries: Sequence[float]) -> bytes | None:
+    """The profile of a TIFF's tags WhitePoint and PrimaryChromaticities with sRGB's curve, None for sRGB.
+
+    Raises:
+        ValueError: no colours can have these numbers.
+    """
+    return None if _is_near_srgb(white, primaries) else chromatic_profile(primaries, white, None)
+
+
+def _is_near_srgb(white, primaries):
+    return np.abs(np.array([*white, *primaries]) - [*_D65[:2], *PRIMARIES[1]]).max() < 0.002
+
+
 def png_profile(gama: bytes | None, chrm: bytes | None) -> bytes | None:
     """The profile that a PNG's chunks gAMA and cHRM describe, None for sRGB (to 0.01 in gamma, 0.002 in points).
 
@@ -130,7 +143,7 @@ def png_profile(gama: bytes | None, chrm: bytes | None) -> bytes | None:
     if gama and (len(gama) != 4 or not gamma) or len(points) != 8:
         raise ValueError("they are damaged")
     usual = gamma is None or abs(gamma - 1 / 2.2) < 0.01
-    if usual and np.abs(points - [*_D65[:2], *PRIMARIES[1]]).max() < 0.002:
+    if usual and _is_near_srgb(points[:2], points[2:]):
         return None
     if usual and gamma is not None and chrm is None:
         return None

@@ -40,8 +40,22 @@ def pack(found: Iterable[tuple[int, bytes, bytes]]) -> bytes:
 def iptc_and_others(blob: bytes) -> tuple[bytes | None, bytes | None, bool]:
     """-> IPTC, the resources that have no other place in a file, and whether all could be read."""
     found, whole = resources(blob)
-    iptc = next((data for number, _, data in found if number == IPTC), None)
+    parts = list(dict.fromkeys(data for number, _, data in found if number == IPTC and data))  # also one part twice
+    iptc = b"".join(map(_whole_records, parts[:-1])) + parts[-1] if parts else None
     return iptc, pack(entry for entry in found if entry[0] not in _APART) or None, whole
+
+
+def _whole_records(iptc):
+    """IPTC without what fills it up at its end, so that more can follow."""
+    place = 0
+    while iptc[place : place + 1] == b"\x1c" and place + 5 <= len(iptc):
+        size = int.from_bytes(iptc[place + 3 : place + 5], "big")
+        if size & 0x8000:  # so many bytes say the length
+            size = int.from_bytes(iptc[place + 5 : place + 5 + (size & 0x7FFF)], "big") + (size & 0x7FFF)
+        if place + 5 + size > len(iptc):
+            break
+        place += 5 + size
+    return iptc[:place]
 
 
 def without_places(blob: bytes) -> bytes | None:

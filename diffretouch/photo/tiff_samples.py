@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffretouch.colour import linear_to_srgb
+from diffretouch.colour import linear_to_srgb, srgb_to_linear
 
-from . import apart, jpeg_segments
+from . import apart, icc, jpeg_segments
+from .exif import Exif
 
 if TYPE_CHECKING:
     from . import Photo
@@ -57,6 +58,33 @@ def _check_jpegs(page):
             height, width = (int.from_bytes(data[start + n : start + n + 2], "big") for n in (1, 3))
             if marker in _FRAMES and width * height > 2 * most:
                 raise ValueError(f"it holds a JPEG of {width} x {height} pixels, larger than the picture")
+
+
+def take_chromaticities(photo: "Photo", exif: Exif) -> None:
+    """The profile by the tags WhitePoint and PrimaryChromaticities of a TIFF that has none; its curve is sRGB's."""
+    white, primaries, curve = (exif.image.get(tag, (0, b""))[1] for tag in (318, 319, 301))
+    if white or primaries:
+        try:
+            points = [
+                [one / other for one, other in np.frombuffer(payload, exif.order + "u4").reshape(count, 2).tolist()]
+                if payload
+                else default
+                for payload, count, default in ((white, 2, (0.3127, 0.3290)), (primaries, 6, icc.PRIMARIES[1]))
+            ]
+            photo.icc_profile = icc.tiff_profile(*points)
+        except (ValueError, ArithmeticError) as error:
+            photo.note(f"Its white point and primaries were not used ({error}); its colours are taken as sRGB.")
+    if photo.icc_profile:
+        photo.note("Its colours are those of its white point and primaries; it is saved with a profile of them.")
+    if curve and not _is_usual(curve, exif.order):
+        photo.note("Its transfer function was not used; its tones are taken as sRGB's.")
+
+
+def _is_usual(curve, order):
+    """Whether a TransferFunction is near sRGB's."""
+    size = len(curve) // 2
+    tables = np.frombuffer(curve[: 2 * size], order + "u2").reshape(3 if size % 3 == 0 else 1, -1) / 65535
+    return bool(np.abs(tables - srgb_to_linear(np.linspace(0, 1, tables.shape[1]))).max() < 0.02)
 
 
 def read(photo: "Photo", page: Any) -> tuple[np.ndarray, float, int]:
