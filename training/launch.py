@@ -1,6 +1,7 @@
 """How every training script starts: its common arguments, the accelerator and its precision, the output folder."""
 
 import argparse
+import atexit
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -110,6 +111,7 @@ def start(
     )
     if sharding and accelerator.distributed_type != DistributedType.FSDP:
         raise SystemExit("FSDP was asked for, but Accelerate does not shard here: it needs two processes and GPUs.")
+    keep_group(accelerator)
     tell_deepspeed(accelerator, args, accumulation)
     if accelerator.mixed_precision == "bf16" and accelerator.device.type == "cpu" and not has_bf16_instructions():
         logger.warning("bf16 on a processor without bf16 instructions is 10 to 15 times slower than float32.")
@@ -123,6 +125,17 @@ def start(
     repository = open_repository(args) if accelerator.is_main_process else None
     vars(args).pop("hub_token")  # settings are written into checkpoints, cards and trackers
     return accelerator, repository
+
+
+def keep_group(accelerator: Accelerator) -> None:
+    """Hold the processes' group until Python ends, so that no model is its last owner.
+
+    A group's end waits for its threads. What DistributedDataParallel holds ends with the interpreter's lock held, for
+    which a thread that still owns a tensor of the last call waits in turn: the process would stand for ever. What
+    Python holds ends without the lock.
+    """
+    if accelerator.num_processes > 1 and torch.distributed.is_initialized():
+        atexit.register(lambda group: None, torch.distributed.group.WORLD)
 
 
 def build_optimizer(args: argparse.Namespace, parameters: Iterable[Any]) -> torch.optim.Optimizer:
