@@ -176,6 +176,50 @@ def test_the_limit_holds_for_every_format(suffix, tmp_path):
         load_photo(tmp_path / f"photo{suffix}", max_pixels=37 * 53 - 1)
 
 
+def claiming(kind, side):
+    """A small file whose header tells of `side` x `side` pixels."""
+    if kind == "jxl":
+        from diffretouch.photo.bits import BitReader, BitWriter
+
+        plain, new = BitReader(imagecodecs.jpegxl_encode(np.zeros((64, 64, 3), np.uint8))), BitWriter()
+        plain.place = 16 + 9  # signature; sides that are multiples of 8, the same
+        for value, size in ((0x0AFF, 16), (0, 1), (3, 2), (side - 1, 30), (1, 3)):
+            new.number(value, size)
+        for _ in range(40):
+            new.number(plain.number(1), 1)
+        return new.tobytes() + bytes(16)
+    file = io.BytesIO()
+    if kind == "tif":
+        tifffile.imwrite(file, RGB8, photometric="rgb")
+        data = file.getvalue()
+        for tag in (256, 257):
+            place = data.index(struct.pack("<HH", tag, 4))
+            data = data[: place + 8] + struct.pack("<L", side) + data[place + 12 :]
+        return data
+    image = Image.new("RGB", (64, 64))
+    if kind == "heic":
+        pytest.importorskip("pillow_heif").from_pillow(image).save(file)
+    else:
+        image.save(file, {"jpg": "JPEG"}.get(kind, kind), **({"lossless": True} if kind == "webp" else {}))
+    data = file.getvalue()
+    if kind in ("avif", "heic"):
+        place = data.index(b"ispe") + 8
+        return data[:place] + struct.pack(">LL", side, side) + data[place + 8 :]
+    if kind == "jpg":
+        place = data.index(b"\xff\xc0") + 5
+        return data[:place] + struct.pack(">HH", side, side) + data[place + 4 :]
+    (bits,) = struct.unpack_from("<L", data, 21)  # WebP: 14 bits each, behind the signature of VP8L
+    return data[:21] + struct.pack("<L", bits & ~0xFFFFFFF | (side - 1) * 0x4001) + data[25:]
+
+
+@pytest.mark.parametrize("kind, side", [("jpg", 60_000), ("tif", 2**31), ("webp", 16_383), ("avif", 2**30),
+                                        ("heic", 60_000), ("jxl", 2**29)])  # fmt: skip
+def test_small_files_that_claim_giant_pictures_are_refused_by_their_header(kind, side, tmp_path):
+    (tmp_path / f"bomb.{kind}").write_bytes(claiming(kind, side))
+    with pytest.raises(PhotoError, match=f"{side} x {side} pixels are more than `max_pixels` = 200000000"):
+        load_photo(tmp_path / f"bomb.{kind}", max_pixels=200_000_000)
+
+
 def test_damage_is_told_in_words(tmp_path):
     """Also where a library only says that an index is out of range."""
     (tmp_path / "a.tif").write_bytes(b"II*\0\xff\xff\xff\x7f")

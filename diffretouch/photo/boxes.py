@@ -179,6 +179,14 @@ def of_main(data: bytes, found: Items, kind: bytes) -> bytes | None:
     return None
 
 
+def size(data: bytes, found: Items) -> tuple[int, int] | None:
+    """Width and height that the file says of the main picture, as it is stored; None where it says nothing."""
+    for name, start, end in found.properties.get(found.primary, ()):
+        if name == b"ispe" and end - start >= 12:
+            return struct.unpack_from(">LL", data, start + 4)
+    return None
+
+
 def nclx(data: bytes, found: Items) -> tuple[int, int] | None:
     """Primaries and transfer of the main picture, as code points."""
     for number in (

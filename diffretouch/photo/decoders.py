@@ -256,8 +256,10 @@ def _webp(photo, max_pixels):
 def _avif(photo, max_pixels):
     from PIL.AvifImagePlugin import AvifImageFile
 
-    image, data = _open_with_pillow(photo, AvifImageFile, max_pixels)
+    data = photo.path.read_bytes()
     items = boxes.items(data)
+    _check_size(*(boxes.size(data, items) or (0, 0)), max_pixels)  # libavif allocates as soon as it opens
+    image, _ = _open_with_pillow(photo, AvifImageFile, max_pixels, data=data)
     if photo.icc_profile is None and (points := boxes.nclx(data, items)):
         high_range.take_code_points(photo, *points)
     _take_gain_map(photo, lambda: gain_map.of_items(data, items, photo, image.size, _decode_avif))
