@@ -170,3 +170,37 @@ def test_a_lossless_jpeg_can_be_saved(tmp_path):
     (tmp_path / "in.jpg").write_bytes(imagecodecs.jpeg_encode(scene, lossless=True))
     save_photo(load_photo(tmp_path / "in.jpg"), tmp_path / "out.jpg")
     assert Image.open(tmp_path / "out.jpg").size == (48, 32)
+
+
+def test_names_of_camera_and_lens_above_c000_reach_a_tiff(tmp_path):
+    exif = camera_exif(orientation=1)
+    # UniqueCameraModel, CameraSerialNumber, OriginalRawFileName, ReelName, CameraLabel
+    named = {50708: "Maker Model 1", 50735: "SERIAL-0815", 50827: "original.nef", 51081: "reel", 51105: "Cam A"}
+    for tag, text in named.items():
+        exif.put(exif.image, tag, text)
+    Image.new("RGB", (60, 40)).save(tmp_path / "in.jpg", exif=b"Exif\0\0" + exif.tobytes())
+    photo = load_photo(tmp_path / "in.jpg")
+    assert photo.notes == ()
+    for suffix in (".tif", ".png", ".jpg"):
+        save_photo(photo, tmp_path / f"out{suffix}", overwrite=True)
+        again = exif_blocks.parse_exif(load_photo(tmp_path / f"out{suffix}").exif).image
+        assert {tag: again[tag][1] for tag in named} == {tag: text.encode() + b"\0" for tag, text in named.items()}
+    assert exiftool(tmp_path / "out.tif")["IFD0:CameraSerialNumber"] == "SERIAL-0815"
+    exif.put(exif.image, 50931, "of raw values")
+    Image.new("RGB", (60, 40)).save(tmp_path / "in.jpg", exif=b"Exif\0\0" + exif.tobytes())
+    with pytest.warns(UserWarning, match="TIFF could not hold what its metadata say of raw values"):
+        save_photo(load_photo(tmp_path / "in.jpg"), tmp_path / "out.tif", overwrite=True)
+
+
+def test_a_comment_in_latin_1_is_read_and_said(tmp_path):
+    text, said = "Café Zürich ±", ("Its comment is not UTF-8: it was read as Latin-1 and is saved as UTF-8.",)
+    for encoding, notes in (("latin-1", said), ("utf-8", ())):
+        Image.new("RGB", (8, 8)).save(tmp_path / "in.jpg", comment=text.encode(encoding))
+        photo = load_photo(tmp_path / "in.jpg")
+        assert photo.text == {"Comment": text} and photo.notes == notes
+        save_photo(photo, tmp_path / "out.jpg", overwrite=True)
+        with Image.open(tmp_path / "out.jpg") as image:
+            assert image.info["comment"].decode("utf-8") == text
+        save_photo(photo, tmp_path / "out.png", overwrite=True)
+        with Image.open(tmp_path / "out.png") as image:
+            assert image.text["Comment"] == text

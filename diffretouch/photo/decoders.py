@@ -26,7 +26,7 @@ from . import (
     xmp,
 )
 from . import tiff_samples as tiffs
-from .exif import DNG_PRIVATE, ICC_TAG, IPTC_TAG, MAKER_NOTE, PHOTOSHOP_TAG, XMP_TAG, describing, read_exif
+from .exif import DNG, DNG_PRIVATE, ICC_TAG, IPTC_TAG, MAKER_NOTE, PHOTOSHOP_TAG, XMP_TAG, describing, read_exif
 
 if TYPE_CHECKING:
     from . import Photo
@@ -404,6 +404,8 @@ def _tiff_metadata(photo, page):
         tiffs.take_chromaticities(photo, exif)
     if exif.damaged:
         photo.note(f"{exif.damaged} damaged TIFF entries were not carried.")
+    if DNG & exif.image.keys():
+        photo.note("What its metadata say of raw values was not carried.")
     exif.image = describing(exif.image)
     photo.exif = exif.tobytes()
     unit = {2: 1.0, 3: 2.54}.get(int(page.resolutionunit or 0))  # inch, centimetre

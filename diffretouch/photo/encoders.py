@@ -22,7 +22,7 @@ import numpy as np
 
 from . import gain_map as gain_maps
 from . import icc, jpeg_xl, photoshop, png_chunks, xmp
-from .exif import IPTC_TAG, MAKER_NOTE, ORIENTATION, PHOTOSHOP_TAG, XMP_TAG, Exif, join_tiff
+from .exif import DNG, IPTC_TAG, MAKER_NOTE, ORIENTATION, PHOTOSHOP_TAG, XMP_TAG, Exif, join_tiff
 
 SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF",
             ".webp": "WebP", ".avif": "AVIF", ".jxl": "JPEG XL"}  # fmt: skip
@@ -308,6 +308,8 @@ def _tiff(file, codes, carried, lost):
     tags = {tag: (kind, carried[name]) for tag, kind, name in ((XMP_TAG, 1, "xmp"), (IPTC_TAG, 7, "iptc"),
             (PHOTOSHOP_TAG, 7, "photoshop")) if carried[name]}  # fmt: skip
     join_tiff(file, base, exif, tags, fixed)
+    if DNG & exif.image.keys():
+        lost.append("what its metadata say of raw values")
     _lose_text(carried["text"], lost)
 
 

@@ -20,13 +20,14 @@ XMP_TAG, IPTC_TAG, ICC_TAG, PHOTOSHOP_TAG, DNG_PRIVATE = 700, 33723, 34675, 3437
 IMAGE_WIDTH, IMAGE_HEIGHT = 256, 257
 _EXIF, _GPS, _INTEROP = 34665, 34853, 40965
 
-# What DNG says of raw values and their development, except names and numbers of camera, lens and file
-_DNG = {*range(50706, 51182), *range(52525, 52560)} - {50708, 50709, 50735, 50736, 50827, 51081, 51089, 51090, 51091}
+# What DNG says of raw values and their development, except names, numbers and times of camera, lens, film and file
+DNG = {*range(50706, 51182), *range(52525, 52560)} - {
+    50708, 50709, 50735, 50736, 50827, 51043, 51044, 51058, 51081, 51089, 51090, 51091, 51105}  # fmt: skip
 
 # Tags of a TIFF directory that say how its pixels lie in that file; Photoshop's layers and resources; DNG's.
 _STRUCTURE = {254, 255, *range(256, 267), 273, *range(276, 282), 284, *range(288, 293), 301, *range(317, 328),
               *range(330, 348), *range(512, 522), *range(529, 533), 559, 33421, 33422, 34377, 37724,
-              XMP_TAG, IPTC_TAG, ICC_TAG, _EXIF, _GPS, _INTEROP} | _DNG  # fmt: skip
+              XMP_TAG, IPTC_TAG, ICC_TAG, _EXIF, _GPS, _INTEROP} | DNG  # fmt: skip
 
 # A maker note may hold offsets counted from the start of the block: it stays where it was if that is not too far in.
 _PINNED = 1 << 20
