@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ from diffretouch.training.model_card import Repository
 from diffretouch.training.released_names import head_keymap, unet_keymap
 from diffretouch.training.train_autoencoder import SMALL_AUTOENCODER
 
+from .ranks import run_ranks
 from .tiny import TINY_UNET, recipes_toy, tiny_unet
 
 PHOTOS = Path(__file__).parent / "photos"
@@ -242,14 +242,8 @@ def nothing_stays():
             os.killpg(STARTED.pop().pid, signal.SIGKILL)
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-def launch(program, *arguments, processes=1, machine=None, port=None, before=""):
-    """The script in processes of its own, with the tiny UNet and the threads of this one; or as one of two machines"""
+def launch(program, *arguments, processes=1, before=""):
+    """The script in processes of its own, with the tiny UNet and the threads of this one."""
     command = [sys.executable]
     if processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
@@ -258,9 +252,6 @@ def launch(program, *arguments, processes=1, machine=None, port=None, before="")
     root = Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
     environment["ACCELERATE_USE_CPU"] = "true"
-    if machine is not None:
-        of_two = {"RANK": machine, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "MASTER_PORT": port}
-        environment |= {"MASTER_ADDR": "127.0.0.1", **{key: str(value) for key, value in of_two.items()}}
     process = subprocess.Popen(
         [*command, str(program), json.dumps(TINY_UNET), *arguments],
         env=environment,
@@ -270,6 +261,12 @@ def launch(program, *arguments, processes=1, machine=None, port=None, before="")
     )
     STARTED.append(process)
     return process
+
+
+def ranks(folder, *arguments, before="", machines=False):
+    """The script once for each rank's arguments: (exit code, what it said) of each, see `run_ranks`."""
+    own = [[json.dumps(TINY_UNET), *one] for one in arguments]
+    return run_ranks(before + PROGRAM, folder, *own, threads=torch.get_num_threads(), machines=machines)
 
 
 def wait_for(condition, seconds=600):
@@ -343,12 +340,9 @@ def test_two_processes_then_one_then_two(autoencoder, tmp_path, monkeypatch):
     latest = ("--resume_from_checkpoint", "latest")
 
     def of_two(name, *flags):
-        program = tmp_path / f"{name}.py"
-        two = launch(
-            program, *arguments(autoencoder, tmp_path / name, *more, "--train_batch_size", "2", *flags), processes=2
-        )
-        _, errors = two.communicate(timeout=600)
-        assert two.returncode == 0, errors.decode()[-3000:]
+        own = arguments(autoencoder, tmp_path / name, *more, "--train_batch_size", "2", *flags)
+        ends = ranks(tmp_path, own, own)
+        assert [code for code, _ in ends] == [0, 0], ends[0][1][-3000:]
 
     of_two("unbroken")
     shutil.copytree(tmp_path / "unbroken", tmp_path / "one")
@@ -377,15 +371,10 @@ def test_machines_without_a_common_disk(autoencoder, tmp_path, monkeypatch):
     folders = [tmp_path / "machine0" / "out", tmp_path / "machine1" / "out"]
 
     def run(*more):
-        port = free_port()
-        machines = [
-            launch(tmp_path / f"program{n}.py", *arguments(autoencoder, folder, *more), machine=n, port=port)
-            for n, folder in enumerate(folders)
-        ]
-        return [(*machine.communicate(timeout=600), machine.returncode) for machine in machines]
+        return ranks(tmp_path, *(arguments(autoencoder, folder, *more) for folder in folders), machines=True)
 
     ends = run(*batch)
-    assert [code for *_, code in ends] == [0, 0], ends[0][1].decode()[-2000:]
+    assert [code for code, _ in ends] == [0, 0], ends[0][1][-2000:]
     names = [[path.name for path in checkpoints(folder)] for folder in folders]
     assert names == [["checkpoint-2", "checkpoint-4"]] * 2
     first = state(folders[0] / "checkpoint-4")
@@ -393,7 +382,7 @@ def test_machines_without_a_common_disk(autoencoder, tmp_path, monkeypatch):
 
     shutil.rmtree(folders[1] / "checkpoint-4")  # lost on one machine: both go back to step 2
     ends = run(*resumed)
-    assert [code for *_, code in ends] == [0, 0] and "trying the one before" in ends[0][1].decode()
+    assert [code for code, _ in ends] == [0, 0] and "trying the one before" in ends[0][1]
     assert_same(first, state(folders[0] / "checkpoint-4"))
     assert_same(first, state(folders[1] / "checkpoint-4"))
 
