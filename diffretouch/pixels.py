@@ -303,6 +303,9 @@ def check_strength(strength: float) -> None:
         raise ValueError(f"`strength` must be a number in [0, 2] (0: the photo, 1: the retouch), got {strength!r}.")
 
 
+_STRIP = 1 << 18  # pixels that are floats at once, while a photo is shrunk
+
+
 def resized(picture: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """(H,W) or (H,W,3) array -> float32 of that height and width: bilinear, averaging where it shrinks.
 
@@ -310,6 +313,11 @@ def resized(picture: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """
     if picture.ndim == 3:
         return np.stack([resized(picture[..., k], shape) for k in range(picture.shape[2])], 2)
+    height, width = picture.shape
+    rows = max(_STRIP // width, 1)
+    if height > rows and width > shape[1]:  # as floats at once its numbers would take four times its memory
+        across = [resized(picture[y : y + rows], (min(rows, height - y), shape[1])) for y in range(0, height, rows)]
+        picture = np.concatenate(across)
     plane = PIL.Image.fromarray(as_float(np.ascontiguousarray(picture)))
     return np.asarray(plane.resize((shape[1], shape[0]), PIL.Image.Resampling.BILINEAR))
 

@@ -9,7 +9,6 @@ import tempfile
 import warnings
 from pathlib import Path
 
-import numpy
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -28,6 +27,7 @@ from diffretouch.models.unet import (
     thumbnail_fold_and_size,
 )
 from diffretouch.pipelines.exported import FORMAT
+from diffretouch.pipelines.graph import fold_shapes, name_weights, tensors_by_value
 from diffretouch.pipelines.pipeline_csrnet import CSRNetPipeline
 from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
 from diffretouch.pipelines.sampler import own_scheduler
@@ -119,8 +119,8 @@ def _export(pipeline, folder, half, overwrite, weights=None, revision=None):
         said = {"format": FORMAT, "kind": "", "diffretouch": __version__, "opset": OPSET}
         said |= {"weights": "float16" if half else "float32"} | write(pipeline, aside, half)
         if weights is not None:
-            tensors = _tensors_by_value(weights)
-            named = {name: _name_weights(aside / file, tensors) for name, file in said["graphs"].items()}
+            tensors = tensors_by_value(weights)
+            named = {name: name_weights(aside / file, tensors) for name, file in said["graphs"].items()}
             said |= {"weights": "safetensors", "tensors": named, "revision": revision}
         said["files"] = {path.name: _digest(path) for path in sorted(aside.glob("*.onnx"))}
         (aside / "model.json").write_text(json.dumps(said, allow_nan=False) + "\n")
@@ -326,6 +326,7 @@ def _tidy(path, half, shapes):
     options.optimized_model_filepath = str(path)
     onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     model = onnx.load(path)
+    fold_shapes(model)
     graph = model.graph
     model.producer_name, model.producer_version = "diffretouch", __version__
     used = [opset for opset in model.opset_import if opset.domain in {node.domain for node in graph.node}]
@@ -347,60 +348,6 @@ def _tidy(path, half, shapes):
     graph.node.extend(nodes)
     onnx.checker.check_model(model)
     onnx.save(model, path)
-
-
-def _tensors_by_value(folder):
-    """The weights of a model's directory: digest of the numbers -> ("unet/file.safetensors:name", array, turned)."""
-    from safetensors.torch import load_file
-
-    found = {}
-    for path in sorted(folder.rglob("*.safetensors")):
-        for name, tensor in load_file(path).items():
-            if tensor.dtype not in (torch.float16, torch.float32):
-                continue  # numpy has no other
-            stored = tensor.numpy()
-            name = f"{path.relative_to(folder).as_posix()}:{name}"
-            found.setdefault(_value(stored), (name, stored, False))
-            if stored.ndim == 2:
-                found.setdefault(_value(stored.T), (name, stored, True))
-    return found
-
-
-def _value(array):
-    return hashlib.sha256(array.astype("float32").tobytes()).digest()
-
-
-def _name_weights(path, tensors):
-    """Have a graph name its weights, not hold them -> their names."""
-    from onnx import TensorProto, helper, load, numpy_helper, save
-
-    model, nodes, named, kept = load(path), [], {}, []
-    for tensor in model.graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        name, stored, turned = tensors.get(_value(values), (None, None, False))
-        if name is None or tensor.data_type != TensorProto.FLOAT:
-            kept.append(tensor)
-            continue
-        own = named[name] = TensorProto(name=name, dims=stored.shape, data_location=TensorProto.EXTERNAL)
-        own.data_type = TensorProto.FLOAT16 if stored.dtype == "float16" else TensorProto.FLOAT
-        own.external_data.add(key="location", value="weights")
-        steps = [("Cast", {"to": TensorProto.FLOAT}, [])]
-        if turned:
-            steps.append(("Transpose", {"perm": [1, 0]}, []))
-        if values.ndim != stored.ndim:
-            kept.append(numpy_helper.from_array(numpy.array(values.shape, "int64"), f"{tensor.name}.shape"))
-            steps.append(("Reshape", {}, [kept[-1].name]))
-        for k, (kind, attributes, more) in enumerate(steps):
-            made = tensor.name if k == len(steps) - 1 else f"{tensor.name}.{kind}"
-            nodes.append(helper.make_node(kind, [name, *more], [made], **attributes))
-            name = made
-    graph = model.graph
-    nodes += graph.node
-    del graph.initializer[:], graph.node[:]
-    graph.initializer.extend([*kept, *named.values()])
-    graph.node.extend(nodes)
-    save(model, path)
-    return list(named)
 
 
 def _digest(path):

@@ -6,17 +6,18 @@ and every step between are the pipelines' own, as arrays.
 
 import json
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diffretouch.attributes import ATTRIBUTES, Attributes, attribute_rows
 from diffretouch.models.colour_map import map_colours
 from diffretouch.models.kernels import threads
-from diffretouch.models.slice_apply import slice_apply
+from diffretouch.models.slice_apply import prepare, slice_apply
 from diffretouch.pipelines.layers import apply_grid
 from diffretouch.pipelines.pretrained import local_folder
 from diffretouch.pixels import (
@@ -34,14 +35,20 @@ from diffretouch.pixels import (
 from diffretouch.regions import Regions, resized_mask, visible_regions
 from diffretouch.settings import GRAPHS, model_revision
 
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
 FORMAT = 1
 
 
-def open_exported(name: str | os.PathLike[str]) -> "ExportedDiffRetouch | ExportedCSRNet":
+def open_exported(
+    name: str | os.PathLike[str], dtype: "DTypeLike | None" = None
+) -> "ExportedDiffRetouch | ExportedCSRNet":
     """A model by its graphs.
 
     Args:
         name: of a bundled model, or a directory.
+        dtype (*optional*): of the photo that comes first: what applies grids to it is loaded meanwhile.
 
     Raises:
         ValueError: it has no graphs, or none that are whole and of the model's present state.
@@ -59,6 +66,8 @@ def open_exported(name: str | os.PathLike[str]) -> "ExportedDiffRetouch | Export
     if model["revision"] != model_revision(SimpleNamespace(name_or_path=folder)):
         raise ValueError(f"the graphs of {str(name)!r} were made of another state of the model: export it again")
     kind = ExportedDiffRetouch if model["kind"] == "diffretouch" else ExportedCSRNet
+    if dtype is not None and kind is ExportedDiffRetouch:  # half a second beside half a second, without the lock
+        threading.Thread(target=prepare, args=(dtype,), daemon=True).start()
     return kind(folder, model, _sessions(folder, model))
 
 

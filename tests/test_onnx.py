@@ -95,6 +95,13 @@ def test_rows_of_a_batch_are_the_photos_alone(tiny):
             np.testing.assert_allclose(one[0], many[n], atol=1e-5)
 
 
+def test_graphs_compute_little_of_shapes(small):
+    """What torch traces of a batch's size is written down: half of the nodes, which engines would load and fold."""
+    for name in ("denoiser", "keep_in_range"):
+        nodes = onnx.load(small / f"{name}.onnx").graph.node
+        assert sum(node.op_type == "Shape" for node in nodes) <= 3, name
+
+
 @pytest.mark.parametrize("outside", [slice(0), slice(8), slice(1, None), slice(None)])
 @torch.no_grad()
 def test_range_is_kept_as_by_the_head(tiny, outside):

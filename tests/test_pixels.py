@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffretouch.pixels import as_float, as_output, as_photos, as_tensor, check_strength, shrink
+from diffretouch.pixels import as_float, as_output, as_photos, as_tensor, check_strength, resized, shrink
 
 
 def test_lists_and_batches_become_single_photos():
@@ -83,6 +83,14 @@ def test_shrink_averages():
     assert small.shape == (2, 3, 30, 20) and shrink(image, 300) is image
     torch.testing.assert_close(small.mean((2, 3)), image.mean((2, 3)), atol=2e-3, rtol=0)
     assert shrink(torch.rand(1, 3, 1, 4000), 64).shape == (1, 3, 1, 64)
+
+
+@pytest.mark.parametrize("height, width, shape", [(1300, 700, (31, 64)), (3, 300_001, (3, 7)), (600, 900, (900, 60))])
+def test_large_pictures_are_shrunk_as_torch_does(height, width, shape):
+    picture = np.random.default_rng(0).integers(0, 65536, (height, width), np.uint16)
+    whole = torch.from_numpy(as_float(picture))[None, None]
+    wanted = torch.nn.functional.interpolate(whole, shape, mode="bilinear", antialias=True)[0, 0]
+    np.testing.assert_allclose(resized(picture, shape), wanted, atol=3e-5)
 
 
 def test_saturated_wide_gamut_colours_are_photos_and_other_ranges_are_not():

@@ -11,6 +11,7 @@ from .options import MAX_PIXELS
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+    from numpy.typing import DTypeLike
 
     from diffretouch.photo import Photo
     from diffretouch.pipelines.exported import ExportedCSRNet, ExportedDiffRetouch
@@ -33,7 +34,7 @@ def load_pipeline(model: str, device: str, *, progress: bool = True) -> "Diffusi
 
 def open_model(
     model: str, device: str, engine: str, wishes: Mapping[str, Any], *, steps: int | None = None,
-    progress: bool = True,
+    progress: bool = True, dtype: "DTypeLike | None" = None,
 ) -> "DiffusionPipeline | ExportedDiffRetouch | ExportedCSRNet":  # fmt: skip
     """The model by ONNX Runtime, without torch in the process, where that can be; else as `load_pipeline`.
 
@@ -41,11 +42,12 @@ def open_model(
         engine: "auto", "onnx" (or an error that says why not) or "torch".
         wishes: what only torch can do, in words -> whether it is asked for.
         steps: that are asked for.
+        dtype: of the first photo, where it is known.
     """
     say(f"Loading the model {model} ...")
     if engine != "torch":
         try:
-            return _by_onnxruntime(model, device, [wish for wish, asked in wishes.items() if asked], steps)
+            return _by_onnxruntime(model, device, [wish for wish, asked in wishes.items() if asked], steps, dtype)
         except (ValueError, ImportError) as error:
             if engine == "onnx":
                 reason = "install 'diffretouch[onnx]'" if isinstance(error, ImportError) else error
@@ -53,14 +55,14 @@ def open_model(
     return _by_torch(model, device, progress)
 
 
-def _by_onnxruntime(model, device, wishes, steps):
+def _by_onnxruntime(model, device, wishes, steps, dtype):
     if device not in ("auto", "cpu"):
         wishes = [f"--device {device}", *wishes]
     if wishes:
         raise ValueError(f"{wishes[0]} needs torch")
     from diffretouch.pipelines.exported import open_exported
 
-    pipe = open_exported(model)
+    pipe = open_exported(model, dtype)
     if pipe.has_sliders and steps and not pipe.can_take(steps):
         raise ValueError(f"the graphs of {model!r} have no schedule of {steps} steps")
     return pipe

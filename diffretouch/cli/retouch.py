@@ -58,7 +58,8 @@ def retouch(
         for photo, source, bit_depth in _opened(results, written_as, max_pixels, failed, keep_8_bits):
             if pipe is None:  # nothing is loaded before there is a photo for it
                 wishes = {"--reference": reference, **settings_for_torch(settings)}
-                pipe = open_model(model, look.device, look.engine, wishes, steps=settings.steps)
+                form = source.pixels.dtype
+                pipe = open_model(model, look.device, look.engine, wishes, steps=settings.steps, dtype=form)
                 complete = follow(settings, pipe, model)
                 if wanted is not None:
                     complete = follow(_towards(wanted, source.pixels, pipe, complete, look.moved), pipe, model)

@@ -6,14 +6,18 @@ affine can both be re-expressed for the photo's own numbers ([0,1], 0..255 or 0.
 rescaled.
 """
 
+import contextlib
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diffretouch.models.kernels import in_threads, kernel, strips
 from diffretouch.pixels import ArrayOrTensor, is_tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 BACKENDS = ("numba", "torch")
 
@@ -157,6 +161,16 @@ def _describe(value):
     if isinstance(value, np.ndarray):
         return f"a {value.dtype} array {value.shape}"
     return type(value).__name__
+
+
+def prepare(dtype: "DTypeLike") -> None:
+    """Load what applies grids to contiguous arrays of a dtype, or compile it, before it is needed; in a thread, say.
+
+    Raises nothing: what fails here fails where it is used.
+    """
+    with contextlib.suppress(Exception):
+        if _numba_imports():
+            _kernel(np.dtype(dtype).newbyteorder("="), True)
 
 
 def _choose_backend(backend, photo):
