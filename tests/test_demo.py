@@ -466,6 +466,30 @@ def test_no_room_for_an_upload_is_told(address, models, monkeypatch):
     assert answer.status == 507 and "No space left" in answer.said["error"]
 
 
+LACKS = ["unet/diffusion_pytorch_model.safetensors", "grid_head/config.json", "scheduler/scheduler_config.json"]
+
+
+@pytest.mark.parametrize("lack", LACKS)
+def test_a_model_that_is_not_whole_is_told_by_its_name(tmp_path, models, lack, monkeypatch):
+    whole, folder = tmp_path / "whole", tmp_path / "mine"
+    tiny_pipeline().save_pretrained(whole)
+    shutil.copytree(whole, folder)
+    (folder / lack).unlink()
+    told = f"the model in mine cannot be loaded: .*{Path(lack).name}.* mine"
+    (tmp_path / "own").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "own"))
+    with pytest.raises(ValueError, match=told), serving([folder, whole]):
+        pass
+    assert not list((tmp_path / "own").iterdir())
+    with serving([whole, folder]) as address:  # it is asked for later
+        who = visitor(address)
+        answer = ask(address, "/api/model?label=mine", X_Visitor=who)
+        assert answer.status == 422 and str(tmp_path) not in answer.said["error"]
+        photo = opened_by(address, who)
+        body = json.dumps({"model": "whole", "c": [[0, 0, 0, 0]], "seed": 0, "photo": photo})
+        assert ask(address, "/api/grids", body, X_Visitor=who).status == 200, "the others work"
+
+
 def test_nothing_is_left_when_the_page_ends(models, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with serving(models) as address:

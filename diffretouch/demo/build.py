@@ -14,11 +14,12 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from .guard import POLICY
-from .models import Models
+from .models import LABELS, Models
 from .routes import facts
 
 # ONNX Runtime for browsers, as npm has it, of its smallest build (WebAssembly alone), and the files' SHA-256
 RUNTIME = "onnxruntime-web@1.30.0"
+_BUNDLED = (LABELS["small"], LABELS["csrnet"])  # the models that are exported
 _MODULE = "ort.wasm.bundle.min.mjs"
 _BINARY = "ort-wasm-simd-threaded.wasm"
 _PINNED = {
@@ -112,13 +113,13 @@ def _write_engine(folder, models, runtime):
     listed = {f"{_BINARY}.gz": _pack(runtime[_BINARY], folder / f"{_BINARY}.gz")}
     described = {}
     for label in models.labels:
-        if label not in models.own and label != "DiffRetouch":
-            continue  # the bundled models without sliders
-        models.check_steered(label, "the page without Python")
+        if label not in models.own and label not in _BUNDLED:
+            continue
         own = folder / f"model{len(described) + 1}"
         said = export_onnx(models[label], own)
         (own / "keep_in_range.onnx").unlink(missing_ok=True)  # done by the page
-        names = [f"{own.name}/{name}" for name in ("model.json", "denoiser.onnx")]
+        graph = "denoiser.onnx" if models.is_steered(label) else "colours.onnx"
+        names = [f"{own.name}/{name}" for name in ("model.json", graph)]
         for name in names:
             path = folder / name
             listed[f"{name}.gz"] = _pack(path.read_bytes(), folder / f"{name}.gz")

@@ -102,7 +102,11 @@ class Models:
             if label not in self._opened:
                 from diffretouch.pipelines.pretrained import open_pipeline
 
-                pipe = open_pipeline(self._names[label]).to(self._device)
+                try:
+                    pipe = open_pipeline(self._names[label]).to(self._device)
+                except ValueError as error:  # visitors learn the label, not where the folder lies
+                    text = str(error).removeprefix("`name`: ")
+                    raise ValueError(text.replace(self._names[label], label)) from error
                 pipe.set_progress_bar_config(disable=True)
                 self._opened[label] = pipe
             return self._opened[label]

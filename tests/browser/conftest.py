@@ -63,14 +63,18 @@ def visitor(browser, request):
     def visit(width=1000, height=700, query="", at=None, **options):
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(SLOW)
-        page.troubles, page.elsewhere = [], []
-        page.on("pageerror", lambda error: page.troubles.append(str(error)))
-        page.on("console", lambda m: "Content Security" in m.text and page.troubles.append(m.text))
         at = at or request.getfixturevalue("address")
         local = at.rstrip("/")
-        page.on("request", lambda r: r.url.startswith(("data:", "blob:", local)) or page.elsewhere.append(r.url))
+
+        def watch(page):
+            page.set_default_timeout(SLOW)
+            page.troubles, page.elsewhere = [], []
+            page.on("pageerror", lambda error: page.troubles.append(str(error)))
+            page.on("console", lambda m: "Content Security" in m.text and page.troubles.append(m.text))
+            page.on("request", lambda r: r.url.startswith(("data:", "blob:", local)) or page.elsewhere.append(r.url))
+
+        context.on("page", watch)
+        page = context.new_page()
         page.goto(at + query)
         page.wait_for_selector("body[data-ready]")
         return page

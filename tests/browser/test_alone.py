@@ -13,10 +13,13 @@ import torch
 from diffusers import DDIMScheduler
 from PIL import Image
 
+from diffretouch import CSRNetPipeline, DiffRetouchPipeline
 from diffretouch.demo.models import Models
+from diffretouch.lut import Lut3D, bake_lut
+from diffretouch.sweep import sweep
 
 from ..tiny import tiny_pipeline
-from .hands import PHOTO, edited, expected, number, open_photo, picture, press, rest, told
+from .hands import PHOTO, drop, edited, expected, number, open_photo, picture, press, rest, told
 
 V = dict(prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False)
 
@@ -94,7 +97,6 @@ def test_the_picture_is_the_librarys(page):
         assert download.value.suggested_filename == f"gb82_dog-lossless_retouched{suffix}"
         off = np.abs(np.asarray(Image.open(download.value.path()).convert("RGB")).astype(int) - wanted)
         assert off.max() <= most and off.mean() < 2
-    assert not page.is_visible("#save-sheet") and not page.is_visible("#save-table"), "nothing that it cannot do"
     page.click("#show-four")
     page.wait_for_selector("#four [data-seed]:visible")
     seed = page.get_attribute("#four [data-seed] >> nth=1", "data-seed")
@@ -103,6 +105,56 @@ def test_the_picture_is_the_librarys(page):
     rest(page, shown)
     wanted = expected({"brightness": 1, "temperature": -1}, seed=int(seed), strength=0.7).astype(int)
     assert np.abs(picture(page).astype(int) - wanted).max() <= 1
+
+
+def test_the_model_without_sliders(page, tmp_path):
+    """CSRNet as a table of its colour function: its picture, of photos of all shapes, and its file."""
+    rng = np.random.default_rng(0)
+    shapes = {"wide": (90, 1700, 3), "large": (2300, 3100, 3), "grey": (80, 120, 1)}
+    pipe = CSRNetPipeline.from_pretrained("small")
+    page.select_option("#model", "CSRNet (automatic)")
+    for name, (height, width, channels) in shapes.items():
+        pixels = rng.integers(0, 256, (-(-height // 20), -(-width // 20), channels), np.uint8)
+        pixels = np.broadcast_to(np.kron(pixels, np.ones((20, 20, 1), np.uint8))[:height, :width], (height, width, 3))
+        Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / f"{name}.png", compress_level=1)
+        open_photo(page, tmp_path / f"{name}.png")
+        press(page, "strength", *["PageDown"] * 2)
+        strength = number(page, "strength")
+        off = np.abs(picture(page).astype(int) - pipe.retouch(np.array(pixels), strength=strength))
+        assert off.max() <= 1, name
+        assert page.is_disabled("#range-brightness") and page.is_disabled("#show-four")
+    page.click("#looks summary")
+    with page.expect_download() as download:
+        page.click("#save-table")
+    wanted = bake_lut(pipe, np.array(pixels), strength=strength).table
+    download.value.save_as(tmp_path / "look.cube")
+    np.testing.assert_allclose(Lut3D.load(tmp_path / "look.cube").table, wanted, atol=2e-4)
+
+
+def test_tables_and_sheets(page, tmp_path):
+    """Made by the browser, as near to the picture as the library's."""
+    edited(page)
+    pixels = np.asarray(Image.open(PHOTO))
+    page.click("#looks summary")
+    with page.expect_download() as download:
+        page.click("#save-table")
+    told(page, "off by [0-9.]+ levels in the mean")
+    download.value.save_as(tmp_path / "look.cube")
+    own, shown = Lut3D.load(tmp_path / "look.cube"), picture(page).astype(int)
+    pipe = DiffRetouchPipeline.from_pretrained("small")
+    noise = torch.Generator().manual_seed(0)
+    lut = bake_lut(pipe, pixels, c={"brightness": 1, "temperature": -1}, strength=0.7, generator=noise)
+    errors = [np.abs(one.apply(pixels).astype(int) - shown).mean() for one in (own, lut)]
+    assert errors[0] < errors[1] + 0.1, "no worse than the library's"
+    with page.expect_download() as download:
+        page.click("#save-sheet")
+    assert download.value.suggested_filename == "gb82_dog-lossless_sweep.png"
+    sheet, wanted = Image.open(download.value.path()).convert("RGB"), sweep(pipe, pixels.astype(np.float32) / 255)
+    assert abs(np.subtract(sheet.size, wanted.size)).max() < 40, "but for the letters"
+    (x, y), (left, top) = (np.subtract(one.size, (5 * 262, 4 * 262)) for one in (sheet, wanted))
+    cells = [np.asarray(sheet)[y:, x:].astype(int), np.asarray(wanted)[top:, left:]]
+    assert np.abs(cells[0] - cells[1]).max() <= 2 and np.abs(cells[0] - cells[1]).mean() < 0.2
+    assert number(page, "brightness") == 1 and (picture(page) == shown).all(), "the picture stays as it was"
 
 
 GRIDS = """async ([label, rows, seeds]) => {
@@ -177,6 +229,62 @@ def test_a_page_that_is_not_whole_says_what_it_lacks(visitor, dist, tmp_path, sp
         assert page.get_attribute("#stage", "data-state") == "photo", "the photo is there"
 
 
+def test_what_is_saved_is_the_retouch_even_at_once(page, tmp_path):
+    """Right after a move of the hand, and photo after photo."""
+    Image.open(PHOTO).transpose(Image.Transpose.ROTATE_180).save(tmp_path / "turned.png")
+    page.set_input_files("#files", [PHOTO, tmp_path / "turned.png"])
+    page.wait_for_selector('#stage[data-state="photo"]')
+    page.locator("#range-brightness").focus()
+    page.keyboard.press("End")
+    page.select_option("#format", ".png")
+    with page.expect_download() as download:
+        page.click("#save")
+    saved = np.asarray(Image.open(download.value.path()).convert("RGB")).astype(int)
+    assert np.abs(saved - expected({"brightness": 1})).max() <= 1
+    downloads = []
+    page.on("download", lambda one: downloads.append(one))
+    page.click("#save-all")
+    told(page, "2 photos are in your downloads")
+    saved = np.asarray(Image.open(downloads[1].path()).convert("RGB")).astype(int)
+    assert np.abs(saved - expected({}, path=tmp_path / "turned.png")).max() <= 1
+
+
+def test_a_model_that_is_not_whole_makes_no_page(npm, several, tmp_path):
+    from diffretouch.demo.build import build
+
+    shutil.copytree(several, tmp_path / "mine")
+    (tmp_path / "mine" / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    runtime = npm("onnxruntime-web", "package.json").parent
+    with pytest.raises(ValueError, match="the model in mine cannot be loaded: .*safetensors"):
+        build(tmp_path / "dist", [tmp_path / "mine"], onnxruntime_web=runtime)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_browser_without_room_goes_on(visitor, alone):
+    page = visitor(at=alone[0])
+    quota = {"origin": alone[0].rstrip("/"), "quotaSize": 1000}
+    page.context.new_cdp_session(page).send("Storage.overrideQuotaForOrigin", quota)
+    page.select_option("#model", "DiffRetouch")
+    open_photo(page)
+    press(page, "contrast", "End")
+    assert np.abs(picture(page).astype(int) - expected({"contrast": 1})).max() <= 1
+
+
+def test_a_second_photo_comes_over_the_first(page, tmp_path):
+    Image.new("RGB", (6000, 5000), (120, 80, 60)).save(tmp_path / "first.png", compress_level=1)
+    drop(page, tmp_path / "first.png")
+    drop(page, PHOTO)
+    page.wait_for_function("() => document.querySelector('#name').innerText.startsWith('gb82')")
+    rest(page)
+    assert picture(page).shape == (256, 256, 3)
+    assert np.abs(picture(page).astype(int) - expected({})).max() <= 1
+    page.wait_for_function("() => document.querySelectorAll('#strip button').length === 2")
+    page.click("#strip button:nth-child(1)")
+    page.wait_for_function("() => document.querySelector('#name').innerText.startsWith('first')")
+    rest(page)
+    assert picture(page).shape == (5000, 6000, 3)
+
+
 def test_it_goes_on_without_a_network(page):
     open_photo(page)
     page.context.set_offline(True)
@@ -235,4 +343,4 @@ def test_the_built_page_holds_its_own_policy(dist):
     about = json.loads((dist / "engine" / "about.json").read_text())
     for name, of in about["files"].items():
         assert (dist / "engine" / name).stat().st_size == of["packed"]
-    assert list(about["models"]) == ["several steps", "DiffRetouch"]
+    assert list(about["models"]) == ["several steps", "DiffRetouch", "CSRNet (automatic)"]

@@ -119,6 +119,23 @@ def test_what_cannot_be_opened_is_told(visitor, tmp_path):
     assert tuple(picture(page, plain=True)[0, 0]) == (0, 128, 128)
 
 
+def test_one_bad_file_of_several_stops_none(visitor, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(PHOTO.read_bytes()[:2000])
+    (tmp_path / "text.png").write_bytes(b"I am no photo.")
+    (tmp_path / "nothing.jpg").write_bytes(b"")
+    page = visitor()
+    page.set_input_files("#files", [tmp_path / "nothing.jpg", tmp_path / "broken.jpg", PHOTO, tmp_path / "text.png"])
+    said = told(page, "nothing.jpg is empty.*broken.jpg cannot be read")
+    assert "text.png" not in said and page.inner_text("#name").startswith(PHOTO.name)
+    rest(page)
+    assert page.locator("#strip button").count() == 2
+    downloads = []
+    page.on("download", lambda one: downloads.append(one))
+    page.click("#save-all")
+    told(page, "1 of 2 photos are in your downloads. text.png cannot be read")
+    assert len(downloads) == 1 and page.inner_text("#name").startswith(PHOTO.name)
+
+
 def test_a_second_photo_comes_over_the_first(visitor, tmp_path):
     Image.new("RGB", (3000, 2000), (120, 80, 60)).save(tmp_path / "first.tif")
     page = visitor()

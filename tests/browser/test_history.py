@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import numpy as np
 from PIL import Image
@@ -179,3 +180,35 @@ def test_a_browser_without_room_says_so(visitor, address, tmp_path):
     told(page, "does not outlive a reload")
     press(page, "brightness", "End")
     assert number(page, "brightness") == 1, "the work goes on"
+
+
+def test_a_tab_that_is_closed_in_the_middle_leaves_nothing_and_loses_nothing(visitor, models, tmp_path, monkeypatch):
+    """While its picture is made and its file written: the server forgets it, the next tab goes on."""
+    from diffretouch.demo.server import serving
+
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (1500, 2000, 3), np.uint8)).save(tmp_path / "photo.png")
+    (tmp_path / "server").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "server"))
+    with serving(models) as address:
+        page = visitor(at=address)
+        other = page.context.new_page()  # the browser stays
+        open_photo(page, tmp_path / "photo.png")
+        press(page, "brightness", "End")
+        page.wait_for_timeout(300)
+        with page.expect_request("**/api/export"):
+            page.click("#save")
+        page.evaluate("() => document.querySelector('#another').click()")  # a sample is asked for, too
+        page.close(run_before_unload=True)
+        other.goto(address)
+        other.wait_for_selector("#resume:visible")
+        other.click("#resume")
+        other.wait_for_selector('#stage[data-state="photo"]')
+        rest(other)
+        assert number(other, "brightness") == 1
+        other.keyboard.press("Control+z")
+        other.click("#close")
+        (own,) = (tmp_path / "server").iterdir()
+        give_up = time.monotonic() + 60
+        while list(own.iterdir()) and time.monotonic() < give_up:
+            other.wait_for_timeout(50)
+        assert not list(own.iterdir())

@@ -6,7 +6,21 @@ from PIL import Image
 
 from diffretouch.attributes import ATTRIBUTES
 
-from .hands import PHOTO, attributes, edited, expected, look, number, open_photo, picture, press, rest, same, told
+from .hands import (
+    PHOTO,
+    attributes,
+    drop,
+    edited,
+    expected,
+    look,
+    number,
+    open_photo,
+    picture,
+    press,
+    rest,
+    same,
+    told,
+)
 
 
 def test_sliders_move_the_picture_their_way_and_come_back(visitor):
@@ -118,8 +132,15 @@ def test_four_variations_differ_and_go_away(visitor):
     seed = page.get_attribute("#four [data-seed] >> nth=2", "data-seed")
     page.click(f"#four [data-seed='{seed}']")
     rest(page, shown)
-    assert page.input_value("#seed") == seed and not page.is_visible("#four")
+    assert page.input_value("#seed") == seed
+    assert page.locator("#four [aria-pressed=true]").get_attribute("data-seed") == seed, "the chosen one is marked"
     assert np.abs(picture(page).astype(int) - expected([0, 0, 0, 0], seed=int(seed))).max() <= 1
+    page.click("#four [data-seed] >> nth=0")  # the next one is tried
+    assert page.input_value("#seed") == page.get_attribute("#four [data-seed] >> nth=0", "data-seed")
+    page.keyboard.press("Control+z")
+    assert page.locator("#four [aria-pressed=true]").get_attribute("data-seed") == seed
+    press(page, "contrast", "End")
+    assert not page.is_visible("#four"), "they are of another look"
 
 
 def test_models_without_sliders_have_none(visitor):
@@ -177,20 +198,44 @@ def test_transparency_is_seen_and_kept(visitor, tmp_path, query):
         assert np.asarray(Image.open(download.value.path()))[20:-20, 220:380].min() > 250
 
 
-def test_the_graphics_processor_may_forget_everything(visitor):
+LOSE = """async () => {
+  const { app } = await import('./page.js'), lose = app.view.slicer.gl.getExtension('WEBGL_lose_context');
+  const happened = (name) => new Promise((done) => app.view.canvas.addEventListener(name, done, { once: true }));
+  const lost = happened('webglcontextlost'), restored = happened('webglcontextrestored');
+  lose.loseContext();
+  await lost;
+  document.querySelector('#save').click();
+  await new Promise((done) => {
+    const told = () => /lost its graphics/.test(document.querySelector('#message').innerText);
+    const look = () => (told() ? done() : setTimeout(look, 20));
+    look();
+  });
+  lose.restoreContext();
+  await restored;
+}"""
+
+
+@pytest.mark.parametrize("kind", ["sliders", "area", "table"])
+def test_the_graphics_processor_may_forget_everything(visitor, tmp_path, kind):
     page = visitor()
     open_photo(page)
-    press(page, "contrast", "End")
+    if kind == "area":
+        page.click("#areas summary")
+        page.select_option("#range", "Greens")
+    if kind == "table":
+        (tmp_path / "warm.cube").write_text("LUT_3D_SIZE 2\n" + "".join(
+            f"{r} {g * 0.9} {b * 0.8}\n" for b in (0, 1) for g in (0, 1) for r in (0, 1)
+        ))  # fmt: skip
+        drop(page, tmp_path / "warm.cube")
+        told(page, "is applied")
+        rest(page)
+    else:
+        press(page, "contrast", "End")
     liked = picture(page)
-    page.evaluate(
-        """async () => {
-            const { app } = await import('./page.js'), lose = app.view.slicer.gl.getExtension('WEBGL_lose_context');
-            const restored = new Promise((done) => app.view.canvas.addEventListener('webglcontextrestored', done));
-            lose.loseContext();
-            await new Promise((done) => setTimeout(done, 100));
-            lose.restoreContext();
-            await restored;
-        }"""
-    )
+    page.route("**/api/export", lambda route: route.abort())  # the browser makes the file
+    page.evaluate(LOSE)
     rest(page)
     same(picture(page), liked)
+    page.unroute("**/api/export")
+    with page.expect_download():
+        page.click("#save")

@@ -1,8 +1,10 @@
 // The models beside the page: fetched once, run by ONNX Runtime as WebAssembly on one thread. docs/onnx.md says how.
 import { noise } from './noise.js';
+import { tableOf } from './table.js';
 import { Thumbnail } from './thumbnail.js';
 
 const CACHE = 'diffretouch-engine';
+const NODES = 65; // on an edge of the table of a colour function
 const folder = new URL('engine/', import.meta.url);
 let files = {}; // name -> {bytes, sha256} of what is in it, and how many bytes it has packed
 let runtime = null;
@@ -124,17 +126,38 @@ function stepped({ prediction_type: kind, clip_sample_range: most }, x, v, alpha
   });
 }
 
+/** A CSRNet's colour function of this photo, as a table. */
+async function colours({ model: name, seen: { data, width, height, grey } }) {
+  const made = await models.get(name).session.run({ thumbnail: new runtime.Tensor('float32', data, [1, 3, height, width]) });
+  const layers = [1, 2, 3].map((k) => ({ weight: made[`weight${k}`].data, bias: made[`bias${k}`].data, out: new Float32Array(made[`bias${k}`].data.length) }));
+  const table = tableOf(NODES, (p, out) => {
+    let x = p;
+    for (const [k, { weight, bias, out: y }] of layers.entries()) {
+      for (let i = 0, at = 0; i < y.length; i++) {
+        let sum = bias[i];
+        for (let j = 0; j < x.length; j++, at++) sum += weight[at] * x[j];
+        y[i] = k < 2 && sum < 0 ? 0 : sum;
+      }
+      x = y;
+    }
+    for (let k = 0; k < 3; k++) out[k] = grey ? 0.299 * x[0] + 0.587 * x[1] + 0.114 * x[2] : x[k];
+  }, name);
+  if (!table.data.every(Number.isFinite)) throw new Failure('The model made colours that are not finite: its weights are broken.');
+  return table;
+}
+
 const answers = {
   begin: (asked) => { files = asked.files; },
   open: opened,
-  photo: ({ key, width, height, size, resample }) => { thumbnails.set(key, new Thumbnail(width, height, size, resample)); },
+  photo: ({ key, width, height, thumbnail }) => { thumbnails.set(key, new Thumbnail(width, height, thumbnail)); },
   rows: ({ key, pixels }) => { thumbnails.get(key).add(pixels); },
   seen: ({ key }) => {
-    const { data, size, grey } = thumbnails.get(key);
+    const { data, to: [width, height], grey } = thumbnails.get(key);
     thumbnails.delete(key);
-    return { data, width: size, height: size, grey };
+    return { data, width, height, grey };
   },
   grid,
+  colours,
 };
 
 addEventListener('message', async ({ data: { id, kind, ...asked } }) => {

@@ -46,6 +46,13 @@ export class OnnxEngine {
     return { grids: made.map(({ grid }) => grid), shape: made[0].shape };
   }
 
+  /** A model without sliders as a colour table: what it does to this photo's colours, wherever they are. */
+  async colours(photo, model) {
+    const seen = await this.seen(photo, model);
+    await this._opened(model);
+    return this._call('colours', { model, seen });
+  }
+
   /** What a model sees of the photo: {data: three planes of floats, width, height, grey}. */
   seen(photo, model) {
     if (!this.looked.has(photo)) this.looked.set(photo, new Map());
@@ -59,8 +66,7 @@ export class OnnxEngine {
 
   async _look(photo, model) {
     const { source } = photo, { width, height } = source, key = `${photo.id} ${model}`;
-    const { size, resample } = this.about.models[model].thumbnail;
-    await this._call('photo', { key, width, height, size, resample });
+    await this._call('photo', { key, width, height, thumbnail: this.about.models[model].thumbnail });
     for (let y = 0; y < height; y += STRIP) {
       const pixels = source.read(0, y, width, Math.min(STRIP, height - y), 'srgb');
       await this._call('rows', { key, pixels }, [pixels.buffer]); // the page goes on meanwhile

@@ -1,7 +1,8 @@
 // Photos that are open: opened by button, drop, paste or sample; shown as a strip; kept and found again after a reload.
 import { forget, recall, remember, rememberFile, revive } from './history.js';
-import { decode, embeddedPreview, isPlain, parseCube, rgbSource, sizeOf } from './photo.js';
+import { decode, embeddedPreview, isPlain, rgbSource, sizeOf } from './photo.js';
 import { edit, fromPreset, newEdit, newId, state } from './state.js';
+import { parseCube } from './table.js';
 
 const SAMPLES = {
   colosseum: 'The Colosseum in Rome',
@@ -16,20 +17,24 @@ export function layFiles(app) {
   let turn = 0; // of what was opened last: an earlier one that is slower does not come over it
 
   async function open(files, areLooks = false) {
-    const photos = [];
+    const photos = [], refused = [];
     for (const file of files) {
       const name = file.name || 'photo';
       if (areLooks || /\.(json|cube|xmp|clf)$/i.test(name)) { await openLook(file, name); continue; }
       const limit = state.about.limits.mb;
-      if (file.size > limit * 1e6) { app.tell(`${name} has ${Math.round(file.size / 1e6)} MB; the most is ${limit} MB.`, true); continue; }
-      if (!file.size) { app.tell(`${name} is empty: there is no photo in it.`, true); continue; }
+      if (file.size > limit * 1e6) { refused.push(`${name} has ${Math.round(file.size / 1e6)} MB; the most is ${limit} MB.`); continue; }
+      if (!file.size) { refused.push(`${name} is empty: there is no photo in it.`); continue; }
       photos.push({ id: newId(), name, blob: file, edits: [newEdit(find('model').value)], at: 0, draft: null, keptMasks: new Set() });
     }
-    for (const [i, photo] of photos.entries()) {
+    let shown = false;
+    for (const photo of photos) {
       state.photos.push(photo);
-      if (i === 0) await show(photo, true);
-      else rememberFile(photo);
+      if (shown) { rememberFile(photo); continue; }
+      const failure = await show(photo, true);
+      if (failure) refused.push(failure);
+      else shown = true;
     }
+    if (refused.length) app.tell(refused.join(' '), true);
     strip();
   }
 
@@ -55,7 +60,7 @@ export function layFiles(app) {
     }
   }
 
-  /** Put a photo on the stage; read it first where that was not done. */
+  /** Put a photo on the stage; read it first where that was not done. -> why it cannot be read, or nothing. */
   async function show(photo, fresh = false) {
     const own = ++turn, earlier = state.active;
     if (!photo.source) {
@@ -67,12 +72,12 @@ export function layFiles(app) {
         if (own === turn) app.busy(null);
         app.tell(error.message, true);
         strip();
-        return;
+        return error.message;
       }
       if (own === turn) app.busy(null);
       if (fresh) rememberFile(photo);
     }
-    if (own !== turn || !state.photos.includes(photo)) return;
+    if (own !== turn || !state.photos.includes(photo)) return null;
     state.active = photo;
     state.target = 'whole';
     state.painting = null;
@@ -83,6 +88,7 @@ export function layFiles(app) {
     strip();
     remember(photo);
     if (earlier && earlier !== photo) remember(earlier);
+    return null;
   }
 
   /** A photo's pixels: by the browser where it reads the same as the library, which tells whether it can be read. */

@@ -13,7 +13,7 @@ import { View } from './view.js';
 const find = (id) => document.getElementById(id);
 const app = { update, show, tell, busy, widen, commit: commitNow };
 const sliders = {};
-let telling = 0, busying = 0, reconnecting = 0;
+let telling = 0, busying = 0, reconnecting = 0, shownPhoto = null;
 
 // Words for the person
 
@@ -143,6 +143,8 @@ find('wide').addEventListener('change', () => {
 
 // What is shown of the state
 
+function closeFour() { find('four').hidden = true; }
+
 function show() {
   const photo = state.active, own = edit(), model = own && state.about.models[own.model];
   for (const id of ['under']) find(id).hidden = !photo;
@@ -159,6 +161,9 @@ function show() {
     find('model').value = own.model;
     if (document.activeElement !== find('seed')) find('seed').value = String(own.seed);
   }
+  if (photo !== shownPhoto) closeFour();
+  shownPhoto = photo;
+  for (const one of find('four').querySelectorAll('[data-seed]')) one.setAttribute('aria-pressed', String(Number(one.dataset.seed) === own?.seed));
   const steered = !own || (!own.table && model?.steered !== false);
   for (const name of ATTRIBUTES) sliders[name].disable(!steered);
   for (const id of ['seed', 'another', 'show-four', 'paint', 'load-mask', 'range', 'save-sheet']) find(id).disabled = !steered || (!photo && id !== 'seed');
@@ -233,15 +238,14 @@ find('show-four').addEventListener('click', () => work('Making variations', asyn
     button.dataset.seed = seed;
     button.setAttribute('aria-label', `Variation ${seed}`);
     button.append(canvas, Object.assign(document.createElement('span'), { className: 'where-wide', textContent: 'Variation ' }), String(seed));
-    button.addEventListener('click', () => commitNow({ ...edit(), seed }));
+    button.addEventListener('click', () => { commit(state.active, { ...edit(), seed }); update(); show(); }); // the others can be tried next
     return button;
   }));
   find('four').hidden = false;
   state.showOverlay = false;
   app.view.changed();
-  app.areas.show();
+  show();
 }));
-const closeFour = () => { find('four').hidden = true; };
 find('four-close').addEventListener('click', closeFour);
 find('fit').addEventListener('click', () => app.view.fit());
 find('full').addEventListener('click', () => app.view.zoomTo(1));
@@ -255,16 +259,22 @@ find('measured').addEventListener('toggle', () => app.picture?.measured());
 find('format').addEventListener('change', () => { find('quality-line').hidden = ['.png', '.tif'].includes(find('format').value); });
 find('save').addEventListener('click', () => work('Retouching at full size', () => savePhoto(app, find('format').value, quality())));
 find('save-all').addEventListener('click', () => work('Retouching all photos', async () => {
-  const earlier = state.active;
-  for (const photo of [...state.photos]) {
-    if (photo !== state.active) await app.files.show(photo);
-    if (state.active === photo) await savePhoto(app, find('format').value, quality());
+  const earlier = state.active, all = [...state.photos], failures = [];
+  for (const photo of all) {
+    const failure = photo === state.active ? null : await app.files.show(photo);
+    try {
+      if (failure) throw new Error(failure);
+      await savePhoto(app, find('format').value, quality());
+    } catch (error) {
+      failures.push(error.message);
+    }
   }
   await app.files.show(earlier);
-  return [`${state.photos.length} photos are in your downloads.`];
+  const saved = all.length - failures.length;
+  return [`${saved === all.length ? saved : `${saved} of ${all.length}`} photos are in your downloads.`, ...failures];
 }));
-find('save-table').addEventListener('click', () => work('Making the look', () => saveTable(find('table-kind').value)));
-find('save-sheet').addEventListener('click', () => work('Making the contact sheet', saveSheet));
+find('save-table').addEventListener('click', () => work('Making the look', () => saveTable(app, find('table-kind').value)));
+find('save-sheet').addEventListener('click', () => work('Making the contact sheet', () => saveSheet(app)));
 find('save-preset').addEventListener('click', () => work('', () => savePreset()));
 
 function quality() {
@@ -347,11 +357,11 @@ async function begin() {
   }
   find('model').replaceChildren(...Object.keys(state.about.models).map((label) => new Option(label)));
   const { mb, mp } = state.about.limits;
-  find('limits').textContent = `${state.engine.reads}; up to ${mb} MB and ${mp} megapixels. They stay on this device.`;
+  const away = !alone && !/^(localhost|127\.|\[::1\])/.test(location.hostname);
+  find('limits').textContent = `${state.engine.reads}; up to ${mb} MB and ${mp} megapixels. `
+    + (away ? `They go to ${location.hostname} and nowhere else.` : 'They stay on this device.');
   fillFormats(find('format'));
   fillTables(find('table-kind'));
-  find('table-line').hidden = !state.engine.table;
-  find('sheet-line').hidden = !state.engine.sheet;
   app.files = layFiles(app);
   if (app.view.noGpu) tell('This browser has no WebGL 2: the picture is made by the processor, smaller while it moves.');
   show();

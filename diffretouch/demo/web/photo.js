@@ -224,26 +224,3 @@ export async function embeddedPreview(blob) {
   const preview = blob.slice(best.at, blob.size, 'image/jpeg'); // decoders stop where the JPEG ends
   return (await createImageBitmap(preview).catch(() => null)) ? preview : null;
 }
-
-/** A `.cube` file's text -> {size, data, low, high, title, text}; throws one sentence. */
-export function parseCube(words, name) {
-  let size = 0, title = '';
-  let low = [0, 0, 0], high = [1, 1, 1];
-  const numbers = [];
-  for (const line of words.split(/\r?\n/)) {
-    const parts = line.trim().split(/\s+/), key = parts[0];
-    if (!key || key.startsWith('#')) continue;
-    if (key === 'LUT_3D_SIZE') size = Number(parts[1]);
-    else if (key === 'LUT_1D_SIZE') throw new Error(`${name} is a curve (1D); the page takes 3D tables.`);
-    else if (key === 'DOMAIN_MIN') low = parts.slice(1, 4).map(Number);
-    else if (key === 'DOMAIN_MAX') high = parts.slice(1, 4).map(Number);
-    else if (key === 'LUT_3D_INPUT_RANGE') [low, high] = [parts[1], parts[2]].map((v) => [v, v, v].map(Number));
-    else if (key === 'TITLE') title = line.trim().slice(5).replaceAll('"', '').trim();
-    else if (/^[-+.\d]/.test(key)) numbers.push(...parts.slice(0, 3).map(Number));
-  }
-  const data = Float32Array.from(numbers);
-  if (!(size >= 2 && size <= 128) || data.length !== 3 * size ** 3 || !data.every(Number.isFinite)) {
-    throw new Error(`${name} is no colour table that can be used: it needs LUT_3D_SIZE from 2 to 128 and as many colours.`);
-  }
-  return { size, data, low, high, title: title || name.replace(/\.[^.]*$/, ''), text: words };
-}

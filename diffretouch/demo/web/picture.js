@@ -4,14 +4,17 @@ import { count, drawHistogram, measure } from './histogram.js';
 import { blend, GridField, sliderPoints } from './interpolate.js';
 import { rgbSource } from './photo.js';
 import { insideOf, measureArea, Range } from './range.js';
+import { guideAt } from './slice-cpu.js';
 import { ATTRIBUTES, edit, SLIDERS, state } from './state.js';
+import { atStrength, fit, meanColours, tableOf } from './table.js';
 
-const REST = 90, FADE = 140, MOST_FIELDS = 6; // ms until a hand counts as resting; ms of the fade to the true sample
+const REST = 90, FADE = 140; // ms until a hand counts as resting; ms of the fade to the true sample
+const MOST_FIELDS = 6, TABLE_SIDE = 512; // photos and noises whose grids are kept; pixels of what a table is fitted to
 
 export class Picture {
   /** `hooks`: failed(error), busy(text or null). */
   constructor(view, stage, hooks) {
-    Object.assign(this, { view, stage, hooks, fields: new Map(), counts: new Map(), move: 0, shown: null, before: null });
+    Object.assign(this, { view, stage, hooks, fields: new Map(), counts: new Map(), colours: new WeakMap(), move: 0, waiting: [], shown: null, before: null });
     this.look = { mode: 'photo' };
   }
 
@@ -21,7 +24,7 @@ export class Picture {
     this.before = null;
     this.other = null;
     this.abort?.abort();
-    this.abortFour?.abort();
+    this.abortAside?.abort();
     this.view.setPhoto(photo);
     this.set({ mode: 'photo' }, false);
     if (photo) this.update();
@@ -31,8 +34,6 @@ export class Picture {
   restore() {
     const photo = state.active;
     this.other = null;
-    this.view.slicer.gridForm = null;
-    this.view.slicer.kept = null;
     this.view.slicer.setPhoto(photo?.source ?? null);
     this.update();
   }
@@ -56,10 +57,14 @@ export class Picture {
     const model = state.about.models[own.model];
     if (!model || !('steered' in model)) {
       this.hooks.busy('Loading the model');
-      state.engine.model(own.model).then(() => { this.hooks.busy(null); this.hooks.changed(); this.update({ same: true }); }, (e) => this.hooks.failed(e));
+      state.engine.model(own.model).then(() => { this.hooks.busy(null); this.hooks.changed(); this.update({ same: true }); }, (e) => {
+        this.hooks.busy(null);
+        this.set({ mode: 'photo' }, false);
+        this._failed(e);
+      });
       return;
     }
-    if (!model.steered) return this._byPicture(photo, own);
+    if (!model.steered) return state.engine.colours ? this._byColours(photo, own) : this._byPicture(photo, own);
     this.view.slicer.setGuide(model.guide);
     const field = this.field(photo, own), rows = [own.c, ...own.areas.map((area) => area.c)];
     const grids = this._kept(field, rows.map((c) => field.at(c)), own.areas, photo), judged = this._judge(field, own.areas, photo);
@@ -119,7 +124,7 @@ export class Picture {
       if (first && !field.points.length) field.add(centre, grids.slice(0, 1));
       asked.forEach((c, i) => field.keep(c, grids[i]));
     } catch (error) {
-      if (error.name !== 'AbortError') { this.hooks.busy(null); this.hooks.failed(error); }
+      if (error.name !== 'AbortError') { this.hooks.busy(null); this._failed(error); }
       return;
     } finally {
       this.asking = false;
@@ -150,7 +155,7 @@ export class Picture {
         if (state.active === photo) this.update({ same: true });
       }
     } catch (error) {
-      if (error.away) this.hooks.failed(error);
+      if (error.away) this._failed(error);
     } finally {
       field.filling = false;
       this.stage.dataset.points = field.points.length;
@@ -186,6 +191,27 @@ export class Picture {
     this.set({ mode: 'table', strength: own.strength }, true);
   }
 
+  /** Models without sliders whose colours are known as a table. */
+  async _byColours(photo, own) {
+    const known = this.colours.get(photo) ?? new Map();
+    this.colours.set(photo, known);
+    if (known.get(own.model)?.data) return this._byTable({ ...own, table: known.get(own.model) });
+    this.set({ mode: 'photo' }, false);
+    this.hooks.busy('Looking at the photo');
+    if (known.has(own.model)) return; // it is asked for
+    try {
+      known.set(own.model, state.engine.colours(photo, own.model));
+      known.set(own.model, await known.get(own.model));
+    } catch (error) {
+      known.delete(own.model);
+      this.hooks.busy(null);
+      this._failed(error);
+      return;
+    }
+    this.hooks.answered();
+    if (state.active === photo) this.update({ same: true });
+  }
+
   /** Models without sliders retouch the whole photo once; its strength is a mix. */
   async _byPicture(photo, own) {
     this.view.slicer.setGuide(null);
@@ -208,7 +234,7 @@ export class Picture {
       }
     } catch (error) {
       this.hooks.busy(null);
-      this.hooks.failed(error);
+      this._failed(error);
       return;
     } finally {
       if (this.wanted === key) this.wanted = null;
@@ -217,9 +243,20 @@ export class Picture {
     if (state.active === photo) this.update({ same: true });
   }
 
+  /** Resolves when the picture is the model's own of the present edit; fails where that cannot be made. */
+  settled() {
+    return this.final ? Promise.resolve() : new Promise((done, fail) => this.waiting.push({ done, fail }));
+  }
+
+  _failed(error) {
+    this.hooks.failed(error);
+    for (const { fail } of this.waiting.splice(0)) fail(error);
+  }
+
   set(look, final) {
     this.look = look;
     this.final = final;
+    if (final) for (const { done } of this.waiting.splice(0)) done();
     this.view.slicer.setLook(look);
     this.stage.dataset.final = final ? '1' : '0';
     this.stale = true;
@@ -273,9 +310,9 @@ export class Picture {
     const photo = state.active, own = edit(), rows = [own.c, ...own.areas.map((area) => area.c)];
     const many = Math.min(8, Math.floor(32 / rows.length)), seeds = Array.from({ length: many }, (_, i) => own.seed + 1 + i);
     const all = seeds.flatMap((seed) => rows.map(() => seed));
-    this.abortFour?.abort(); // of four, the last that were asked for
-    this.abortFour = new AbortController();
-    const { grids, shape } = await state.engine.grids(photo, own.model, all, seeds.flatMap(() => rows), this.abortFour.signal);
+    this.abortAside?.abort(); // of four, the last that were asked for
+    this.abortAside = new AbortController();
+    const { grids, shape } = await state.engine.grids(photo, own.model, all, seeds.flatMap(() => rows), this.abortAside.signal);
     const sets = seeds.map((_, i) => grids.slice(i * rows.length, (i + 1) * rows.length));
     const far = (a, b) => a[0].reduce((sum, v, i) => sum + (v - b[0][i]) ** 2, 0);
     const chosen = [], now = this.field(photo, own).at(own.c);
@@ -290,13 +327,42 @@ export class Picture {
     }
     const fields = chosen.sort((a, b) => a - b).map((i) => this.field(photo, { ...own, seed: seeds[i] }));
     for (const field of fields) await this._begin(photo, field, shape);
-    const look = this.look, pictures = chosen.map((i, k) => {
-      const kept = this._kept(fields[k], sets[i], own.areas, photo);
-      this.view.slicer.setLook({ mode: 'grids', grids: kept, shape, shoulder: fields[k].shoulder, strength: own.strength, areas: own.areas });
+    return chosen.map((i, k) => {
       rows.forEach((c, row) => fields[k].keep(c, sets[i][row]));
-      return { seed: seeds[i], ...this.small(360) };
+      return { seed: seeds[i], ...this._drawn(fields[k], own, sets[i], photo, 360) };
     });
-    this.view.slicer.setLook(look);
-    return pictures;
+  }
+
+  /** A small picture of other grids than those that are shown. */
+  _drawn(field, { strength, areas }, grids, photo, side) {
+    const { slicer } = this.view, { shape, shoulder } = field;
+    slicer.setLook({ mode: 'grids', grids: this._kept(field, grids, areas, photo), shape, shoulder, strength, areas });
+    const picture = this.small(side);
+    slicer.setLook(this.look);
+    return picture;
+  }
+
+  /** The photo at each of these rows of c, without areas and in full strength: pictures for a sheet. */
+  async sheet(rows, side) {
+    const photo = state.active, own = { ...edit(), areas: [], strength: 1 }, field = this.field(photo, own);
+    const missing = rows.filter((c) => !field.known(c));
+    this.abortAside?.abort();
+    this.abortAside = new AbortController();
+    if (missing.length) {
+      const { grids, shape } = await state.engine.grids(photo, own.model, own.seed, missing, this.abortAside.signal);
+      await this._begin(photo, field, shape);
+      missing.forEach((c, i) => field.keep(c, grids[i]));
+    }
+    return rows.map((c) => this._drawn(field, own, [field.known(c)], photo, side));
+  }
+
+  /** The look without its areas as a colour table, and by how many levels it misses the picture in the mean. */
+  async table(size) {
+    const photo = state.active, own = { ...edit(), areas: [] }, known = own.table ?? (await this.colours.get(photo)?.get(own.model));
+    if (known) return { table: atStrength(known, own.strength, own.table ? 1 : Math.max(Math.floor((known.size - 1) / (size - 1)), 1)) };
+    const field = this.field(photo, own), [grid] = this._kept(field, [field.at(own.c)], [], photo), { guide } = state.about.models[own.model];
+    const before = this.small(TABLE_SIDE, true).pixels, after = this._drawn(field, own, [field.at(own.c)], photo, TABLE_SIDE).pixels;
+    const table = tableOf(size, meanColours(grid, field.shape, (p) => guideAt(guide, p), field.shoulder, own.strength), 'diffretouch');
+    return { table, error: await fit(table, before, after) };
   }
 }

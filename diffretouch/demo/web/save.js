@@ -1,9 +1,10 @@
 // Files: the whole photo by the library where it is there, by the browser where not; tables, sheets, presets.
 import { carryJpeg } from './photo.js';
 import { toPng } from './masks.js';
-import { edit, state, toPreset, words } from './state.js';
+import { ATTRIBUTES, edit, state, toPreset, words } from './state.js';
+import { toCube } from './table.js';
 
-const STRIP = 1024;
+const STRIP = 1024, NODES = 33; // pixels that are made at once; nodes on an edge of a table
 const KINDS = { '.jpg': 'image/jpeg', '.png': 'image/png', '.webp': 'image/webp' };
 const LABELS = { '': 'As the photo', '.jpg': 'JPEG', '.png': 'PNG', '.tif': 'TIFF (16 bits stay)', '.webp': 'WebP', '.avif': 'AVIF', '.jxl': 'JPEG XL' };
 
@@ -38,10 +39,12 @@ export async function savePhoto(app, suffix, quality) {
       return await byLibrary(photo, own, suffix, quality);
     } catch (error) {
       if (!error.away) throw error;
-      return [error.message, ...(await byBrowser(app, photo, own, suffix, quality)), 'It was made by the browser, with 8 bits.'];
+      return [error.message, ...(await byBrowser(app, photo, suffix, quality)), 'It was made by the browser, with 8 bits.'];
     }
   }
-  return byBrowser(app, photo, own, suffix, quality);
+  await app.picture.settled();
+  if (state.active !== photo) throw new Error(`${photo.name} was not saved: another photo came on the stage meanwhile.`);
+  return byBrowser(app, photo, suffix, quality);
 }
 
 export async function asked(own, more = {}) {
@@ -59,7 +62,7 @@ async function byLibrary(photo, own, suffix, quality) {
   return [`${name}, ${amount(blob.size)}, is in your downloads.`, ...notes];
 }
 
-async function byBrowser(app, photo, own, suffix, quality) {
+async function byBrowser(app, photo, suffix, quality) {
   const kind = KINDS[suffix] ?? (/\.png$/i.test(photo.name) ? 'image/png' : /\.webp$/i.test(photo.name) ? 'image/webp' : 'image/jpeg');
   if (suffix && !KINDS[suffix]) throw new Error(`The browser alone writes JPEG, PNG and WebP, not ${suffix}.`);
   const { width, height, space } = photo.source, wide = space === 'display-p3';
@@ -89,21 +92,51 @@ async function byBrowser(app, photo, own, suffix, quality) {
   return [`${name}, ${amount(blob.size)}, is in your downloads.`, ...notes];
 }
 
-export async function saveTable(suffix) {
-  const own = edit();
+export async function saveTable(app, suffix) {
+  const own = edit(), lost = own.areas.length ? ['Areas are not in it.'] : [];
   if (own.table && suffix === '.cube' && own.strength === 1) {
     download(new Blob([own.table.text]), `${stem(own.table.title)}.cube`);
     return [];
   }
+  if (!state.engine.table) {
+    const { table, error } = await app.picture.table(NODES), name = `${stem(own.table?.title ?? state.active.name)}.cube`;
+    download(new Blob([toCube(table)]), name);
+    const said = error === undefined ? [] : [`Against the picture it is off by ${error.toFixed(1)} levels in the mean.`];
+    return [`${name} is in your downloads.`, ...said, ...lost];
+  }
   const { blob, name, notes } = await state.engine.table(state.active, await asked({ ...own, areas: [] }, { suffix }));
   download(blob, name);
-  return [`${name} is in your downloads.`, ...notes, ...(own.areas.length ? ['Areas are not in it.'] : [])];
+  return [`${name} is in your downloads.`, ...notes, ...lost];
 }
 
-export async function saveSheet() {
-  const { blob, name } = await state.engine.sheet(state.active, await asked({ ...edit(), areas: [] }));
+export async function saveSheet(app) {
+  const { blob, name } = state.engine.sheet
+    ? await state.engine.sheet(state.active, await asked({ ...edit(), areas: [] })) : await sheetByBrowser(app);
   download(blob, name);
   return [`${name}, ${amount(blob.size)}, is in your downloads.`];
+}
+
+/** What each slider does to the photo, from -1 to 1. */
+async function sheetByBrowser(app) {
+  const { name } = state.active, values = [-1, -0.5, 0, 0.5, 1], gap = 6;
+  const rows = ATTRIBUTES.flatMap((_, k) => values.map((v) => ATTRIBUTES.map((_, i) => (i === k ? v : 0))));
+  const pictures = await app.picture.sheet(rows, 256), { width, height } = pictures[0];
+  const line = Math.max(Math.floor(height / 14), 11), top = Math.round(1.5 * line);
+  const canvas = new OffscreenCanvas(1, 1), context = canvas.getContext('2d'), font = `${line}px sans-serif`;
+  context.font = font;
+  const left = Math.ceil(Math.max(...ATTRIBUTES.map((one) => context.measureText(one).width))) + 2 * gap;
+  Object.assign(canvas, { width: left + values.length * (width + gap), height: top + ATTRIBUTES.length * (height + gap) });
+  Object.assign(context, { fillStyle: '#fff', font, textBaseline: 'middle' });
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.fillStyle = '#1e1e1e';
+  ATTRIBUTES.forEach((one, k) => context.fillText(one, gap, top + k * (height + gap) + height / 2));
+  context.textAlign = 'center';
+  values.forEach((v, j) => context.fillText(v > 0 ? `+${v}` : String(v), left + j * (width + gap) + width / 2, top / 2));
+  pictures.forEach(({ pixels }, i) => {
+    const x = left + (i % values.length) * (width + gap), y = top + Math.floor(i / values.length) * (height + gap);
+    context.putImageData(new ImageData(pixels, width, height), x, y);
+  });
+  return { blob: await canvas.convertToBlob({ type: 'image/png' }), name: `${stem(name)}_sweep.png` };
 }
 
 export function savePreset() {

@@ -67,7 +67,7 @@ export class CpuSlicer {
 
   _retouch({ photo, other }, view, width, height, { split = 0, clipping = false, overlay = -1 }) {
     const out = new Uint8ClampedArray(photo), { mode, strength, areas } = this.look, [W, H] = this.size;
-    const lay = { grids: () => this._layers(), table: () => [], other: () => [] }[mode]?.() ?? [];
+    const lay = mode === 'grids' ? retouched(this.look.grids, this.look.shape, this.look.shoulder) : [];
     const whole = (this.sources.photo.bits ?? 8) === 8; // every sheet that is laid over an 8-bit photo ends at black and white
     const p = [0, 0, 0], shown = [0, 0, 0], above = [0, 0, 0];
     for (let row = 0, i = 0; row < height; row++) {
@@ -106,24 +106,24 @@ export class CpuSlicer {
     }
     return out;
   }
+}
 
-  _layers() {
-    const { grids, shape, shoulder } = this.look, volume = shape[1] * shape[2] * shape[3];
-    const weights = new Float32Array(8), places = new Int32Array(8);
-    return grids.map((grid) => (p, u, v, guide, strength, out) => {
-      placeIn(shape, u, v, guide, places, weights);
-      for (let k = 0; k < 3; k++) {
-        let value = 0;
-        for (let input = 0; input < 4; input++) {
-          const from = (4 * k + input) * volume;
-          let coefficient = 0;
-          for (let n = 0; n < 8; n++) coefficient += weights[n] * grid[from + places[n]];
-          value += coefficient * (input < 3 ? p[input] : 1);
-        }
-        out[k] = rolledOff(p[k] + strength * (value - p[k]), p[k], shoulder);
+/** For each grid what makes a pixel of it: (colour, place u and v, guide, strength, out). */
+export function retouched(grids, shape, shoulder) {
+  const volume = shape[1] * shape[2] * shape[3], weights = new Float32Array(8), places = new Int32Array(8);
+  return grids.map((grid) => (p, u, v, guide, strength, out) => {
+    placeIn(shape, u, v, guide, places, weights);
+    for (let k = 0; k < 3; k++) {
+      let value = 0;
+      for (let input = 0; input < 4; input++) {
+        const from = (4 * k + input) * volume;
+        let coefficient = 0;
+        for (let n = 0; n < 8; n++) coefficient += weights[n] * grid[from + places[n]];
+        value += coefficient * (input < 3 ? p[input] : 1);
       }
-    });
-  }
+      out[k] = rolledOff(p[k] + strength * (value - p[k]), p[k], shoulder);
+    }
+  });
 }
 
 /** What a pixel's channel `x` becomes, with a soft end of the range: see `roll_off` in Python. */

@@ -45,6 +45,7 @@ export class Slicer {
     gl.bindTexture(gl.TEXTURE_2D_ARRAY, this.masks);
     gl.texImage3D(gl.TEXTURE_2D_ARRAY, 0, gl.R8, 1, 1, 1, 0, gl.RED, gl.UNSIGNED_BYTE, null);
     this.view = this.boxView = null; // those of the passes that are in the targets
+    this.gridForm = this.kept = this.tableOf = null; // nothing is in the textures
   }
 
   /** The photo: `read(x, y, w, h)` gives RGBA bytes. `other`: a picture of the same size, retouched elsewhere. */
@@ -159,7 +160,7 @@ export class Slicer {
    */
   draw(view, { split = 0, clipping = false, overlay = -1 } = {}) {
     const gl = this.gl, { width, height } = this.canvas;
-    if (this.lost || !this.size) return;
+    if (this.lost || gl.isContextLost() || !this.size) return;
     const key = [view.x, view.y, view.step, width, height].join();
     if (this.view !== key) {
       this._sample('photo', 'photo', view, width, height);
@@ -174,6 +175,7 @@ export class Slicer {
   /** The retouched pixels of a box, RGBA bytes, sRGB (or the photo's Display P3 if `wide`). `look`: see `setLook`. */
   render(view, width, height, { plain = false, wide = false } = {}) {
     const gl = this.gl, key = [view.x, view.y, view.step, width, height].join();
+    if (gl.isContextLost()) throw new Error('The browser lost its graphics processor: wait until the picture is back, or reload the page; nothing is lost.');
     if (this.boxView !== key) { // a histogram's is the same again and again
       this._sample('box', 'photo', view, width, height);
       if (this.tiles.other.length) this._sample('boxOther', 'other', view, width, height);
