@@ -4,13 +4,20 @@
     python benchmarks/page.py --onnxruntime-web node_modules/onnxruntime-web      # and without Python behind it
     git worktree add ../old ae3c8b5 && python benchmarks/page.py --old ../old     # and gradio, for that page
 
-Server, browser and models share one machine; WebGL is computed by the processor. Ours ends when the canvas is drawn,
-the old page's when the new picture is in place. On slow machines ours draws fewer pixels while a slider moves: the
-row "every pixel" forbids that. Ratios are of the medians. "24 MP" is the time from the choice of a JPEG of 6000 x 4000
-pixels to its first retouched picture, by a visitor who has nothing in the browser's cache.
+The page before needs gradio; where that must not enter this environment, give it one of its own:
+
+    python -m venv --system-site-packages ../old/env && ../old/env/bin/pip install -c ../old/constraints.txt gradio
+    python benchmarks/page.py --old ../old --old-python ../old/env/bin/python
+
+Server, browser and models share one machine; WebGL is computed by the processor. The stage has about a megapixel.
+Ours ends when the canvas is drawn, the old page's when the new picture is in place. On slow machines ours draws fewer
+pixels while a slider moves: the row "every pixel" forbids that. Ratios are of the medians. "24 MP" is the time from
+the choice of a JPEG of 6000 x 4000 pixels to its first retouched picture, by a visitor who has nothing in the
+browser's cache, the engine included.
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -48,9 +55,9 @@ MOVES = """async ([count, sliders, place]) => {
 }"""
 
 
-def started(checkout):
+def started(checkout, python):
     """The page of a checkout, in a process of its own -> (process, address)."""
-    command = [sys.executable, "-m", "diffretouch.cli", "demo", "--no-browser"]
+    command = [python, "-m", "diffretouch.cli", "demo", "--no-browser"]
     process = subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE, text=True)
     return process, process.stdout.readline().strip()
 
@@ -67,7 +74,7 @@ def started_alone(runtime, folder):
 
 def opened_page(browser, address, ours):
     """A new visitor's page and how long it took to be ready, in ms."""
-    page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+    page = browser.new_context(viewport={"width": 1540, "height": 950}).new_page()
     page.set_default_timeout(240_000)
     start = time.perf_counter()
     page.goto(address)
@@ -116,6 +123,7 @@ def main():
     parser.add_argument("--photo", default=str(ROOT / "examples" / "photo.jpg"))
     parser.add_argument("--onnxruntime-web", help="that package's folder or .tgz: the page without Python, too")
     parser.add_argument("--old", help="a checkout with the page before")
+    parser.add_argument("--old-python", default=sys.executable, help="what runs it; by default what runs this")
     parser.add_argument("--chromium", default=shutil.which("chromium"), help="by default the one of playwright")
     parser.add_argument("--moves", type=int, default=40)
     given = parser.parse_args()
@@ -124,7 +132,7 @@ def main():
     print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, {Path(given.photo).name}\n")
     print("| ms | page ready | kB by then | photo retouched | 24 MP | move, median | 95th percentile | drawn |")
     print("|---|---:|---:|---:|---:|---:|---:|---|")
-    medians = {}
+    medians, engine = {}, ""
     arguments = ["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         large = Path(folder) / "large.jpg"
@@ -136,12 +144,17 @@ def main():
         for name, checkout in pages + ([("the page before", given.old)] if given.old else []):
             alone = checkout is None
             process, address = (
-                started_alone(given.onnxruntime_web, Path(folder) / "page") if alone else started(checkout)
+                started_alone(given.onnxruntime_web, Path(folder) / "page")
+                if alone
+                else started(checkout, sys.executable if checkout == ROOT else given.old_python)
             )
             try:
                 ready, size, opened, opened_large, times, drawn = measured(
                     browser, address, given.photo, large, given.moves, checkout in (ROOT, None), name.endswith("pixel")
                 )
+                if alone:
+                    lists = json.loads((Path(folder) / "page" / "engine" / "about.json").read_text())["files"]
+                    engine = f"without Python: {sum(file['packed'] for file in lists.values()) / 1e6:.1f} MB of engine"
             finally:
                 process.terminate()
                 process.wait()
@@ -150,6 +163,8 @@ def main():
             values = f"{ready:.0f} | {size:.0f} | {opened:.0f} | {opened_large:.0f} | {medians[name]:.0f} | {late:.0f}"
             print(f"| {name} | {values} | {drawn[0]} x {drawn[1]} |", flush=True)
         browser.close()
+    if engine:
+        print(f"\n{engine}, fetched once and kept")
     if given.old:
         before = medians.pop("the page before")
         for name, median in medians.items():
