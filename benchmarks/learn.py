@@ -1,19 +1,23 @@
-"""What `diffretouch learn` makes of few pairs and of many: its error on photos that it did not see.
+"""What `diffretouch learn` makes of few pairs and of many, and what training the model on them does.
 
     python benchmarks/learn.py PHOTOS                         # ten minutes: 300 of the photos, four tastes
     python benchmarks/learn.py PHOTOS --pairs INPUT TARGET    # also on real pairs
+    python benchmarks/learn.py PHOTOS --train --tastes 1      # `--init small --dataset pairs` instead
 
 Finished photos of PHOTOS become pairs: a simulated camera takes the finish away, a simulated photographer of one
 taste (`diffretouch.data.tastes`; the last one has another taste for every photo) finishes them. Presets are learned
 from 5 to 200 of the pairs and judged on 60 others, once with the prior's weight fixed (the way before) and once chosen
 by leave-one-out; printed are mean CIE 1976 colour differences. A photo's grids are interpolated between 25 c, as the
-sliders do.
+sliders do. `--train` trains the model on the pairs, in a process of its own; other arguments are that training's.
 """
 
 import argparse
 import math
+import subprocess
 import sys
+import tempfile
 import warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +44,7 @@ def as_tensor(pixels):
 
 
 def sampled(pipe, path, side):
-    """-> name, finished photo, what the camera left, and its retouch at any c."""
+    """-> name, finished photo, what the camera left, and its retouch at any c, whose grids the first call samples."""
     with Image.open(path) as image:
         image.draft("RGB", (4 * side, 4 * side))
         small = image.convert("RGB")
@@ -49,13 +53,16 @@ def sampled(pipe, path, side):
     pixels = np.asarray(small, np.float32) / 255
     finished = with_black_point(pixels, pixels, rng)
     source = as_tensor(camera_input(finished, rng))
-    noise = [torch.Generator().manual_seed(seed_of(path.name)) for _ in POINTS]
-    grids = pipe.predict_grid(source, POINTS, generator=noise)
-    shape, kept = grids.shape[1:], grids.flatten(1).half()
+
+    @cache
+    def grids():
+        noise = [torch.Generator().manual_seed(seed_of(path.name)) for _ in POINTS]
+        return pipe.predict_grid(source, POINTS, generator=noise).half()
 
     def retouch(c):
-        mixed = interpolation_weights(c, POINTS).float() @ kept.float()
-        return pipe.grid_head.apply(mixed.unflatten(1, shape), source.expand(len(c), -1, -1, -1))
+        mixed = interpolation_weights(c, POINTS).float() @ grids().flatten(1).float()
+        grid = mixed.unflatten(1, grids().shape[1:])
+        return pipe.grid_head.apply(grid, source.expand(len(c), -1, -1, -1))
 
     return path.name, finished, source, retouch
 
@@ -64,21 +71,31 @@ def judged(pairs, others, factors):
     """-> the fit, and its error on the others."""
     fit = fitting._fit_and_judge(pairs, 0, 1, 8, factors)
     values = np.array([*fit.settings.c.values(), fit.settings.strength])
-    return fit, float(np.mean([fitting._error(one, values) for one in others]))
+    return fit, mean_error(others, values)
+
+
+def made_pairs(photos, taste, t):
+    """-> a pair of each photo, and its finished version as pixels."""
+    pairs, targets = [], []
+    for name, finished, source, retouch in photos:
+        rng = np.random.default_rng([seed_of(name), t])
+        own = taste or draw_tastes(1, int(rng.integers(1 << 31)))[0]
+        targets.append(taste_version(finished, own, rng))
+        pairs.append(fitting._Pair(name, source, srgb_to_lab(as_tensor(targets[-1])), retouch))
+    return pairs, targets
+
+
+def mean_error(pairs, values):
+    return float(np.mean([fitting._error(one, values) for one in pairs]))
 
 
 def curve(photos, tastes, counts, held_out, draws):
     """Prints a row for each number of pairs."""
     rows = {number: [] for number in counts}
     for t, taste in enumerate(tastes):
-        pairs = []
-        for name, finished, source, retouch in photos:
-            rng = np.random.default_rng([seed_of(name), t])
-            own = taste or draw_tastes(1, int(rng.integers(1 << 31)))[0]
-            lab = srgb_to_lab(as_tensor(taste_version(finished, own, rng)))
-            pairs.append(fitting._Pair(name, source, lab, retouch))
+        pairs, _ = made_pairs(photos, taste, t)
         others, pool = pairs[:held_out], pairs[held_out:]
-        default = float(np.mean([fitting._error(one, fitting._NEUTRAL) for one in others]))
+        default = mean_error(others, fitting._NEUTRAL)
         for number in counts:
             for draw in range(max(draws // number, 1)):
                 order = np.random.default_rng([t, number, draw]).permutation(len(pool))[:number]
@@ -97,6 +114,53 @@ def curve(photos, tastes, counts, held_out, draws):
               flush=True)  # fmt: skip
 
 
+def trained(pairs, targets, folder, model, settings):
+    """-> the model after a training on the pairs: the command that `learn` names, in a process of its own."""
+    for side in ("input", "target"):
+        (folder / "pairs" / side).mkdir(parents=True)
+    for pair, target in zip(pairs, targets, strict=True):
+        source = pair.photo[0].permute(1, 2, 0).numpy()
+        for side, pixels in (("input", source), ("target", target)):
+            path = folder / "pairs" / side / f"{Path(pair.name).stem}.png"
+            Image.fromarray((np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)).save(path)
+    command = [sys.executable, "-m", "diffretouch.training.train_diffretouch", "--init", model, "--dataset", "pairs"]
+    where = ["--train_data_dir", str(folder / "pairs"), "--output_dir", str(folder / "model")]
+    subprocess.run([*command, *where, *settings], check=True, stdout=sys.stderr)
+    return quiet(DiffRetouchPipeline.from_pretrained(folder / "model"))
+
+
+def trained_curve(pipe, photos, tastes, counts, held_out, model, settings):
+    """Prints a row for each taste and number of pairs."""
+    print("| taste | pairs | default | trained |\n|---:|---:|---:|---:|")
+    for t, taste in enumerate(tastes):
+        pairs, targets = made_pairs(photos, taste, t)
+        for number in counts:
+            chosen = held_out + np.random.default_rng([t, number, 0]).permutation(len(pairs) - held_out)[:number]
+            with tempfile.TemporaryDirectory() as folder:
+                learned = [pairs[n] for n in chosen], [targets[n] for n in chosen]
+                own = trained(*learned, Path(folder), model, settings)
+            default, after = (
+                mean_error([retouched_by(one, pair) for pair in pairs[:held_out]], fitting._NEUTRAL)
+                for one in (pipe, own)
+            )
+            print(f"| {t} | {number} | {default:.2f} | {after:.2f} |", flush=True)
+
+
+def retouched_by(pipe, one):
+    """The pair, retouched by another model."""
+
+    def retouch(c):
+        noise = [torch.Generator().manual_seed(seed_of(one.name)) for _ in c]
+        return pipe.grid_head.apply(pipe.predict_grid(one.photo, c, generator=noise), one.photo)
+
+    return fitting._Pair(one.name, one.photo, one.lab, retouch)
+
+
+def quiet(pipe):
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", type=Path)
@@ -108,11 +172,13 @@ def main():
     parser.add_argument("--counts", type=int, nargs="+", default=[5, 10, 25, 50, 100, 200])
     parser.add_argument("--draws", type=int, default=40, help="pairs in all draws of one number, at least one draw")
     parser.add_argument("--side", type=int, default=96, help="px")
-    args = parser.parse_args()
+    parser.add_argument("--train", action="store_true", help="train the model, by other arguments given")
+    args, settings = parser.parse_known_args()
+    if settings and not args.train:
+        parser.error(f"unrecognized arguments: {' '.join(settings)}")
     warnings.simplefilter("ignore")
 
-    pipe = DiffRetouchPipeline.from_pretrained(args.model)
-    pipe.set_progress_bar_config(disable=True)
+    pipe = quiet(DiffRetouchPipeline.from_pretrained(args.model))
     if args.pairs:
         pairs = pair_names(*args.pairs)
         examples = [fitting._load_pair(pipe, *pair, 256, 0, pipe.config.default_steps) for pair in pairs]
@@ -124,8 +190,12 @@ def main():
     paths = photo_paths(args.photos)
     paths = [paths[n] for n in np.random.default_rng(0).permutation(len(paths))[: args.most]]
     photos = [sampled(pipe, path, args.side) for path in paths]
+    tastes = draw_tastes(12, seed=1)[:: math.ceil(12 / args.tastes)]
+    if args.train:
+        trained_curve(pipe, photos, tastes, args.counts, args.held_out, args.model, settings)
+        return
     print("One taste:")
-    curve(photos, draw_tastes(12, seed=1)[:: math.ceil(12 / args.tastes)], args.counts, args.held_out, args.draws)
+    curve(photos, tastes, args.counts, args.held_out, args.draws)
     print("Another taste for every photo:")
     curve(photos, [None], args.counts[:4], args.held_out, 2 * args.draws)
 

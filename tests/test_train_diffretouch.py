@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from diffretouch import AffineGridHead, CSRNet, CSRNetPipeline, DiffRetouchPipeline, measure_attributes
@@ -47,8 +48,9 @@ def autoencoder(tmp_path_factory):
 
 def arguments(autoencoder, output_dir, *more):
     return [
-        *("--train_data_dir", str(PHOTOS), "--vae", str(autoencoder), "--output_dir", str(output_dir)),
-        *("--resolution", "32", "--train_batch_size", "3", "--lr_warmup_steps", "2", "--max_train_steps", "6"),
+        *("--train_data_dir", str(PHOTOS), "--output_dir", str(output_dir)),
+        *(("--vae", str(autoencoder), "--resolution", "32") if autoencoder else ()),
+        *("--train_batch_size", "3", "--lr_warmup_steps", "2", "--max_train_steps", "6"),
         *("--checkpointing_steps", "2", "--checkpoints_total_limit", "3", "--dataloader_num_workers", "0"),
         *more,
     ]
@@ -133,6 +135,36 @@ def test_goes_on_from_a_trained_model(autoencoder, tmp_path, monkeypatch):
         with pytest.raises(SystemExit, match=message):
             train(monkeypatch, autoencoder, tmp_path / "third", *more)
     assert not (tmp_path / "third").exists()
+
+
+def test_goes_on_without_an_autoencoder(tmp_path, monkeypatch):
+    """The bundled model on pairs, as `learn` says it: its noisiest timestep sees nothing of latents."""
+    from .test_paired import make
+
+    make(tmp_path / "pairs" / "input", ["a0001", "a0002"])
+    make(tmp_path / "pairs" / "target", ["a0001", "a0002"], lambda x: x**0.5)
+    command = ["--init", "small", "--dataset", "pairs", "--train_data_dir", str(tmp_path / "pairs")]
+    few = ["--train_batch_size", "2", "--max_train_steps", "2", "--dataloader_num_workers", "0", "--ema_decay", "0"]
+    train_alone = partial(train, monkeypatch)
+    train_alone(None, tmp_path / "mine", *command, *few)
+    pipe = DiffRetouchPipeline.from_pretrained(tmp_path / "mine")
+    assert pipe.config.default_steps == 1 and pipe.config.sampling_steps is None
+    assert set(log(tmp_path / "mine")[0]) >= ALL - {"latent"} and "latent" not in log(tmp_path / "mine")[0]
+    for more, message in (
+        (("--latent_weight", "0.5"), "2"),
+        (("--first_timestep_fraction", "0.5"), "2"),
+        (("--cache_latents", "--whole_photos"), "2"),
+        (("--resolution", "64"), "gives latents of 16 px"),
+        (("--no_grid",), "has a grid head"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            train_alone(None, tmp_path / "other", *command, *few, *more)
+    start = DiffRetouchPipeline.from_pretrained("small")
+    scheduler = DDIMScheduler.from_config(start.scheduler.config, rescale_betas_zero_snr=False)
+    start.register_modules(scheduler=scheduler)
+    start.save_pretrained(tmp_path / "leaves_some")
+    with pytest.raises(SystemExit, match="`--vae` is needed"):
+        train_alone(None, tmp_path / "other", *command, *few, "--init", str(tmp_path / "leaves_some"))
 
 
 def test_goes_on_from_the_authors_checkpoint(autoencoder, tmp_path, monkeypatch):

@@ -60,7 +60,7 @@ def seen(photo: torch.Tensor, ks: Iterable[int], seed: int, spread: float) -> to
 
 def retouch(
     model: torch.nn.Module,
-    vae: AutoencoderKL,
+    vae: AutoencoderKL | None,
     scheduler: Any,
     noisy: torch.Tensor,
     view: torch.Tensor,
@@ -80,7 +80,7 @@ def retouch(
 
 def automatic_labels(
     model: torch.nn.Module,
-    vae: AutoencoderKL,
+    vae: AutoencoderKL | None,
     scheduler: Any,
     view: torch.Tensor,
     photo: torch.Tensor,
@@ -129,7 +129,7 @@ def taught(target: torch.Tensor, photo: torch.Tensor, c: torch.Tensor, teacher: 
 
 def training_losses(
     model: torch.nn.Module,
-    vae: AutoencoderKL,
+    vae: AutoencoderKL | None,
     scheduler: Any,
     batch: dict[str, Any],
     args: argparse.Namespace,
@@ -167,6 +167,8 @@ def training_losses(
         whole_target = taught(whole_target, photo, c, teacher, args.teacher_weight)
     if cache is not None:
         latents = cache[batch["item"].cpu()].to(photo.device)
+    elif vae is None:
+        latents = torch.zeros_like(noise)  # nothing of them is left at the noisiest timestep
     else:
         with torch.no_grad():
             latents = vae.encode(whole_target * 2 - 1).latent_dist.mean.float() * vae.config.scaling_factor
@@ -185,11 +187,13 @@ def training_losses(
     views = repeat(view), repeat(photo)
     output, retouched, grid = retouch(model, vae, scheduler, noisy, *views, all_timesteps, all_c, args)
 
-    wanted = latent_target(scheduler, latents, noise, timesteps)
-    weights = snr_weights(scheduler, timesteps, args.snr_gamma) if args.snr_gamma else None
     mask = 1 + (args.mask_weight - 1) * batch["mask"][..., ::stride, ::stride] if "mask" in batch else None
-    losses = {
-        "latent": args.latent_weight * latent_loss(output[:size], wanted, weights),
+    losses = {}
+    if vae is not None:
+        wanted = latent_target(scheduler, latents, noise, timesteps)
+        weights = snr_weights(scheduler, timesteps, args.snr_gamma) if args.snr_gamma else None
+        losses["latent"] = args.latent_weight * latent_loss(output[:size], wanted, weights)
+    losses |= {
         "pixel": args.pixel_weight * pixel_loss(retouched[:size], target, args.pixel_l1_weight, mask),
         "attribute": args.attribute_weight * attribute_loss(retouched[:size], target, statistics=statistics),
     }

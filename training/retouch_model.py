@@ -73,12 +73,14 @@ class RetouchModel(torch.nn.Module):
         return output, self.grid_head.apply_reference(grid, photo[..., ::stride, ::stride]), grid
 
 
-def build_models(args: argparse.Namespace) -> tuple[RetouchModel, AutoencoderKL, Any]:
-    """-> model to train, frozen autoencoder, noise schedule."""
+def build_models(args: argparse.Namespace) -> tuple[RetouchModel, AutoencoderKL | None, Any]:
+    """-> model to train, frozen autoencoder if there is one, noise schedule."""
     name = args.pretrained_model_name_or_path
     of_base = {"revision": args.revision, "variant": args.variant}
     own = {} if args.vae else {"subfolder": "vae", **of_base}
-    vae = AutoencoderKL.from_pretrained(args.vae or name, use_safetensors=True, **own)
+    vae = None
+    if args.vae or name:
+        vae = AutoencoderKL.from_pretrained(args.vae or name, use_safetensors=True, **own).requires_grad_(False)
     side = latent_side(args, vae)
     strides, token_width = (2, 2) if side >= 64 else (2, 1), 5 if args.unknown_share else 4  # 4 is the paper's
     if args.attribute_tokens == 4:
@@ -90,6 +92,12 @@ def build_models(args: argparse.Namespace) -> tuple[RetouchModel, AutoencoderKL,
         unet, scheduler = pipe.unet, pipe.scheduler
         kept = ("attribute_order", "attribute_signs", "thumbnail", "timestep_range", "default_steps")
         settings = {key: pipe.config[key] for key in kept}
+        if vae is None:
+            settings["default_steps"] = 1
+            if args.no_grid or settings["timestep_range"] or float(scheduler.alphas_cumprod[-1]):
+                raise SystemExit(
+                    f"`--vae` is needed: `--init` {args.init} begins with more than noise, or has no grid."
+                )
         for name in ("clipping_limit", "shoulder"):
             if getattr(args, name) is None:
                 setattr(args, name, pipe.config[name])  # the model keeps its own
@@ -109,8 +117,8 @@ def build_models(args: argparse.Namespace) -> tuple[RetouchModel, AutoencoderKL,
         scheduler = DDPMScheduler.from_config(scheduler.config, variance_type=variance, clip_sample=False)
     if unet.config.sample_size != side:
         raise SystemExit(
-            f"`--resolution` {args.resolution} makes latents of {side} px by this autoencoder, the UNet takes "
-            f"{unet.config.sample_size} px."
+            f"`--resolution` {args.resolution} gives latents of {side} px, the UNet "
+            f"takes {unet.config.sample_size} px."
         )
     if args.unknown_share and not knows_the_unknown(unet.config):
         start = f"`--init` {args.init}" if args.init else "the UNet"
@@ -125,12 +133,12 @@ def build_models(args: argparse.Namespace) -> tuple[RetouchModel, AutoencoderKL,
         affine_channels = unet.config.out_channels - LATENT_CHANNELS
         form = {"pixel_range": (-1.0, 1.0)} if args.grid_head == "released" else {"residual": True}
         head = AffineGridHead(latent_channels=affine_channels, splat_strides=strides, **form)
-    return RetouchModel(unet, head, **settings), vae.requires_grad_(False), scheduler
+    return RetouchModel(unet, head, **settings), vae, scheduler
 
 
-def latent_side(args: argparse.Namespace, vae: AutoencoderKL) -> int:
-    """Pixels along the side of the latents of a training crop."""
-    return args.resolution // 2 ** (len(vae.config.block_out_channels) - 1)
+def latent_side(args: argparse.Namespace, vae: AutoencoderKL | None) -> int:
+    """Pixels along the side of the latents of a training crop; without an autoencoder it is small's quarter."""
+    return args.resolution // (4 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1))
 
 
 def load_start(name: str, no_grid: bool) -> DiffRetouchPipeline:
@@ -150,7 +158,7 @@ def load_teacher(name: str) -> CSRNet | CSRNetL:
 
 
 def build_pipeline(
-    model: RetouchModel, vae: AutoencoderKL, scheduler: Any, args: argparse.Namespace, statistics: dict | None
+    model: RetouchModel, vae: AutoencoderKL | None, scheduler: Any, args: argparse.Namespace, statistics: dict | None
 ) -> DiffRetouchPipeline:
     """The model as a pipeline; without a grid the autoencoder belongs to it."""
     extra = {"vae": vae} if args.no_grid else {"clipping_limit": args.clipping_limit, "shoulder": args.shoulder}

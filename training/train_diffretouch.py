@@ -26,7 +26,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add_pair_arguments(parser)
-    add("--vae", help="autoencoder that makes the latents: a directory or Hub id; default: the Stable Diffusion's own")
+    add(
+        "--vae",
+        help="autoencoder that makes the latents: a directory or Hub id; default: the Stable Diffusion's own; --init "
+        "small goes on without one: in its first step, which sees but noise, and in no other",
+    )
     add(
         "--pretrained_model_name_or_path",
         help="Stable Diffusion to start from; without it, the small UNet from scratch",
@@ -69,7 +73,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--lora_rank", type=int, default=0, help="adapters on a Stable Diffusion's attention; new layers whole")
     add("--lora_save", choices=["merged", "adapter"], default="merged", help="whole weights, or what was trained")
     add("--use_8bit_adam", action="store_true", help="moments in 8 bits, by bitsandbytes")
-    add("--latent_weight", type=float, default=1.0)
+    add("--latent_weight", type=float, help="default: 1, without an autoencoder 0")
     add("--snr_gamma", type=float, help="min-SNR weighting of the latent loss; 5 is usual")
     add("--pixel_weight", type=float, default=8.0, help="beta: 0.04 and 4 here are the paper's 0.01, the code's 1")
     add("--pixel_l1_weight", type=float, default=0.5)
@@ -91,7 +95,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="whose scores the loss starts from; the output's leave the direction of an attribute open",
     )
     add("--contrastive_tau", type=float, default=0.1)
-    add("--first_timestep_fraction", type=float, default=0.5, help="share of samples at the noisiest timestep")
+    add(
+        "--first_timestep_fraction",
+        type=float,
+        help="share of samples at the noisiest timestep; default: 0.5, without an autoencoder 1",
+    )
     add("--ema_decay", type=float, default=0.998, help="of the weights that are saved; 0: no average")
     add("--ema_on_cpu", action="store_true", help="keep the average in the processor's memory")
     add("--dataloader_num_workers", type=int, default=1)
@@ -121,8 +129,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--mask_weight is for --use_masks")
     if args.lpips_weight and not args.lpips_weights:
         parser.error("--lpips_weight needs --lpips_weights: a file that diffretouch.losses.perceptual.Lpips describes")
-    if not (args.vae or args.pretrained_model_name_or_path or args.verify):
+    if not (args.vae or args.pretrained_model_name_or_path or args.init or args.verify):
         parser.error("--vae is needed for a training from scratch: training/train_autoencoder.py makes one")
+    alone = not (args.vae or args.pretrained_model_name_or_path)  # without latents: what is seen is noise
+    for name, lone, usual in (("latent_weight", 0.0, 1.0), ("first_timestep_fraction", 1.0, 0.5)):
+        if getattr(args, name) is None:
+            setattr(args, name, lone if alone else usual)
+        elif alone and getattr(args, name) != lone and not args.verify:
+            parser.error(f"--{name} must be {lone:g} without --vae, got {getattr(args, name)}")
+    if alone and args.cache_latents and not args.verify:
+        parser.error("--cache_latents needs the --vae that makes them")
     if args.lora_rank < 0 or args.lora_rank and not args.pretrained_model_name_or_path:
         parser.error("--lora_rank is at least 1, with --pretrained_model_name_or_path: it adapts a Stable Diffusion")
     if args.init and args.pretrained_model_name_or_path:
@@ -139,7 +155,8 @@ def main(argv: list[str] | None = None) -> None:
 
     # 1. Models
     model, vae, scheduler = build_models(args)
-    vae.to(accelerator.device)
+    if vae is not None:
+        vae.to(accelerator.device)
     perceptual = Lpips(args.lpips_weights).to(accelerator.device) if args.lpips_weight else None
     teacher = load_teacher(args.teacher).to(accelerator.device) if args.teacher else None
     form = shardable(model, accelerator)
