@@ -113,26 +113,39 @@ def after_gain(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """
     inner = lambda a, b: (a.double() * b.double()).sum((1, 2, 3))  # noqa: E731
     gain = inner(image, target) / inner(image, image).clamp(min=1e-12)
-    return (image * gain[:, None, None, None].to(image)).clamp(0, 1)
+    return _closer(target, (image * gain[:, None, None, None].to(image)).clamp(0, 1), image)
 
 
 def after_affine(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """As `after_gain`, under the best global 3x4 colour transform: white balance and saturation are taken out too."""
+    """As `after_gain`, under the best global 3x4 colour transform: white balance and saturation are taken out too.
+
+    Where targets are clipped, the one of least squared error before the limits may come out worse than a gain: a
+    photo then gets the gain, which is such a transform too.
+    """
     x = torch.cat([image, torch.ones_like(image[:, :1])], 1).flatten(2).double()  # (B,4,N)
     y = target.flatten(2).double()
     matrix = y @ x.mT @ torch.linalg.pinv(x @ x.mT, hermitian=True)  # (B,3,4), also of photos in one colour
-    return (matrix @ x).view_as(target).to(image).clamp(0, 1)
+    return _closer(target, (matrix @ x).view_as(target).to(image).clamp(0, 1), after_gain(image, target))
 
 
 def after_curves(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """As `after_gain`, under the best curve of each channel: the mean of the target at each of 256 levels."""
+    """As `after_gain`, under the best curve of each channel: the mean of the target at each of 256 levels.
+
+    A photo of more levels gets the gain, which is a curve too, where that is closer.
+    """
     levels = (image * 255).round().long().flatten(2).flatten(0, 1)
     curves = []
     for level, wanted in zip(levels, target.flatten(2).flatten(0, 1), strict=True):
         number = torch.bincount(level, minlength=256)
         total = torch.bincount(level, wanted.double(), minlength=256)
         curves.append((total / number.clamp(min=1)).to(image)[level])
-    return torch.stack(curves).view_as(image)
+    return _closer(target, torch.stack(curves).view_as(image), after_gain(image, target))
+
+
+def _closer(target, image, simpler):
+    """Of each photo the version of less squared error: a wider fit is never worse than the one it contains."""
+    error, simple = ((x.double() - target).square().sum((1, 2, 3)) for x in (image, simpler))
+    return torch.where((error <= simple)[:, None, None, None], image, simpler)
 
 
 def human_centred(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -317,6 +317,26 @@ def test_what_is_left_after_a_gain_a_matrix_and_curves():
     assert (metrics.after_gain(torch.zeros(1, 3, 4, 4), grey) == 0).all()
 
 
+def test_a_wider_fit_is_never_worse():
+    """Also on clipped targets, where the one of least squares before the limits can be."""
+    rng = np.random.default_rng(0)
+    worse = 0
+    for n in range(60):
+        x = torch.from_numpy(rng.random((2, 3, 9, 8)) ** rng.uniform(0.5, 3))
+        x = x if n % 2 else (x * 255).round() / 255
+        y = (x * rng.uniform(0.3, 5) + rng.uniform(-0.02, 0.02)).clamp(0, 1)
+        own, gain, affine, curves = (
+            metrics.psnr(z, y)
+            for z in (x, *(f(x, y) for f in (metrics.after_gain, metrics.after_affine, metrics.after_curves)))
+        )
+        assert (gain >= own).all() and (affine >= gain).all() and (curves >= gain).all()
+        for image, wanted, reached in zip(x, y, gain, strict=True):
+            colours = np.concatenate([image.reshape(3, -1), np.ones((1, 72))]).T
+            fitted = colours @ np.linalg.lstsq(colours, wanted.reshape(3, -1).T.numpy(), rcond=None)[0]
+            worse += metrics.psnr(torch.from_numpy(fitted.T.reshape(1, 3, 9, 8)).clamp(0, 1), wanted[None]) < reached
+    assert worse > 5  # least squares alone: the case occurs
+
+
 def test_human_centred():
     a, b = photos()
     mask = np.zeros((2, 1, 17, 23), np.uint8)
