@@ -12,6 +12,7 @@ from torch.nn.functional import conv2d
 from diffretouch.colour import LUMA
 from diffretouch.colour.lab import srgb_to_lab
 
+_CHECKPOINTS = "in the folder checkpoints of torch.hub.get_dir()"  # not where that lies: reports are handed on
 _STRIP = 2**18  # pixels measured at a time where a measure needs many copies of the photo
 
 
@@ -327,7 +328,8 @@ def lpips_metric(
         ) from error
     backbone = os.path.join(torch.hub.get_dir(), "checkpoints", "alexnet-owt-7be5be79.pth")
     if not os.path.isfile(backbone):
-        raise MetricUnavailable(f"needs the weights of its backbone as {backbone}")
+        name = os.path.basename(backbone)
+        raise MetricUnavailable(f"needs the weights of its backbone, {name}, {_CHECKPOINTS}")
     model = lpips.LPIPS(net="alex", verbose=False).eval()
 
     @torch.no_grad()
@@ -355,7 +357,7 @@ def inception_features(weights: str | os.PathLike[str] | None = None) -> Callabl
     name = "inception-2015-12-05.pt"
     given, weights = weights, weights or os.path.join(torch.hub.get_dir(), "checkpoints", name)
     if given is None and not os.path.isfile(weights):
-        raise MetricUnavailable(f"needs the Inception weights {name} that clean-fid uses, given or as {weights}")
+        raise MetricUnavailable(f"needs the Inception weights {name} that clean-fid uses, given or {_CHECKPOINTS}")
     try:
         layers = torch.jit.load(weights, map_location="cpu").eval().layers
         with torch.no_grad():

@@ -17,3 +17,57 @@ hypothesis.settings.load_profile("any machine")
 def no_hub(monkeypatch):
     """No test may ask the network for a model."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def _painter(seed):
+    import numpy as np  # numpy and torch, not before a worker's threads are set
+
+    from .tiny import save_pattern
+
+    return save_pattern, np.random.default_rng(seed)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Inputs and targets, two photos each."""
+    save_pattern, rng = _painter(0)
+    for side in ("input", "target"):
+        for name in ("b", "a"):
+            save_pattern(tmp_path / side / f"{name}.png", rng)
+    return tmp_path / "input", tmp_path / "target"
+
+
+@pytest.fixture
+def experts(tmp_path):
+    """Inputs, and the folders of three experts, two photos each."""
+    save_pattern, rng = _painter(1)
+    for folder in ("photos", "experts/expertA", "experts/expertB", "experts/expertC"):
+        for name in ("a0001", "a0002"):
+            save_pattern(tmp_path / folder / f"{name}-kme_01.png", rng)
+    return tmp_path / "photos", tmp_path / "experts"
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """A report with all that can be asked for, of two photos, two experts' versions each."""
+    from diffretouch import CSRNetPipeline, evaluation
+    from diffretouch.models.csrnet import CSRNet
+
+    from . import tiny
+
+    folder, (save_pattern, rng) = tmp_path_factory.mktemp("whole"), _painter(2)
+    for side in ("input", "experts/A", "experts/B"):
+        for name in ("s1_0", "s1_1"):
+            save_pattern(folder / side / f"{name}.png", rng)
+    found = evaluation.expert_labels(evaluation.expert_pairs(folder / "input", folder / "experts"))
+    masked, pipe = evaluation.with_masks(found, folder / "input"), tiny.one_step_pipeline()
+    peers, _ = evaluation.peer_methods(["autocontrast", "curve"])
+    peers.append(evaluation.pipeline_method("odd|_name", CSRNetPipeline(CSRNet()), "CSRNet, other weights"))
+    asked = {"best_of": 2, "csrnet_lab": True, "groups": "s1", "cost": True, "interval": "bootstrap"}
+    report = evaluation.evaluate_pairs({"tiny": pipe}, masked, peers=peers, **asked)
+    sliders, photos = {"values": 3, "samples": 2, "size": 32}, sorted((folder / "input").iterdir())
+    return report | {
+        "diversity": {"tiny": evaluation.diversity(pipe, masked, samples=2, steps=1)},
+        "controllability": {"tiny": evaluation.controllability(pipe, photos, **sliders)},
+        "step_table": evaluation.step_table({"tiny": pipe}, photos, (1, 2), **sliders),
+    }

@@ -290,7 +290,13 @@ def test_evaluate_formats(run, model, tmp_path):
     assert "from input" in out and "cost at 512 px" in out and "PSNR-HC" in out and "the best of, c unknown" in out
     rows = file.read_text().splitlines()
     assert rows[0].startswith("photo,expert,method,oracle") and len(rows) == 1 + 3
-    code, out, err = run("evaluate", *folders, "--model", model, "--format", "latex")
+    both = ["--controllability", tmp_path / "input", "--steps", "2,3", "--limit", 1]
+    for told, wanted in (("latex", "\\begin{tabular}"), ("markdown", "| detour |")):
+        file = tmp_path / told
+        code, out, err = run("evaluate", *folders, "--model", f"x={model}", *both, "--format", told, "-o", file)
+        assert code == 0 and wanted in file.read_text() and "cross-talk" in file.read_text(), err
+        assert "detour" in out and "\\begin" not in out
+    code, out, err = run("evaluate", *both, "--model", f"x={model}", "--format", "latex")
     assert code == 0 and out.count("\\begin{tabular}") == 2, err
     for bad in (["--format", "doc"], ["--interval", "z"]):
         code, _, err = run("evaluate", *folders, *bad)
@@ -322,6 +328,7 @@ def test_evaluate_writes_tables_page_and_card(run, model, tmp_path):
 def test_evaluate_opens_released_weights_as_peers(tmp_path):
     import torch
 
+    from diffretouch import CSRNetPipeline
     from diffretouch.cli.evaluate import open_peers
     from diffretouch.models.csrnet import CSRNet
     from diffretouch.training.released_names import csrnet_keymap
@@ -335,6 +342,9 @@ def test_evaluate_opens_released_weights_as_peers(tmp_path):
     assert [method.name for method in methods] == ["autocontrast", "theirs"] and not missing
     image, _ = methods[1].retouch(photo, None, None)
     assert image.shape == photo.shape and image.isfinite().all() and not torch.equal(image, photo)
+    CSRNetPipeline(network).save_pretrained(tmp_path / "saved" / "hard")
+    (method,), _ = open_peers([f"hard={tmp_path / 'saved' / 'hard'}"], "cpu")
+    assert (method.name, method.meaning) == ("hard", "CSRNet, other weights")  # a name, no folder
     with pytest.raises(ValueError, match="holds no model|is no released CSRNet|cannot be loaded|damaged"):
         open_peers([str(tmp_path)], "cpu")
 
@@ -358,6 +368,14 @@ def test_evaluate_opens_released_weights_as_peers(tmp_path):
         (["--controllability", ".", "--split", "x"], 2, "needs pairs"),
         ([".", ".", "--figure", "experts", "--page", "x.html", "--best-of", "2"], 2, "does not go with --figure"),
         ([".", ".", "--figure", "experts", "--page", "x.html", "-o", "x.json"], 2, "does not go with --figure"),
+        ([".", ".", "--card", "--format", "latex"], 2, "both say what is printed"),
+        ([".", ".", "--diversity", "2", "--format", "csv"], 2, "has no rows of photos and methods"),
+        (["--controllability", ".", "--format", "csv", "-o", "x.csv"], 2, "needs pairs: a row is a photo"),
+        ([".", ".", "--page-photos", "3"], 2, "is for --page"),
+        ([".", ".", "--released-glc"], 2, "needs series: --groups or ppr10k"),
+        ([".", ".", "--figure", "experts", "--page", "x.html", "--cache", "x"], 2, "does not go with --figure"),
+        (["--simulated", "photos", "--labels", "experts"], 2, "is for pairs: --simulated has its own"),
+        (["--simulated", "photos", "--protocol", "yan"], 1, "must say what the pairs are, got 'yan'"),
         (["--simulated", "photos", "--peer", "magic"], 2, "must be autocontrast"),
         (["--simulated", "photos", "--peer", "small"], 2, "give it as --model"),
         (["--simulated", "photos", "--split", "none.txt"], 1, "none.txt cannot be read"),

@@ -3,6 +3,7 @@ import pytest
 import scipy.stats
 
 from diffretouch.evaluation import paired_difference, uncertainty
+from diffretouch.evaluation.intervals import caution, within_noise
 
 
 def rows(rng, photos=9, experts=("",)):
@@ -58,6 +59,24 @@ def test_versions_of_one_photo_count_as_one():
     assert found["n"] == 4
     bounds = scipy.stats.ttest_1samp(means, 0).confidence_interval(0.95)
     np.testing.assert_allclose([found["low"], found["high"]], bounds)
+
+
+def test_a_bootstrap_of_few_photos_makes_nothing_real():
+    """Its interval of two or three that agree in sign leaves 0 out, always; the exact test over signs does not."""
+    rng = np.random.default_rng(3)
+    for count in (2, 3, 5):
+        for _ in range(10):
+            found = paired_difference(1 + 0.1 * rng.normal(size=count), interval="bootstrap")
+            assert found["low"] > 0 and found["p"] >= 2 / 2**count and within_noise(found)
+    assert not within_noise(paired_difference(1 + 0.1 * rng.normal(size=8), interval="bootstrap"))
+    assert within_noise({"difference": 1.0, "p": 0.5}) and not within_noise({"difference": 1.0})
+    assert "low" not in paired_difference(np.array([0.0, 0.0, 0.0, 1e-300]), interval="bootstrap")
+
+
+def test_few_photos_are_cautioned():
+    for interval, why in (("t", "leans on normal"), ("bootstrap", "too narrow")):
+        assert caution(8, interval) == "" and caution(1, interval).startswith("one photo")
+        assert caution(7, interval).startswith("only 7 photos: ") and why in caution(7, interval)
 
 
 def test_what_cannot_be_tested():

@@ -3,8 +3,10 @@
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from PIL import Image
 
 from diffretouch import AffineGridHead, DiffRetouchPipeline
 
@@ -35,6 +37,19 @@ def tiny_pipeline(tokens=8, fold=1, scheduler=None, **config):
     pipe = DiffRetouchPipeline(unet, head, scheduler or DDIMScheduler(clip_sample=False), default_steps=2, **config)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def one_step_pipeline(**config):
+    """With trailing timesteps, which also one step may take."""
+    scheduler = DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+    return tiny_pipeline(scheduler=scheduler, **config)
+
+
+def save_pattern(path, rng, size=(30, 24)):
+    """A photo of soft random colours."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    low = rng.integers(20, 200, (4, 5, 3)).astype(np.uint8)
+    Image.fromarray(low).resize(size, Image.Resampling.BICUBIC).save(path)
 
 
 def recipes_toy():

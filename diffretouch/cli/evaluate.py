@@ -11,7 +11,7 @@ import typer
 
 from . import options
 from .groups import grouped
-from .loading import load_pipeline, open_photo, say
+from .loading import load_pipeline, open_photo, say, say_error
 
 if TYPE_CHECKING:
     from diffretouch.evaluation.methods import Method
@@ -115,7 +115,7 @@ class Telling:
 
     card: Annotated[bool, typer.Option("--card", help="Print Markdown for a model card.")] = False
     page: Annotated[Path | None, typer.Option(help="Also write one HTML page with pictures.")] = None
-    page_photos: Annotated[int, typer.Option(min=1, help="Photos on the page.")] = 6
+    page_photos: Annotated[int | None, typer.Option(min=1, help="Photos on the page (default: 6).")] = None
     figure: Annotated[
         list[str] | None,
         typer.Option(help="Instead, on the page: attributes (paper's fig. 1), grid (3: two models), experts (5)."),
@@ -180,7 +180,7 @@ def evaluate(
             csrnet_lab=measures.csrnet_lab,
             lpips_weights=measures.lpips_weights,
             fid_weights=measures.fid_weights,
-            pictures=telling.page_photos if telling.page else 0,
+            pictures=_page_photos(telling) if telling.page else 0,
             cache=cache,
             missing=missing,
             against=measures.against,
@@ -191,11 +191,15 @@ def evaluate(
             device=str(next(iter(pipes.values())).device),
         )
         if measures.diversity:
-            report["diversity"] = {
-                name: ev.diversity(
-                    pipe, pairs, samples=measures.diversity, seed=methods.seed, steps=counts[0], description=name
-                )
+            settings = {"samples": measures.diversity, "seed": methods.seed, "cache": cache}
+            runs = {
+                f"{name} {count} steps" if len(counts) > 1 else name: (pipe, count)
                 for name, pipe in pipes.items()
+                for count in counts
+            }
+            report["diversity"] = {
+                name: ev.diversity(pipe, pairs, steps=count, description=name, **settings)
+                for name, (pipe, count) in runs.items()
             }
     if data.controllability is not None:
         settings = {"seed": methods.seed, "camera": not data.as_they_are, "cache": cache}
@@ -228,18 +232,30 @@ def _check(inputs, targets, data, methods, measures, telling, counts):
     if measures.interval not in ("t", "bootstrap"):
         raise typer.BadParameter("must be t or bootstrap.", param_hint="--interval")
     # What would be passed by in silence
+    if telling.card and telling.format is not None and telling.output is None:
+        raise typer.BadParameter("both say what is printed: give --format an --output, or one.", param_hint="--card")
+    if telling.format == "csv":
+        rowless = {"--diversity": measures.diversity, "--controllability": data.controllability}
+        why = "has no rows of photos and methods: csv needs an --output, and the terminal shows the rest."
+        _refuse(rowless if telling.output is None else {}, why)
+        _refuse({} if pairs and not figures else {"--format csv": True}, "needs pairs: a row is a photo and a method.")
+    _refuse({"--page-photos": telling.page_photos} if telling.page is None else {}, "is for --page.")
+    _refuse({"--labels": data.labels} if data.simulated is not None else {}, "is for pairs: --simulated has its own.")
+    series = data.groups or (data.protocol or "").startswith("ppr10k")
+    _refuse({} if series else {"--released-glc": measures.released_glc}, "needs series: --groups or ppr10k.")
     alone = {"--controllability-split": data.controllability_split, "--as-they-are": data.as_they_are}
     _refuse(alone if data.controllability is None else {}, "is for --controllability PHOTOS.")
     measured = {"--peer": methods.peer, "--best-of": methods.best_of > 1}
     measured |= {"--protocol": data.protocol, "--rendering": data.rendering, "--csrnet-lab": measures.csrnet_lab}
     measured |= {"--masks": data.masks, "--groups": data.groups, "--against": measures.against}
-    measured |= {"--cost": measures.cost, "--diversity": measures.diversity, "--format": telling.format}
+    measured |= {"--cost": measures.cost, "--diversity": measures.diversity}
     measured |= {"--interval": measures.interval != "t", "--released-glc": measures.released_glc}
     measured |= {"--lpips-weights": measures.lpips_weights, "--fid-weights": measures.fid_weights}
     _refuse({} if pairs else {"--labels": data.labels, "--split": data.split}, "needs pairs.")
     _refuse({} if pairs else measured, "needs pairs to be measured.")
     figures_only = {**measured, "--labels": data.labels, "several --steps": len(counts) > 1}
-    figures_only |= {"--card": telling.card, "--output": telling.output} if data.controllability is None else {}
+    told = {"--card": telling.card, "--output": telling.output, "--format": telling.format, "--cache": measures.cache}
+    figures_only |= told if data.controllability is None else {}
     _refuse(figures_only if figures else {}, "does not go with --figure, which measures nothing.")
     if None not in (telling.output, telling.page) and telling.output.resolve() == telling.page.resolve():
         raise typer.BadParameter(f"{telling.page} is also the --output.", param_hint="--page")
@@ -279,14 +295,10 @@ def _tell(report, pipes, pairs, photos, data, methods, telling, steps):
     """Tables, the page, the report's file."""
     from diffretouch import evaluation as ev
 
-    tables, sections, number = [], [], telling.page_photos
-    if "mean" in report:
+    sections, number = [], _page_photos(telling)
+    if report:
         shown = telling.format if telling.output is None else None  # else it goes there
-        tables.append(ev.FORMATS[shown or ("markdown" if telling.card else "table")](report))
-    if "controllability" in report:
-        tables.append(ev.controllability_markdown(report) if telling.card else ev.controllability_table(report))
-    if tables:
-        print("\n\n".join(tables))
+        print(ev.FORMATS[shown or ("markdown" if telling.card else "table")](report))
     if telling.page is not None:
         sections += ev.report_sections(report) if "mean" in report else []
         if "controllability" in report:
@@ -303,6 +315,10 @@ def _tell(report, pipes, pairs, photos, data, methods, telling, steps):
             ev.FORMATS[telling.format](report) if telling.format else json.dumps(ev.without_pictures(report), indent=1)
         )
         ev.write_text(telling.output, text + "\n")
+
+
+def _page_photos(telling):
+    return telling.page_photos or 6
 
 
 def _refuse(given, why):
@@ -376,11 +392,13 @@ def open_peers(names: Sequence[str], device: str) -> "tuple[list[Method], dict[s
                     pipe = load_pipeline(str(convert_csrnet(place, Path(folder, "csrnet"))), device)
                 meaning = "CSRNet, released weights: ProPhoto input"
             else:
-                pipe, meaning = load_pipeline(place, device), pipelines.get(place, f"{place}")
+                pipe = load_pipeline(place, device)
+                meaning = pipelines.get(place, f"{type(pipe).__name__.removesuffix('Pipeline')}, other weights")
         except (ValueError, OSError, ImportError, AttributeError) as error:
             if not everything or given not in pipelines:
                 raise
-            missing[name] = " ".join(str(error).split()).rstrip(".")
+            say_error(error)
+            missing[name] = "its bundled model cannot be loaded"
             continue
         if pipe.has_sliders:
             raise typer.BadParameter(f"{place} has sliders and a seed: give it as --model.", param_hint="--peer")

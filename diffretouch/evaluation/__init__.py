@@ -3,7 +3,16 @@
 from .controllability import controllability, step_table
 from .cost import count_parameters, measure_costs
 from .diversity import diversity
+from .formats import (
+    FORMATS,
+    controllability_markdown,
+    controllability_table,
+    report_csv,
+    report_markdown,
+    report_table,
+)
 from .intervals import INTERVALS, paired_difference, uncertainty
+from .latex import report_latex
 from .methods import (
     PEERS,
     PROTOCOLS,
@@ -30,15 +39,6 @@ from .pairs import (
 )
 from .report import evaluate_methods, evaluate_pairs, without_pictures
 from .runs import Cache, is_main_process, write_text
-from .tables import (
-    FORMATS,
-    controllability_markdown,
-    controllability_table,
-    report_csv,
-    report_latex,
-    report_markdown,
-    report_table,
-)
 
 __all__ = [
     "DATA_PROTOCOLS",

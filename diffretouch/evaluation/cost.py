@@ -1,4 +1,4 @@
-"""What a retouch costs: parameters, multiply-adds, time and peak memory of one photo, for all methods in one run."""
+"""What a retouch costs: parameters, multiply-adds, time and peak memory, for all methods in one run."""
 
 import ctypes
 import gc
@@ -31,27 +31,34 @@ def count_parameters(pipe: "DiffusionPipeline") -> int:
 def measure_costs(
     methods: "Sequence[Method]", source: torch.Tensor, target: torch.Tensor, pair: "Pair", *, repeats: int = 3
 ) -> dict:
-    """The cost of each method for one photo of `COST_SIZE` px, after one call to warm up.
+    """The cost of each method at `COST_SIZE` px, after one call to warm up.
+
+    Multiply-adds are counted on noise that no colour or edge of a photo decides: a square of `COST_SIZE` px, of more
+    levels than 8 bits (photos of 8 bits may be retouched by their colours, fewer the fewer there are). Time and memory
+    are those of the photo.
 
     Args:
         methods: of [`Method`].
-        source, target (`torch.Tensor`): (1,3,H,W) in [0,1]; brought to a long side of `COST_SIZE`.
+        source, target (`torch.Tensor`): (1,3,H,W) in [0,1]; brought to a long side of `COST_SIZE` and 8 bits.
         pair ([`Pair`]): where they come from.
         repeats (`int`): calls of which the median time is taken.
 
     Returns:
         `dict`: method -> `parameters`; `multiply_adds` (half of what torch's FlopCounterMode counts: the convolutions
         and matrix products of torch; lookups and slicing by compiled loops are not counted); `seconds`; `memory`
-        (bytes beyond what was held before the call, at the peak; None where the system does not tell).
+        (bytes beyond what was held before the call, at the peak; None where the system does not tell); `size` (width,
+        height) of the photo.
     """
     ratio = COST_SIZE / max(source.shape[-2:])
     shape = [max(round(side * ratio), 1) for side in source.shape[-2:]]
     fit = lambda x: torch.nn.functional.interpolate(x, shape, mode="bilinear", antialias=True)  # noqa: E731
     source, target = ((fit(x) * 255).round() / 255 for x in (source, target))
+    noise = torch.rand(2, 1, 3, COST_SIZE, COST_SIZE, generator=torch.Generator().manual_seed(0))
     costs = {}
     for method in methods:
         with FlopCounterMode(display=False) as counter:
-            method.retouch(source, target, pair)
+            method.retouch(*noise, pair)
+        method.retouch(source, target, pair)
         seconds = []
         for _ in range(repeats):
             start = time.perf_counter()
@@ -63,6 +70,7 @@ def measure_costs(
             "multiply_adds": counter.get_total_flops() // 2,
             "seconds": statistics.median(seconds),
             "memory": _peak_memory(lambda method=method: method.retouch(source, target, pair)),
+            "size": shape[::-1],
         }
     return costs
 

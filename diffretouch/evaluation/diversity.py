@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from diffretouch.metrics import clipped_share, delta_e76, gradient_correlation, 
 
 from .figures import random_attributes
 from .pairs import Pair, load_pair
-from .runs import for_each
+from .runs import Cache, file_digest, for_each, model_digest, versions
 
 if TYPE_CHECKING:
     from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
@@ -28,6 +29,7 @@ def diversity(
     samples: int = 8,
     seed: int = 0,
     steps: int | None = None,
+    cache: Cache | None = None,
     description: str = "Drawing samples",
 ) -> dict:
     """Several retouches of every photo by their noise alone, and by random c of growing size.
@@ -38,9 +40,11 @@ def diversity(
         samples (`int`): N, at least 2; also the number of c in each range.
         seed (`int`): of the first noise and of the c.
         steps (`int`, *optional*): denoising steps; the model's own by default.
+        cache ([`Cache`], *optional*): where results are kept and found again.
 
     Returns:
-        `dict`: `samples`, `seed`, `steps`, and means over the pairs. For "unknown" (c = None) and "usual" (c = 0):
+        `dict`: `samples`, `seed`, `steps`, `photos` and `pairs` (their numbers), and means over the photos, of which
+        several experts' versions count as their mean. For "unknown" (c = None) and "usual" (c = 0):
         `best`, expected PSNR of the best of 1..N samples (an oracle: the target chooses); `mean`, PSNR of the mean of
         the first 1..N; `diversity`, dE76 between two samples; `spread`, SD of each attribute over the samples, units
         of c. `ranges`: for random c by the size of its largest value, `change` (dE76 from c = 0), `structure` and
@@ -49,55 +53,79 @@ def diversity(
     if isinstance(samples, bool) or samples < 2:
         raise ValueError(f"`samples` must be at least 2, got {samples!r}.")
     steps = steps or pipe.config.default_steps
-    pairs = [Pair(*pair) for pair in pairs]
-    records = for_each(lambda pair: _one_pair(pipe, pair, samples, seed, steps), pairs, description=description)
+    settings = {"samples": samples, "seed": seed, "steps": steps}
+    by_photo: dict[Path, list[Pair]] = {}
+    for pair in (Pair(*pair) for pair in pairs):
+        by_photo.setdefault(pair.source, []).append(pair)
+    if not by_photo:
+        raise ValueError("`pairs` must hold at least one pair.")
+    model, made_with = model_digest(pipe), versions(str(pipe.device))
+
+    def measure(own):
+        key = cache and ["diversity", settings, model, made_with, *map(_identity, own)]
+        record = cache.get(key) if cache else None
+        if record is None:
+            record = _one_photo(pipe, own, **settings)
+            if cache:
+                cache.put(key, record)
+        return record
+
+    records = for_each(measure, list(by_photo.values()), description=description)
     mean = lambda kind, key: np.mean([r[kind][key] for r in records], axis=0).tolist()  # noqa: E731
-    result = {"samples": samples, "seed": seed, "steps": steps, "pairs": len(records)}
+    result = {**settings, "photos": len(records), "pairs": sum(map(len, by_photo.values()))}
     for kind in ("unknown", "usual"):
         result[kind] = {key: mean(kind, key) for key in ("best", "mean", "diversity")}
         result[kind]["spread"] = dict(zip(ATTRIBUTES, mean(kind, "spread"), strict=True))
     result["ranges"] = [
-        {"low": low, "high": high, **{key: mean(k, key) for key in ("change", "structure", "clipping")}}
-        for k, (low, high) in enumerate(RANGES)
+        {"low": low, "high": high, **{key: mean(str(high), key) for key in ("change", "structure", "clipping")}}
+        for low, high in RANGES
     ]
     return result
 
 
+def _identity(pair):
+    """What of a pair decides the results, for the cache. The name seeds the simulated camera."""
+    own = [file_digest(pair.source), file_digest(pair.target), pair.simulated]
+    return own if pair.simulated is None else [*own, pair.expert, pair.source.name]
+
+
 @torch.no_grad()
-def _one_pair(pipe, pair, samples, seed, steps):
-    source, target, pair = load_pair(pair)
+def _one_photo(pipe, own, *, samples, seed, steps):
+    """What one photo's samples are like, and how close they come to each expert's version of it."""
+    source, target, _ = load_pair(own[0])
+    targets = [target, *(load_pair(other)[1] for other in own[1:])]
     noise = [torch.Generator().manual_seed(seed + n) for n in range(samples)]
     start = [generator.get_state() for generator in noise]
 
     def retouch(c, seeds):
-        own = [noise[n].set_state(start[n]) for n in seeds]
+        generators = [noise[n].set_state(start[n]) for n in seeds]
         # One by one: a batch of large photos is a lot of memory
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about extrapolation: it is what is measured
             images = [
                 pipe(source, one, num_inference_steps=steps, generator=g, output_type="pt").images.cpu()
-                for one, g in zip(c, own, strict=True)
+                for one, g in zip(c, generators, strict=True)
             ]
         return (torch.cat(images) * 255).round() / 255
 
     record = {}
     for kind, c in (("unknown", None), ("usual", [0.0] * len(ATTRIBUTES))):
         images = retouch([c] * samples, range(samples))
-        quality = psnr(images, target.expand_as(images)).double()
+        quality = [psnr(images, target.expand_as(images)).double().tolist() for target in targets]
         means = images.cumsum(0) / torch.arange(1, samples + 1)[:, None, None, None]
         scores = measure_attributes(images)
         labels = attribute_labels(scores, scales=pipe.config.attribute_scales, limit=100.0)
         record[kind] = {
-            "best": best_of(quality.tolist()),
-            "mean": psnr(means, target.expand_as(means)).tolist(),
+            "best": np.mean([best_of(values) for values in quality], 0).tolist(),
+            "mean": np.mean([psnr(means, target.expand_as(means)).tolist() for target in targets], 0).tolist(),
             "diversity": sample_diversity(images).item(),
             "spread": labels.std(0).tolist(),
         }
     usual = retouch([[0.0] * len(ATTRIBUTES)], [0])
-    for k, (low, high) in enumerate(RANGES):
+    for low, high in RANGES:
         asked = random_attributes(low, high, samples, seed)
         images = retouch([c[None] for c in asked], [0] * samples)
-        record[k] = {
+        record[str(high)] = {
             "change": delta_e76(images, usual.expand_as(images)).mean().item(),
             "structure": gradient_correlation(images, source.expand_as(images)).mean().item(),
             "clipping": (100 * (clipped_share(images) - clipped_share(source))).mean().item(),

@@ -1,11 +1,13 @@
 """How sure a difference is: paired comparisons of methods over photos, with intervals, p and wins (SciPy)."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 LEVEL = 0.95
+FEW = 8  # photos below which an interval is hardly one
 INTERVALS = {
     "t": "Student's t interval and test",
     "bootstrap": "bootstrap interval (BCa, 9999 draws) and sign-flip permutation test",
@@ -66,7 +68,8 @@ def paired_difference(differences: np.ndarray, better: int = 1, *, interval: str
 
     Returns:
         `dict`: `difference` (mean), `wins` and `losses` (photos), and with SciPy and two photos or more `low`, `high`
-        (the interval of `LEVEL`) and `p`, two-sided, not corrected for the number of comparisons.
+        (the interval of `LEVEL`; not where the bootstrap degenerates) and `p`, two-sided, not corrected for the number
+        of comparisons.
     """
     if interval not in INTERVALS:
         raise ValueError(f"`interval` must be one of {', '.join(INTERVALS)}, got {interval!r}.")
@@ -85,11 +88,16 @@ def paired_difference(differences: np.ndarray, better: int = 1, *, interval: str
         bounds = test.confidence_interval(LEVEL)
     else:
         options = {"n_resamples": 9999, "rng": 0, "vectorized": True}
-        bounds = stats.bootstrap((differences,), np.mean, confidence_level=LEVEL, **options).confidence_interval
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # told by NaN
+            bounds = stats.bootstrap((differences,), np.mean, confidence_level=LEVEL, **options).confidence_interval
         sides = (differences, np.zeros_like(differences))
         mean = lambda x, y, axis: (x - y).mean(axis)  # noqa: E731
         test = stats.permutation_test(sides, mean, permutation_type="samples", **options)
-    return {**result, "low": float(bounds.low), "high": float(bounds.high), "p": float(test.pvalue)}
+    result["p"] = float(test.pvalue)
+    if np.isfinite([bounds.low, bounds.high]).all():
+        result |= {"low": float(bounds.low), "high": float(bounds.high)}
+    return result
 
 
 def has_scipy() -> bool:
@@ -101,5 +109,21 @@ def has_scipy() -> bool:
 
 
 def within_noise(spread: Mapping[str, Any]) -> bool:
-    """Whether a difference of `uncertainty` may as well be none: its interval holds 0."""
-    return "low" in spread and spread["low"] <= 0 <= spread["high"]
+    """Whether a difference of `uncertainty` may as well be none: its interval holds 0, or its test does not reject it.
+
+    Both, because the bootstrap interval of few photos is too narrow: that of two is no wider than their difference.
+    """
+    return "p" in spread and (spread.get("low", 0) <= 0 <= spread.get("high", 0) or spread["p"] >= 1 - LEVEL)
+
+
+def caution(count: int, interval: str) -> str:
+    """What to keep in mind about intervals from `count` photos; empty where there are enough."""
+    if count < 2:
+        return "one photo: no difference can be tested"
+    if count >= FEW:
+        return ""
+    weak = {
+        "t": "a t interval leans on normal differences, which so few cannot show",
+        "bootstrap": "a bootstrap interval of so few is too narrow",
+    }
+    return f"only {count} photos: {weak[interval]}; {FEW} or more are a start"

@@ -50,6 +50,7 @@ class Method:
         oracle (`bool`): whether it sees the target.
         identity: a function without arguments -> what decides the result (JSON-able), for the cache.
         parameters (`int`): of the networks that it runs.
+        weights: a function without arguments -> SHA-256 of its weights and settings, where it has any.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Method:
     oracle: bool = False
     identity: Callable = field(default=lambda: None, repr=False)
     parameters: int = 0
+    weights: Callable[[], str] | None = field(default=None, repr=False)
 
 
 def untouched() -> Method:
@@ -136,8 +138,9 @@ def pipeline_method(name: str, pipe: "DiffusionPipeline", meaning: str) -> Metho
         images = pipe(source, output_type="pt").images
         return images[0][None].float().cpu(), {}
 
-    identity = functools.cache(lambda: [name, model_digest(pipe)])
-    return Method(name, meaning, retouch, identity=identity, parameters=count_parameters(pipe))
+    weights = functools.cache(lambda: model_digest(pipe))
+    parameters = count_parameters(pipe)
+    return Method(name, meaning, retouch, identity=lambda: [name, weights()], parameters=parameters, weights=weights)
 
 
 def peer_methods(names: Iterable[str]) -> tuple[list[Method], dict[str, str]]:

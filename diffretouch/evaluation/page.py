@@ -18,13 +18,14 @@ from .pictures import ERROR_SCALE, HEAT, curves_svg, data_uri, histogram_svg
 from .runs import write_text
 from .tables import (
     COLUMNS,
+    SLIDER_LEGEND,
     TABLES,
     best_values,
     controllability_rows,
     controllability_sentences,
     describe_run,
     extra_rows,
-    noise_marks,
+    marks,
     step_rows,
     table_notes,
     table_rows,
@@ -113,7 +114,7 @@ def report_sections(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _report_tables(report):
-    parts, best, noise = [], best_values(report), noise_marks(report)
+    parts, best, own = [], best_values(report), marks(report)
     blocks = {}
     for table, wanted in TABLES.items():
         columns, rows = table_rows(report, wanted)
@@ -123,7 +124,7 @@ def _report_tables(report):
         heads, lines = "".join(f"<th>{escape(COLUMNS[c][0])}</th>" for c in columns), ""
         for name, values, meaning in block:
             cells = "".join(
-                f"<td{' class=best' * ((expert, name, c) in best)}>{v}{'~' * ((expert, name, c) in noise)}</td>"
+                f"<td{' class=best' * ((expert, name, c) in best)}>{v}{own.get((expert, name, c), '')}</td>"
                 for c, v in zip(columns, values, strict=True)
             )
             mark = _ORACLE if report["methods"][name]["oracle"] else ""
@@ -132,22 +133,10 @@ def _report_tables(report):
         parts.append(f'<div class="scroll"><table>{head}{lines}</table></div>')
     parts += [_table(head, lines) for head, *lines in extra_rows(report)]
     notes = [*describe_run(report), *table_notes(report)]
-    notes.append("Green: the best that does not see the target. Oracle: sees it.")
+    notes.append(
+        "Green: the best that does not see the target, in columns whose differences are tested. Oracle: sees it."
+    )
     return "".join(parts) + "".join(f"<p>{escape(note)}</p>" for note in notes)
-
-
-def _best(columns, block, report):
-    """(method, column) of the best blind value in each column that has one."""
-    best = set()
-    for k, column in enumerate(columns):
-        direction = COLUMNS[column][2]
-        if not direction:
-            continue
-        blind = [(float(v[k]), name) for name, v, _ in block if v[k] != "-" and not report["methods"][name]["oracle"]]
-        if blind:
-            value = (max if direction > 0 else min)(blind)[0]
-            best |= {(name, column) for v, name in blind if v == value}
-    return best
 
 
 def _photo(row, report):
@@ -187,6 +176,7 @@ def controllability_sections(
         heads, rows = controllability_rows(run["summary"])
         parts.append(_table([name, *heads[1:]], rows))
         parts += [f"<p>{escape(line)}</p>" for line in controllability_sentences(run)]
+    parts.append(f"<p>{escape(SLIDER_LEGEND)}</p>")
     sections = [("Controllability", "".join(parts)), ("Curves", _curves(runs))]
     if "step_table" in report:
         head, *rows = step_rows(report["step_table"])

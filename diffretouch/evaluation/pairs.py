@@ -310,6 +310,9 @@ def describe_data(pairs: Sequence[Pair], protocol: str | None = None, rendering:
     protocol = protocol or ("simulated" if pairs[0].simulated is not None else "paired")
     if protocol not in DATA_PROTOCOLS:
         raise ValueError(f"`protocol` must be one of {', '.join(DATA_PROTOCOLS)}, got {protocol!r}.")
+    if (protocol == "simulated") != (pairs[0].simulated is not None):
+        made = "files" if pairs[0].simulated is None else "simulated"
+        raise ValueError(f"`protocol` must say what the pairs are, got {protocol!r} for pairs that are {made}.")
     known = DATA_PROTOCOLS[protocol]
     ids = sorted({photo_id(pair.source, known.id_pattern) for pair in pairs})
     digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
@@ -336,6 +339,7 @@ def describe_data(pairs: Sequence[Pair], protocol: str | None = None, rendering:
 
 def describe_sizes(sizes: Iterable[tuple[int, int]], protocol: str = "paired") -> str:
     """What a report says of the photos' sizes (width, height), and whether they are the protocol's."""
+    sizes = list(sizes)
     if len(set(sizes)) == 1:
         text = "{}x{} px".format(*sizes[0])
     else:

@@ -116,7 +116,8 @@ def evaluate_methods(
         device (`str`): where the methods run, to be recorded.
 
     Returns:
-        `dict`: `photos` (a row per pair), `mean` and, with several experts, `experts` (means by method), `methods`,
+        `dict`: `photos` (a row per pair), `mean` and, with several experts, `experts` (means by method), `methods`
+        (`meaning`, `oracle`, and of other pipelines `sha256`, 16 digits, of the weights), `cost` where asked for,
         `uncertainty` (`against`, `interval`, `level`, and blocks as of `mean` and `experts`: see
         [`diffretouch.evaluation.intervals.uncertainty`]), `missing` (metric or method -> reason), `data`, `weights`
         (metric -> SHA-256, 16 digits), `versions`.
@@ -126,15 +127,23 @@ def evaluate_methods(
         raise ValueError("`pairs` must hold at least one pair.")
     if len({method.name for method in methods}) != len(methods):
         raise ValueError(f"`methods` must have different names, got {', '.join(m.name for m in methods)}.")
+    reserved = {"photo", "expert"} & {method.name for method in methods}
+    if reserved:  # a row holds these beside the methods
+        raise ValueError(f"`methods` must not be named {reserved.pop()!r}: rows hold that beside them.")
     if against is not None and against not in {method.name for method in methods}:
         raise ValueError(f"`against` must be one of {', '.join(m.name for m in methods)}, got {against!r}.")
     if interval not in INTERVALS:
         raise ValueError(f"`interval` must be one of {', '.join(INTERVALS)}, got {interval!r}.")
+    sources = {pair.source for pair in pairs}
+    if len({source.name for source in sources}) < len(sources):
+        raise ValueError("`pairs` must hold photos of different names.")
+    if len({(pair.source, pair.expert) for pair in pairs}) < len(pairs):
+        raise ValueError("`pairs` must tell versions of one photo apart by `expert`.")
     data, missing = describe_data(pairs, protocol, rendering), dict(missing or {})
-    count = len({pair.source for pair in pairs})
+    count = len(sources)
     measures, features = _measures(csrnet_lab, lpips_weights, fid_weights, count, missing)
-    if len(pairs) <= len(ATTRIBUTES):
-        missing["expert_distance"] = f"needs {len(ATTRIBUTES) + 1} results, there are {len(pairs)}"
+    if count <= len(ATTRIBUTES):
+        missing["expert_distance"] = f"needs {len(ATTRIBUTES) + 1} photos, there are {count}"
     shown = set(pairs[:pictures])
     # What else decides the results: the kept ones are of these versions and weights
     weights = {"lpips": lpips_weights, "fid": fid_weights if features else None}
@@ -146,26 +155,21 @@ def evaluate_methods(
 
     rows = for_each(measure, pairs, description="Evaluating")
     names = [method.name for method in methods]
-    data["sizes"] = describe_sizes([tuple(row[names[0]]["size"]) for row in rows], data["protocol"])
+    sizes = {row["photo"]: tuple(row[names[0]]["size"]) for row in rows}
+    data["sizes"] = describe_sizes(sizes.values(), data["protocol"])
     report = {
-        "mean": {name: _mean([row[name] for row in rows]) for name in names},
+        "mean": {method.name: _mean(rows, method) for method in methods},
         "photos": rows,
-        "methods": {m.name: {"meaning": m.meaning, "oracle": m.oracle} for m in methods},
+        "methods": {
+            m.name: {"meaning": m.meaning, "oracle": m.oracle} | ({"sha256": m.weights()[:16]} if m.weights else {})
+            for m in methods
+        },
         "missing": missing,
         "data": data,
         "pairs_sha256": data["split_sha256"],
         "weights": {name: digest[:16] for name, digest in weights.items()},
         "versions": versions(device),
     }
-    pattern = groups or DATA_PROTOCOLS[data["protocol"]].group_pattern
-    if pattern:
-        series = photo_groups(pairs, pattern)
-        sides = {name: [row[name]["mean_ab"] for row in rows] for name in names}
-        for name in names:
-            report["mean"][name]["glc"] = group_consistency(sides[name], series, released=released_glc)
-        wanted = [row[names[0]]["target_mean_ab"] for row in rows]
-        data["series"], data["released_glc"] = len(set(series)), released_glc
-        data["target_glc"] = group_consistency(wanted, series, released=released_glc)
     if cost:
         report["cost"] = measure_costs(methods, *load_pair(pairs[0]))
     against = against or names[0]
@@ -174,14 +178,18 @@ def evaluate_methods(
         missing["intervals"] = "need SciPy: pip install scipy"
     report["uncertainty"] = {"against": against, "interval": interval, "level": LEVEL}
     report["uncertainty"]["mean"] = uncertainty(rows, names, better, against, interval=interval)
-    if data["experts"]:
-        own_rows = {expert: [row for row in rows if row["expert"] == expert] for expert in data["experts"]}
+    own_rows = {expert: [row for row in rows if row["expert"] == expert] for expert in data["experts"]}
+    if own_rows:
         report["uncertainty"]["experts"] = {
             expert: uncertainty(own, names, better, against, interval=interval) for expert, own in own_rows.items()
         }
         report["experts"] = {
-            expert: {name: _mean([row[name] for row in own]) for name in names} for expert, own in own_rows.items()
+            expert: {method.name: _mean(own, method) for method in methods} for expert, own in own_rows.items()
         }
+    pattern = groups or DATA_PROTOCOLS[data["protocol"]].group_pattern
+    if pattern:
+        series = dict(zip((row["photo"] for row in rows), photo_groups(pairs, pattern), strict=True))
+        _add_consistency(report, methods, series, own_rows or {"": rows}, released_glc)
     for row in rows:
         for name in names:
             row[name].pop("features", None)
@@ -259,12 +267,50 @@ def _measure(method, source, target, pair, mask, measures, features, shown):
     return {**result, **extra}
 
 
-def _mean(results):
+def _distinct(rows, method):
+    """The rows that hold what a method made: of a blind one each photo once, whatever the number of experts."""
+    return rows if method.oracle else list({row["photo"]: row for row in rows}.values())
+
+
+def _add_consistency(report, methods, series, rows, released):
+    """GLC of every method, and of the targets, in which each photo counts once: of oracles for each expert, the mean.
+
+    Args:
+        series: photo -> the name of its series.
+        rows: of each expert.
+    """
+
+    def consistency(rows, name, key="mean_ab"):
+        return group_consistency([r[name][key] for r in rows], [series[r["photo"]] for r in rows], released=released)
+
+    every = [row for own in rows.values() for row in own]
+    for method in methods:
+        found = {expert: consistency(own, method.name) for expert, own in rows.items()}
+        mean = sum(found.values()) / len(found)
+        report["mean"][method.name]["glc"] = (
+            mean if method.oracle else consistency(_distinct(every, method), method.name)
+        )
+        for expert, means in report.get("experts", {}).items():
+            means[method.name]["glc"] = found[expert]
+    wanted = {expert: consistency(own, methods[0].name, "target_mean_ab") for expert, own in rows.items()}
+    members = list(series.values())
+    report["data"] |= {
+        "series": len(set(members)),
+        "series_of": series,
+        "series_of_one": sum(members.count(name) == 1 for name in set(members)),
+        "released_glc": released,
+        "target_glc": sum(wanted.values()) / len(wanted),
+    }
+
+
+def _mean(rows, method):
     """The means of what all photos have; the two distribution distances instead of their features."""
+    results, distinct = ([row[method.name] for row in some] for some in (rows, _distinct(rows, method)))
     measured = (*COLUMNS, "target_clipping")
     mean = {name: sum(r[name] for r in results) / len(results) for name in measured if name in results[0]}
-    if len(results) > len(ATTRIBUTES):
-        own, wanted = (torch.tensor([r[side] for r in results]) for side in ("attributes", "target_attributes"))
+    if len({row["photo"] for row in rows}) > len(ATTRIBUTES):
+        own = torch.tensor([r["attributes"] for r in distinct])
+        wanted = torch.tensor([r["target_attributes"] for r in results])
         own, wanted = (attribute_coordinates(x) / torch.tensor(ATTRIBUTE_SCALES) for x in (own, wanted))
         mean["expert_distance"] = frechet_distance(own, wanted).sqrt().item()
     before, after, wanted = (
@@ -277,7 +323,7 @@ def _mean(results):
         if np.ptp(made) > 1e-6 and np.ptp(needed) > 1e-6:
             mean["brightness_correlation"] = np.corrcoef(made, needed)[0, 1].item()
     if "features" in results[0]:
-        sides = (torch.tensor([r["features"][side] for r in results]) for side in (0, 1))
+        sides = (torch.tensor([r["features"][side] for r in some]) for side, some in ((0, distinct), (1, results)))
         mean["fid"] = frechet_distance(*sides).item()
     return mean
 

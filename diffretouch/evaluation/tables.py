@@ -1,7 +1,5 @@
-"""Reports as tables: text for terminals, Markdown for model cards."""
+"""Reports as rows of cells and sentences, which every format and the page write in their own way."""
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +7,7 @@ from diffretouch.attributes import ATTRIBUTES
 
 from .cost import COST_SIZE
 from .diversity import diversity_rows
-from .intervals import INTERVALS, within_noise
+from .intervals import INTERVALS, LEVEL, caution, within_noise
 
 # Column of the tables -> (title, decimals, 1 if higher is better, -1 if lower is, 0); in the report by the same names.
 COLUMNS = {
@@ -39,8 +37,9 @@ SECOND = list(COLUMNS).index("psnr_gain")  # from here on the columns stand in a
 TABLES = {"protocol": list(COLUMNS)[:SECOND], "where the error is": list(COLUMNS)[SECOND:]}
 LEGEND = {
     "psnr_gain": "gain, 3x4, curves dB: PSNR after one optimal gain, a global 3x4 colour transform, a curve of each "
-    "channel, all fitted to the target: how much of the error is exposure, colour, local",
-    "brightness_bias": "light: error of the mean luma, its mean and SD over the photos, and the correlation of the "
+    "channel, all fitted to the target by least squares before the limits, and of a fit and one that it contains the "
+    "better: how much of the error is exposure, colour, local",
+    "brightness_bias": "light: error of the mean luma, its mean and SD over the results, and the correlation of the "
     "change made with the change needed",
     "ssim_input": "SSIM, GMSD input: against the input, what a retouch keeps of it (1 and 0: all)",
     "psnr_hc": "HC: PPR10K's, people weigh 1 and the rest 0.5",
@@ -48,12 +47,17 @@ LEGEND = {
     "structure": "structure: correlation of luma gradients with the input",
     "clipping": "clip %: share of pixels clipped beyond the input's",
     "expert_distance": "to expert: distance of the results' and the targets' distributions of attributes, units of c "
-    "(5 results or more)",
+    "(5 photos or more)",
     "csrnet_lab": "CSRNet Lab: the released CSRNet script's 8-bit Lab error with its uint8 wrap-around, for its table "
     "only",
 }
 
-
+SLIDER_LEGEND = (
+    "Spearman: rank correlation of slider and measured attribute. Moves: by how much a slider (column) moves an "
+    "attribute (row) from -1 to 1, its own with its sign. Pace uneven by: SD over mean of the dE76 from each position "
+    "to the next, 0 for an even pace. Detour: the sum of these over the dE76 from end to end, less 1, 0 for a "
+    "straight way."
+)
 COMPARED = ("psnr", "delta_e76")  # the columns whose differences the tables spell out
 
 
@@ -77,20 +81,36 @@ def _blocks(report):
         yield expert, means, spreads["experts"][expert]
 
 
-def noise_marks(report: Mapping[str, Any]) -> set[tuple[str, str, str]]:
-    """{(expert, method, column)} of the means that may as well be those of the method that is compared against."""
-    return {
-        (title, name, column)
-        for title, _, spreads in _blocks(report)
-        for name, measures in spreads.items()
-        for column, spread in measures.items()
-        if within_noise(spread)
-    }
+def marks(report: Mapping[str, Any]) -> dict[tuple[str, str, str], str]:
+    """{(expert, method, column): mark} of the means that are not shown to differ from those compared with.
+
+    "~": within noise, they may as well be those of that method. "?": not tested.
+    """
+    against, found = report["uncertainty"]["against"], {}
+    for title, means, spreads in _blocks(report):
+        for name, mean in means.items():
+            for column in [] if name == against else [c for c in COLUMNS if c in mean]:
+                spread = spreads[name].get(column, {})
+                if within_noise(spread):
+                    found[title, name, column] = "~"
+                elif "p" not in spread:
+                    found[title, name, column] = "?"
+    return found
 
 
 def best_values(report: Mapping[str, Any]) -> set[tuple[str, str, str]]:
-    """{(expert, method, column)} of the best that do not see the target, where a column has a better side."""
+    """{(expert, method, column)} of the best that do not see the target, where a column has a better side.
+
+    Only of columns whose differences are tested: a best of one photo, or of one number for all, says little.
+    """
     columns, rows = table_rows(report)
+    tested = {
+        (title, column)
+        for title, _, spreads in _blocks(report)
+        for measures in spreads.values()
+        for column, spread in measures.items()
+        if "p" in spread
+    }
     best = set()
     for expert in dict.fromkeys(expert for expert, *_ in rows):
         for k, column in enumerate(columns):
@@ -99,7 +119,7 @@ def best_values(report: Mapping[str, Any]) -> set[tuple[str, str, str]]:
                 for title, name, values, _ in rows
                 if title == expert and values[k] != "-" and not report["methods"][name]["oracle"]
             ]
-            if blind and COLUMNS[column][2]:
+            if blind and COLUMNS[column][2] and (expert, column) in tested:
                 best |= {(expert, name, column) for value, name in blind if value == max(blind)[0]}
     return best
 
@@ -109,38 +129,29 @@ def extra_rows(report: Mapping[str, Any]) -> Iterator[list[list[str]]]:
     yield from comparison_rows(report)
     yield from filter(None, [cost_rows(report)])
     for name, run in report.get("diversity", {}).items():
-        first, *rest = diversity_rows(run)
-        yield [[f"{name}: {first[0][0]}", *first[0][1:]], *first[1:]]
-        yield from rest
+        for head, *rows in diversity_rows(run):
+            yield [[f"{name}: {head[0]}", *head[1:]], *rows]
 
 
 def comparison_rows(report: Mapping[str, Any]) -> Iterator[list[list[str]]]:
     """Rows of cells, the head first, of each `COMPARED` column: spread, difference, interval, p and wins."""
-    spreads = report["uncertainty"]
-    for column in COMPARED:
-        name, decimals, _ = COLUMNS[column]
-        heads = [
-            name,
-            "mean",
-            "SD",
-            f"from {spreads['against']}",
-            f"{spreads['level']:.0%} interval",
-            "p",
-            "better on",
-        ]
-        rows = []
-        for method, measures in spreads["mean"].items():
-            spread = measures[column]
-            cells = [method, f"{spread['mean']:.{decimals}f}"]
-            cells.append("-" if spread["sd"] is None else f"{spread['sd']:.{decimals}f}")
-            cells.append(f"{spread['difference']:+.{decimals}f}" if "difference" in spread else "-")
-            if "low" in spread:
-                cells.append(f"[{spread['low']:.{decimals}f}, {spread['high']:.{decimals}f}]")
-                cells.append("< 0.001" if spread["p"] < 0.001 else f"{spread['p']:.3f}")
-            else:
-                cells += ["-", "-"]
-            rows.append([*cells, f"{spread['wins']} of {spread['n']}" if "wins" in spread else "-"])
-        yield [heads, *rows]
+    against, level = report["uncertainty"]["against"], report["uncertainty"]["level"]
+    for title, _, spreads in _blocks(report):
+        for column in COMPARED:
+            name, decimals, _ = COLUMNS[column]
+            name = f"{name}, {title}" if title else name
+            rows = [[name, "mean", "SD", f"from {against}", f"{level:.0%} interval", "p", "better on"]]
+            for method, measures in spreads.items():
+                spread = measures[column]
+                cells = [method, f"{spread['mean']:.{decimals}f}"]
+                cells.append("-" if spread["sd"] is None else f"{spread['sd']:.{decimals}f}")
+                cells.append(f"{spread['difference']:+.{decimals}f}" if "difference" in spread else "-")
+                bounds = "low" in spread and f"[{spread['low']:.{decimals}f}, {spread['high']:.{decimals}f}]"
+                cells.append(bounds or "-")
+                p = "p" in spread and ("< 0.001" if spread["p"] < 0.001 else f"{spread['p']:.3f}")
+                cells.append(p or "-")
+                rows.append([*cells, f"{spread['wins']} of {spread['n']}" if "wins" in spread else "-"])
+            yield rows
 
 
 def cost_rows(report: Mapping[str, Any]) -> list[list[str]]:
@@ -153,20 +164,6 @@ def cost_rows(report: Mapping[str, Any]) -> list[list[str]]:
     return [[f"cost at {COST_SIZE} px", "parameters", "10^9 MAC", "ms", "peak MiB"], *rows] if rows else []
 
 
-def _aligned(rows):
-    """Rows of cells as lines of text, the first column to the left."""
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    for first, *rest in rows:
-        cells = "  ".join(f"{cell:>{w}}" for cell, w in zip(rest, widths[1:], strict=True))
-        yield f"{first:{widths[0]}}  {cells}"
-
-
-def _piped(rows):
-    """Rows of cells as lines of Markdown, the first the head."""
-    head, *rows = rows
-    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows)]
-
-
 def describe_run(report: Mapping[str, Any]) -> list[str]:
     """Sentences on what was run, for tables and pages."""
     data, steps = report["data"], report.get("steps")
@@ -176,6 +173,7 @@ def describe_run(report: Mapping[str, Any]) -> list[str]:
     if steps is not None:
         settings.append(f"seed {report['seed']}, {steps} step{'s' if steps != 1 else ''}")
         settings += [f"{name} (sha256 {digest})" for name, digest in report["models"].items()]
+    settings += [f"{name} (sha256 {m['sha256']})" for name, m in report["methods"].items() if "sha256" in m]
     settings += [f"{COLUMNS[name][0]} weights (sha256 {digest})" for name, digest in report["weights"].items()]
     versions = report["versions"]
     settings.append(", ".join(f"{name} {versions[name]}" for name in ("diffretouch", "torch", "device")))
@@ -187,156 +185,61 @@ def describe_run(report: Mapping[str, Any]) -> list[str]:
     targets = f"The targets themselves clip {clipped:+.2f} % of their pixels beyond the inputs'."
     if "series" in data:
         how = ", divided by one series more, as the released script does" * data["released_glc"]
-        targets += f" GLC over {data['series']} series{how}: the targets' is {data['target_glc']:.2f}."
+        alone = f", {data['series_of_one']} of one photo, which count as 0" * bool(data["series_of_one"])
+        targets += f" GLC over {data['series']} series of {data['photos']} photos{alone}{how}: "
+        targets += f"the targets' is {data['target_glc']:.2f}."
     return [*lines, ", ".join(settings) + ".", *missing, targets]
 
 
 def table_notes(report: Mapping[str, Any]) -> list[str]:
-    """What the columns and marks of a table mean."""
+    """What the columns and marks of a table mean, and how far they can be trusted."""
     spreads, (columns, _) = report["uncertainty"], table_rows(report)
-    photos = next(iter(spreads["mean"].values()))["psnr"]["n"]
-    marked = f"its paired {spreads['level']:.0%} interval of the difference from {spreads['against']} holds 0"
-    notes = [
-        f"~ within noise: {marked} ({photos} photos, {INTERVALS[spreads['interval']]}, each comparison by itself)"
-    ]
-    notes = [*notes * bool(noise_marks(report)), *(LEGEND[c] for c in columns if c in LEGEND)]
+    against, interval, own = spreads["against"], spreads["interval"], marks(report)
+    count = {title: next(iter(block.values()))["psnr"]["n"] for title, _, block in _blocks(report)}
+    photos, notes = next(iter(count.values())), []
+    if len(report["methods"]) > 1:
+        notes.append(
+            f"Differences from {against}, paired over {photos} photo{'s' * (photos != 1)}: "
+            f"{INTERVALS[interval]}, each comparison by itself"
+        )
+        if "~" in own.values():
+            notes.append(f"~ within noise: that {LEVEL:.0%} interval holds 0, or p is {1 - LEVEL:.2f} or more")
+        if "?" in own.values():
+            notes.append(f"? not tested: {', '.join(_untested(report))}")
+        cautions = {title: caution(n, interval) for title, n in count.items()}
+        cautions = {title: text for title, text in cautions.items() if text}
+        if len(set(cautions.values())) == 1:
+            cautions = {"": next(iter(cautions.values()))}
+        notes += [f"Caution, {f'{title}: ' if title else ''}{text}" for title, text in cautions.items()]
+    notes += [LEGEND[c] for c in columns if c in LEGEND]
+    if "cost" in report:
+        width, height = next(iter(report["cost"].values()))["size"]
+        notes.append(
+            f"10^9 MAC: multiply-adds of convolutions and matrix products on a square of {COST_SIZE} px of noise, "
+            "whatever the photo (lookups, slicing and methods without a network count none); ms and peak MiB: of "
+            f"{report['photos'][0]['photo']} at {width}x{height} px and 8 bits, the median of three calls, and the "
+            "memory beyond what was held before"
+        )
+    for name, run in report.get("diversity", {}).items():
+        steps = f"{run['steps']} step{'s' * (run['steps'] > 1)}"
+        notes.append(
+            f"{name}: {run['samples']} samples of each of {run['photos']} photos, seeds {run['seed']} to "
+            f"{run['seed'] + run['samples'] - 1}, {steps}; the best of is an oracle: the target chooses; dE76 of two: "
+            f"between two samples; for each range of c {run['samples']} random c with one noise"
+        )
     return [f"{note}." for note in notes]
 
 
-def report_table(report: Mapping[str, Any]) -> str:
-    """The means as tables of text, with what was run, what the columns mean, and what was not computed and why."""
-    marks, lines = noise_marks(report), []
-    for title, wanted in TABLES.items():
-        columns, rows = table_rows(report, wanted)
-        width, block = max(len(title), *(len(name) for _, name, _, _ in rows)), None
-        for expert, name, values, meaning in rows:
-            if expert != block:
-                block = expert
-                heads = " ".join(f"{COLUMNS[c][0]:>{_width(c)}} " for c in columns)
-                lines += [""] * bool(lines) + [f"{expert or title:{width}} {heads}".rstrip()]
-            cells = " ".join(
-                f"{v:>{_width(c)}}{'~' if (expert, name, c) in marks else ' '}"
-                for v, c in zip(values, columns, strict=True)
-            )
-            lines.append(f"{name:{width}} {cells}  {meaning if title == 'protocol' else ''}".rstrip())
-    for rows in extra_rows(report):
-        lines += ["", *_aligned(rows)]
-    return "\n".join([*lines, "", *describe_run(report), *table_notes(report)])
-
-
-def _width(column):
-    return max(len(COLUMNS[column][0]), 6)
-
-
-def report_markdown(report: Mapping[str, Any]) -> str:
-    """The same as Markdown, for model cards."""
-    marks, lines = noise_marks(report), []
-    for title, wanted in TABLES.items():
-        columns, rows = table_rows(report, wanted)
-        several, first = len({expert for expert, *_ in rows}) > 1, title == "protocol"
-        heads = ["expert"] * several + ["method" if first else title] + [COLUMNS[c][0] for c in columns]
-        heads += ["what it is"] * first
-        lines += ["", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-        for expert, name, values, meaning in rows:
-            # A bare ~ may strike through
-            values = [v + r"\~" * ((expert, name, c) in marks) for v, c in zip(values, columns, strict=True)]
-            lines.append(f"| {' | '.join([expert] * several + [name, *values] + [meaning] * first)} |")
-    for rows in extra_rows(report):
-        lines += ["", *_piped(rows)]
-    notes = [note.replace("~", r"\~", 1) for note in table_notes(report)]
-    return "\n".join([*lines[1:], "", *describe_run(report), *notes])
-
-
-def report_latex(report: Mapping[str, Any]) -> str:
-    """The means as LaTeX tables (booktabs), the best blind value of each column bold; what was run as comments."""
-    marks, best = noise_marks(report), best_values(report)
-    lines = [f"% {line}" for line in [*describe_run(report), *table_notes(report)]]
-    arrows = {1: r" $\uparrow$", -1: r" $\downarrow$", 0: ""}
-    for title, wanted in TABLES.items():
-        columns, rows = table_rows(report, wanted)
-        heads = " & ".join(_latex(COLUMNS[c][0]) + arrows[COLUMNS[c][2]] for c in columns)
-        lines += [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}  % {title}", r"\toprule", rf"Method & {heads} \\"]
-        block = None
-        for expert, name, values, _ in rows:
-            if expert != block:
-                block = expert
-                lines.append(r"\midrule")
-                if expert:
-                    lines.append(rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{{_latex(expert)}}} \\")
-            cells = []
-            for value, column in zip(values, columns, strict=True):
-                key = (expert, name, column)
-                value = rf"\textbf{{{value}}}" if key in best else value
-                cells.append(value + r"\rlap{$^{\sim}$}" * (key in marks))
-            oracle = r"$^{\dagger}$" * report["methods"][name]["oracle"]
-            lines.append(rf"{_latex(name)}{oracle} & {' & '.join(cells)} \\")
-        lines += [r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([*lines, r"% $^{\dagger}$: an oracle, it sees the target"])
-
-
-def _latex(text):
-    for sign in "\\&%$#_{}":  # the backslash first
-        text = text.replace(sign, {"\\": "/"}.get(sign, "\\" + sign))
-    return text.replace("^", r"\^{}").replace("~", r"\~{}")
-
-
-def report_csv(report: Mapping[str, Any]) -> str:
-    """The measures themselves, a row for every photo (and expert) and method."""
-    first = next(iter(report["methods"]))
-    measures = [c for c in (*COLUMNS, "target_clipping") if c in report["photos"][0][first]]
-    text = io.StringIO()
-    write = csv.writer(text, lineterminator="\n").writerow
-    write(
-        ["photo", "expert", "method", "oracle", "width", "height", *measures, *(f"c_{a}" for a in ATTRIBUTES), "seed"]
-    )
-    for row in report["photos"]:
-        for name, method in report["methods"].items():
-            own = row[name]
-            figures = [own.get(m, "") for m in measures]
-            asked = own.get("c", [""] * len(ATTRIBUTES))
-            write(
-                [
-                    row["photo"],
-                    row["expert"],
-                    name,
-                    int(method["oracle"]),
-                    *own["size"],
-                    *figures,
-                    *asked,
-                    own.get("seed", ""),
-                ]
-            )
-    return text.getvalue().rstrip("\n")
-
-
-# `--format` -> what writes it; "table" is also what the terminal shows
-FORMATS = {"table": report_table, "markdown": report_markdown, "latex": report_latex, "csv": report_csv}
-
-
-def controllability_table(report: Mapping[str, Any]) -> str:
-    """What the sliders of each model do, as text. See `controllability`."""
-    lines = []
-    for name, run in report["controllability"].items():
-        heads, rows = controllability_rows(run["summary"])
-        width = max(len(row[0]) for row in rows)
-        lines += [""] * bool(lines) + [f"{name:{width}} {' '.join(f'{head:>14}' for head in heads[1:])}"]
-        lines += [f"{row[0]:{width}} {' '.join(f'{cell:>14}' for cell in row[1:])}" for row in rows]
-        lines += controllability_sentences(run)
-    if "step_table" in report:
-        lines += ["", *(" ".join(f"{cell:>12}" for cell in row) for row in step_rows(report["step_table"]))]
-    return "\n".join(lines)
-
-
-def controllability_markdown(report: Mapping[str, Any]) -> str:
-    """The same as Markdown, for model cards."""
-    lines = []
-    for name, run in report["controllability"].items():
-        heads, rows = controllability_rows(run["summary"])
-        lines += ["", *_piped([[name, *heads[1:]], *rows])]
-        lines += ["", *controllability_sentences(run)]
-    if "step_table" in report:
-        lines += ["", *_piped(step_rows(report["step_table"]))]
-    return "\n".join(lines).strip()
+def _untested(report):
+    """Why differences are not tested."""
+    reasons = {}
+    for title, name, column in (key for key, mark in marks(report).items() if mark == "?"):
+        spread = next(spreads for other, _, spreads in _blocks(report) if other == title)[name].get(column)
+        if spread is None:
+            reasons["one number for all photos"] = True
+        else:
+            reasons["one photo" if spread["n"] < 2 else "SciPy is missing"] = True
+    return list(reasons)
 
 
 def controllability_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

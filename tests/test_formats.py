@@ -1,0 +1,135 @@
+import csv
+import html
+import json
+import re
+import sys
+import tempfile
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from diffretouch import evaluation as ev
+
+from . import tiny
+
+
+def test_differences_and_formats(experts):
+    """The paired differences are those of the rows; every format says the same numbers."""
+    found = ev.expert_pairs(*experts)
+    peers, _ = ev.peer_methods(["autocontrast", "curve"])
+    report = ev.evaluate_pairs(tiny.one_step_pipeline(), found, peers=peers, against="input")
+    spread = report["uncertainty"]["mean"]["autocontrast"]["psnr"]
+    per_photo = [
+        np.mean([r["autocontrast"]["psnr"] - r["input"]["psnr"] for r in report["photos"] if r["photo"].startswith(p)])
+        for p in ("a0001", "a0002")
+    ]
+    assert spread["n"] == 2 and spread["difference"] == pytest.approx(np.mean(per_photo))
+    bounds = scipy.stats.ttest_1samp(per_photo, 0).confidence_interval(0.95)
+    np.testing.assert_allclose([spread["low"], spread["high"]], bounds)
+    own = report["uncertainty"]["experts"]["expertB"]["curve"]["delta_e76"]
+    rows = [row["curve"]["delta_e76"] for row in report["photos"] if row["expert"] == "expertB"]
+    assert own["sd"] == pytest.approx(np.std(rows, ddof=1)) and own["mean"] == pytest.approx(np.mean(rows))
+    table, latex = ev.report_table(report), ev.report_latex(report)
+    assert "from input" in table and "[" + f"{bounds.low:.2f}, {bounds.high:.2f}]" in table
+    value = f"{report['mean']['autocontrast']['psnr']:.2f}"
+    assert value + ("~" if bounds.low <= 0 <= bounds.high else " ") in table
+    assert latex.count(r"\\") == 2 * (1 + 4 + 4 * 5) + 4 * 2 * (1 + 5) and r"\textbf{" in latex
+    assert r"curve$^{\dagger}$ & " in latex
+    lines = list(csv.DictReader(ev.report_csv(report).splitlines()))
+    assert len(lines) == len(found) * 5
+    for line in lines:
+        row = next(r for r in report["photos"] if (r["photo"], r["expert"]) == (line["photo"], line["expert"]))
+        assert float(line["psnr"]) == row[line["method"]]["psnr"] and line["oracle"] == str(
+            int(line["method"] in ("matched", "curve"))
+        )
+    with pytest.raises(ValueError, match="`against` must be one of input, autocontrast.*got 'x'"):
+        ev.evaluate_pairs(tiny.one_step_pipeline(), found, peers=peers, against="x")
+
+
+TITLES = (
+    *("PSNR dB", "SSIM", "dE76", "dE2000", "structure", "clip", "CSRNet Lab", "PSNR-HC", "dE-HC", "GLC"),
+    *("gain dB", "3x4 dB", "curves dB", "light bias", "light SD", "SSIM input", "GMSD input"),
+    *("SD", "interval", "better on", "PSNR dB, all experts", "dE76, B", "parameters", "MAC", "peak MiB"),
+    *("the best of, c unknown", "the mean of, c = 0", "dE76 of two", "SD over seeds, units of c", "dE76 from c = 0"),
+    *("Spearman, worst photo", "pace uneven by", "detour", "reach, c", "autocontrast", "curve", "best", "labels"),
+    *("bootstrap interval", "Caution, only 2 photos: a bootstrap interval of so few is too narrow"),
+    *("one number for all photos", "series of 2 photos", "noise, whatever the photo", "seeds 0 to 1, 1 step"),
+    *(
+        "an oracle, it sees the target",
+        "CSRNet, other weights",
+        "rank correlation of slider",
+        "sha256",
+        "Not computed",
+    ),
+)
+
+
+@pytest.mark.parametrize("name", ["table", "markdown", "latex", "page"])
+def test_every_format_tells_all(whole, name):
+    if name == "page":
+        text = "".join(part for _, part in [*ev.report_sections(whole), *ev.controllability_sections(whole)])
+    else:
+        text = ev.FORMATS[name](whole)
+    plain = html.unescape(text).replace("\\", "")
+    assert [title for title in TITLES if title not in plain] == []
+    numbers = [whole["mean"]["automatic"]["psnr"], whole["uncertainty"]["experts"]["B"]["curve"]["psnr"]["sd"]]
+    numbers += [whole["diversity"]["tiny"]["unknown"]["best"][1], whole["step_table"][1]["psnr"]]
+    assert all(f"{number:.2f}" in text for number in numbers)
+
+
+def test_json_and_csv_hold_all_measures(whole):
+    text = json.dumps(ev.without_pictures(whole), allow_nan=False)
+    assert {"mean", "uncertainty", "cost", "diversity", "controllability", "step_table"} <= json.loads(text).keys()
+    lines = list(csv.DictReader(ev.report_csv(whole).splitlines()))
+    assert len(lines) == 4 * len(whole["methods"])
+    for line in lines:
+        row = next(r for r in whole["photos"] if (r["photo"], r["expert"]) == (line["photo"], line["expert"]))
+        own = row[line["method"]]
+        assert int(line["parameters"]) == whole["cost"][line["method"]]["parameters"] and line["series"] == "s1"
+        assert [float(line["mean_a"]), float(line["mean_b"])] == own["mean_ab"]
+        assert float(line["target_brightness"]) == own["target_attributes"][3] and line["psnr_hc"]
+    with pytest.raises(ValueError, match="`report` must be of pairs"):
+        ev.report_csv({"controllability": whole["controllability"]})
+
+
+def test_sliders_alone_in_every_format(whole):
+    alone = {key: whole[key] for key in ("controllability", "step_table")}
+    for name in ("table", "markdown", "latex"):
+        assert "detour" in ev.FORMATS[name](alone) and "PSNR dB" in ev.FORMATS[name](alone)
+
+
+def test_markdown_rows_have_the_cells_of_their_heads(whole):
+    blocks = re.findall(r"(?m)(?:^\|.*\n?)+", ev.report_markdown(whole))
+    assert len(blocks) == 2 + 3 * 2 + 1 + 3 + 2
+    for block in blocks:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+
+
+def test_what_is_not_tested_says_so(folders):
+    found = ev.pair_names(*folders)
+    peers, _ = ev.peer_methods(["autocontrast"])
+    report = ev.evaluate_methods([ev.untouched(), *peers], found[:1])
+    table, latex = ev.report_table(report), ev.report_latex(report)
+    value = f"{report['mean']['autocontrast']['psnr']:.2f}"
+    assert f"{value}?" in table and rf"{value}\rlap{{$^{{?}}$}}" in latex and rf"\textbf{{{value}" not in latex
+    assert "? not tested: one photo, one number for all photos." in table
+    assert "Caution, one photo: no difference can be tested." in table
+    assert r"\textbf" not in latex and "class=best" not in ev.report_sections(report)[0][1]
+    two = ev.evaluate_methods([ev.untouched(), *peers], found)
+    assert f"{two['mean']['autocontrast']['brightness_sd']:.3f}?" in ev.report_table(two)
+    assert "Caution, only 2 photos: a t interval leans on normal differences" in ev.report_table(two)
+    assert "?" not in ev.report_table(ev.evaluate_methods([ev.untouched()], found))  # nothing to be compared
+
+
+def test_without_scipy_nothing_is_tested(folders, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    peers, _ = ev.peer_methods(["autocontrast"])
+    report = ev.evaluate_methods([ev.untouched(), *peers], ev.pair_names(*folders))
+    table = ev.report_table(report)
+    assert "SciPy is missing" in table and "intervals: need SciPy" in table and "~" not in table
+
+
+def test_reports_name_no_folder(whole):
+    for text in (*(write(whole) for write in ev.FORMATS.values()), json.dumps(ev.without_pictures(whole))):
+        assert not re.search(r"(?<![\w.:<])/(?:[\w.-]+/)+", text) and tempfile.gettempdir() not in text
