@@ -175,6 +175,16 @@ def test_no_result_leaves_the_target_or_lies_on_a_photo(folder, tmp_path):
     (out / "deep.tif").symlink_to(folder / "deep.tif")
     with pytest.raises(ValueError, match="would lie on a photo"):
         plan_batch(folder, out)
+    (out / "deep.tif").unlink()
+    for file in ("kept.tif", "elsewhere/not yet there.tif"):
+        (tmp_path / "kept.tif").write_bytes(b"mine")
+        (out / "deep.tif").symlink_to(tmp_path / file)
+        with pytest.raises(ValueError, match="leads out of the target folder"):
+            plan_batch(folder, out)
+        (out / "deep.tif").unlink()
+    (out / "other.tif").write_bytes(b"")
+    (out / "deep.tif").symlink_to("other.tif")  # within it
+    plan_batch(folder, out)
 
 
 # What is done

@@ -579,6 +579,15 @@ def test_batch_refuses_before_it_loads(run, shoot, model, tmp_path):
         code, _, err = run("batch", *arguments, "--model", model)
         assert code == 1 and err.startswith("Error: `") and len(err.splitlines()) == 1
     assert not out.exists()
+    photo = next(path for path in shoot.iterdir() if path.is_file())
+    before = photo.read_bytes()
+    code, _, err = run("batch", shoot, out, "--report", photo, "--overwrite", "--model", model)
+    assert code == 2 and "a photo's result" in err and photo.read_bytes() == before
+
+
+def test_names_cannot_steer_the_terminal(capsys):
+    cli.say("Note: '\x1b]0;title\x07\x9b2J\nname': it is é")
+    assert capsys.readouterr().err == r"Note: '\x1b]0;title\x07\x9b2J\nname': it is é" + "\n"
 
 
 def test_batch_over_two_processes(shoot, model, tmp_path):

@@ -29,6 +29,8 @@ with encoders.new_file({str(tmp_path / "out.png")!r}) as file:
     with encoders.new_file(tmp_path / "mine.png"):  # a process at work keeps its own
         assert encoders.remove_abandoned(tmp_path) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["mine.png"]
+    (tmp_path / f"{encoders._mark()}{2**22}-x.tmp").mkdir()  # what cannot be removed hinders nothing
+    assert encoders.remove_abandoned(tmp_path) == 0
 
 
 # Files that cannot be written

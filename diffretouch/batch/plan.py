@@ -143,13 +143,14 @@ def _check_results(tasks, target):
     if alike and not _tells_case(target):
         raise ValueError(f"{alike[0]!r} and {alike[1]!r} would become one file where {str(target)!r} lies.")
     root, photos = os.path.realpath(target), {os.path.realpath(task.source) for task in tasks}
-    for folder in {task.target.parent for task in tasks}:
-        real = os.path.realpath(folder)
-        if real != root and os.path.commonpath([real, root]) != root:
-            raise ValueError(f"{str(folder)!r} leads out of the target folder, to {real!r}.")
     for task in tasks:
         if os.path.realpath(task.target) in photos:
             raise ValueError(f"the result {str(task.target)!r} would lie on a photo.")
+    links = {task.target for task in tasks if os.path.islink(task.target)}  # they would be followed
+    for folder in {task.target.parent for task in tasks} | links:
+        real = os.path.realpath(folder)
+        if real != root and os.path.commonpath([real, root]) != root:
+            raise ValueError(f"{str(folder)!r} leads out of the target folder, to {real!r}.")
 
 
 def _tells_case(target):

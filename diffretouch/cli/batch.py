@@ -1,5 +1,6 @@
 """Folders of photos: retouched, or learned from."""
 
+import os
 import sys
 from contextlib import contextmanager
 from functools import partial
@@ -50,11 +51,15 @@ def batch(
     plan = plan_batch(source, target, recursive=recursive, suffix=suffix, format=format)
     if plan.existing and not skip_existing and not overwrite:
         raise typer.BadParameter(
-            f"{len(plan.existing)} of {len(plan.tasks)} results exist, as {plan.existing[0].target}: --skip-existing "
-            "leaves them, --overwrite replaces them.", param_hint="OUT"
+            f"{len(plan.existing)} of {len(plan.tasks)} results exist, as {str(plan.existing[0].target)!r}: "
+            "--skip-existing leaves them, --overwrite replaces them.", param_hint="OUT"
         )  # fmt: skip
     if report is not None and not report.parent.is_dir() and report.parent != target:
         raise typer.BadParameter(f"the folder {report.parent} does not exist.", param_hint="--report")
+    if report is not None and os.path.realpath(report) in {
+        os.path.realpath(path) for task in plan.tasks for path in (task.source, task.target)
+    }:
+        raise typer.BadParameter(f"{str(report)!r} is a photo, or a photo's result.", param_hint="--report")
     known = look.device in ("auto", "cpu") and not launched()
     state = join_processes(None if known else find_device(look.device))
     first, several = state.is_main_process, state.num_processes > 1

@@ -1,5 +1,6 @@
 """What commands open: models, devices, photos, and the settings of files. What is worth a word goes to stderr."""
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr)
+    """To stderr, one line; what could steer the terminal, as files' names may hold, is shown by its number."""
+    print(re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text), file=sys.stderr)
 
 
 def say_error(error: Exception) -> None:

@@ -3,8 +3,9 @@
 import asyncio
 import hmac
 import ipaddress
+import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
@@ -52,13 +53,17 @@ class Guard:
         app: what is guarded.
         host (`str`): where the server listens.
         names (list of `str`): further names that `Host` may say.
-        key (`str`, *optional*): what visitors must know; asked for once, then kept in a cookie.
+        key (`str`, *optional*): what visitors must know; asked for once, then a cookie lets them in while the page is.
+
+    Raises:
+        ValueError: a key of fewer than 8 characters.
     """
 
     def __init__(
         self, app: "ASGIApp", *, host: str = "127.0.0.1", names: Iterable[str] = (), key: str | None = None
     ) -> None:
-        self.app, self._key = app, key
+        check_key(key)
+        self.app, self._key, self._ticket = app, key, secrets.token_urlsafe(24)
         self._local = is_loopback(host)
         self._names = {"localhost", host.lower(), *(name.lower() for name in names)}
         if not self._local:
@@ -97,7 +102,7 @@ class Guard:
         if not self._is_own_name(_name_of(f"//{host}")):
             return f"This page is not reached by the name {host!r}."
         origin = headers.get("origin")
-        if origin is not None and (urlsplit(origin).netloc != host or not host):
+        if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
             return f"Pages of {origin!r} may not use this one."
         if path.startswith("/api") and headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             return "Other pages may not use this one."
@@ -114,12 +119,11 @@ class Guard:
 
     def _knows_key(self, headers, scope):
         kind, _, bearer = headers.get("authorization", "").partition(" ")
-        given = [bearer] if kind.lower() == "bearer" else []
-        given += [value for name, value in Request(scope).cookies.items() if name == self._cookie(scope)]
-        return any(self._is_key(one) for one in given)
+        ticket = Request(scope).cookies.get(self._cookie(scope), "")
+        return kind.lower() == "bearer" and self._is_key(bearer) or _are_same(ticket, self._ticket)
 
     def _is_key(self, given):
-        return hmac.compare_digest(given.strip().encode(), self._key.encode())
+        return _are_same(given.strip(), self._key.strip())
 
     @staticmethod
     def _cookie(scope):
@@ -127,16 +131,49 @@ class Guard:
 
     async def _let_in(self, request):
         body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > 4096:
-                break
+        try:
+            async for part in parts_of(request, 10):
+                body += part
+                if len(body) > 4096:
+                    break
+        except TooSlow as error:
+            return JSONResponse({"error": str(error)}, 408)
         if not self._is_key(parse_qs(body.decode("utf-8", "replace")).get("key", [""])[0]):
             await asyncio.sleep(1)  # guessing takes long
             return HTMLResponse(_ASK.format("That was not the key."), 401)
         answer = RedirectResponse("/", 303)
-        answer.set_cookie(self._cookie(request.scope), self._key, httponly=True, samesite="strict")
+        answer.set_cookie(self._cookie(request.scope), self._ticket, httponly=True, samesite="strict")
         return answer
+
+
+class TooSlow(ValueError):
+    """A body did not come."""
+
+
+async def parts_of(request: Request, seconds: float = 60.0) -> AsyncIterator[bytes]:
+    """The parts of a body, as they come.
+
+    Raises:
+        TooSlow: nothing came for so many seconds.
+    """
+    parts = aiter(request.stream())
+    while True:
+        try:
+            yield await asyncio.wait_for(anext(parts), seconds)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise TooSlow(f"Nothing came for {seconds:g} seconds.") from None
+
+
+def check_key(key: str | None) -> None:
+    """Raises ValueError for a key that can be guessed: it may be tried as often as one likes."""
+    if key is not None and len(key.strip()) < 8:
+        raise ValueError(f"`key` must have at least 8 characters, got {len(key.strip())}.")
+
+
+def _are_same(given, wanted):
+    return hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode("utf-8", "replace"))
 
 
 def _name_of(url):

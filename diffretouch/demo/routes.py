@@ -22,6 +22,7 @@ from diffretouch.photo import Photo, PhotoError, save_photo
 from diffretouch.photo.encoders import DEPTHS, SUFFIXES
 from diffretouch.settings import FORMAT
 
+from .guard import TooSlow, parts_of
 from .looks import area_of, as_numbers, as_seed, look_of
 from .opened import MAX_PIXELS, Gone, OpenPhoto, OpenPhotos, own_folder
 
@@ -313,6 +314,8 @@ def told(answer: Callable[[Request], Any]) -> Callable[[Request], Any]:
             return Response(status_code=499)
         except Gone as error:
             status, text = 410, error.args[0]
+        except TooSlow as error:
+            status, text = 408, str(error)
         except TooLarge as error:
             status, text = 413, str(error)
         except (ValueError, TypeError) as error:
@@ -337,7 +340,7 @@ async def received(request: Request, path: Path) -> Path:
         raise TooLarge(sorry)
     size = 0
     with open(path, "wb") as file:
-        async for part in request.stream():
+        async for part in parts_of(request):
             size += len(part)
             if size > most:
                 raise TooLarge(sorry)
@@ -349,7 +352,7 @@ async def received(request: Request, path: Path) -> Path:
 
 async def small_body(request: Request, most: int = 4096) -> bytes:
     body = bytearray()
-    async for part in request.stream():
+    async for part in parts_of(request):
         body += part
         if len(body) > most:
             raise TooLarge(f"More than {most} bytes came.")
@@ -360,7 +363,7 @@ async def json_of(request: Request) -> dict[str, Any]:
     try:
         asked = json.loads(await small_body(request, _MOST_JSON))
     except (ValueError, RecursionError) as error:
-        if isinstance(error, TooLarge):
+        if isinstance(error, (TooLarge, TooSlow)):
             raise
         raise ValueError("The body must be JSON.") from error
     if not isinstance(asked, dict):

@@ -20,7 +20,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from .guard import Guard, is_loopback
+from .guard import Guard, check_key, is_loopback
 from .models import Models
 from .opened import OpenPhotos
 from .routes import Routes
@@ -43,13 +43,15 @@ def serving(
         port (`int`, *optional*): by default the first free one from 7860.
         device (`str`): where the models work.
         browser (`bool`): open it in the browser.
-        key (`str`, *optional*): what visitors must know. Where other computers can reach the page, one is made up.
+        key (`str`, *optional*): what visitors must know, at least 8 characters. Where other computers can reach the
+            page, one is made up.
         names (list of `str`): further names of this computer by which visitors reach it.
 
     Raises:
-        ValueError: a directory holds no model.
+        ValueError: a directory holds no model; a key that is too short.
         OSError: the port is taken.
     """
+    check_key(key)
     if key is None and not is_loopback(host):
         key = secrets.token_urlsafe(12)
     folder = tempfile.mkdtemp(prefix="diffretouch-")

@@ -109,8 +109,9 @@ def remove_abandoned(folder: str | os.PathLike[str]) -> int:
     for path in Path(folder).glob(f"{_mark()}*.tmp"):
         process = path.name.removeprefix(_mark()).split("-")[0]
         if process.isdigit() and not psutil.pid_exists(int(process)):
-            path.unlink(missing_ok=True)
-            number += 1
+            with suppress(OSError):  # a folder that is read-only: they hinder nobody
+                path.unlink()
+                number += 1
     return number
 
 
