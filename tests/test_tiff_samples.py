@@ -144,7 +144,7 @@ def test_parts_larger_than_the_picture_are_refused(tmp_path):
     entries = [(256, 4, 1, 8), (257, 4, 1, 4), (258, 3, 1, 8), (259, 3, 1, 7), (262, 3, 1, 1), (277, 3, 1, 1),
                (278, 4, 1, 4)]  # fmt: skip
     by_hand(tmp_path / "jpeg.tif", entries, jpeg)
-    for name, said in (("tile.tif", "4096 x 4096 pixels are far larger"), ("jpeg.tif", "a JPEG of 400 x 500")):
+    for name, said in (("tile.tif", "4096 x 4096 pixels are far larger"), ("jpeg.tif", "a picture of 400 x 500")):
         with pytest.raises(PhotoError, match=said):
             load_photo(tmp_path / name)
     for size in (100, 3000):  # as libtiff writes them: strips of any height, tiles at the edges

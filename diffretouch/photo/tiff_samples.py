@@ -6,7 +6,7 @@ import numpy as np
 
 from diffretouch.colour import linear_to_srgb, srgb_to_linear
 
-from . import apart, icc, jpeg_segments
+from . import apart, embedded, icc
 from .exif import Exif
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ _REFUSED = {4: "a mask", 10: "ITU L*a*b* of faxes", 32803: "a sensor's mosaic", 
             32845: "LogLuv (high dynamic range)", 34892: "a sensor's linear values", 51177: "a depth map",
             52527: "a semantic mask"}  # fmt: skip
 _JPEGS = (7, 34892)
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers that say a JPEG's size
+_EMBEDDED = {6, *_JPEGS, 22610, *range(33003, 33008), 34712, 34933, 34934, 50001, 50002, 52546}  # whole pictures
+_SCIENCE = {48124, 65000, 65001, 65002}  # Jetraw, EER
 
 
 def check(page: Any, max_pixels: int) -> None:
@@ -36,8 +37,10 @@ def check(page: Any, max_pixels: int) -> None:
     area = page.imagewidth * page.imagelength
     if page.tilewidth * page.tilelength > max(4 * area, 1 << 22):
         raise ValueError(f"its tiles of {page.tilewidth} x {page.tilelength} pixels are far larger than the picture")
-    if page.compression in _JPEGS:
-        _check_jpegs(page)
+    if page.compression in _EMBEDDED:
+        _check_embedded(page)
+    if page.compression in _SCIENCE:
+        raise ValueError(f"its compression {int(page.compression)} is no photo's")
     size = area * channels * page.dtype.itemsize
     if size > 12 * max_pixels:
         raise ValueError(
@@ -45,19 +48,17 @@ def check(page: Any, max_pixels: int) -> None:
         )
 
 
-def _check_jpegs(page):
-    """JPEGs that are larger than the strip or tile that they are for would be decoded whole."""
+def _check_embedded(page):
+    """Pictures that are larger than the strip or tile that they are for would be decoded whole."""
     most = max(
         page.tilewidth * page.tilelength, page.imagewidth * page.imagelength if not page.is_tiled else 0, 1 << 16
     )
     file = page.parent.filehandle
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
         file.seek(offset)
-        data = file.read(min(count, 1 << 16))
-        for marker, start, _ in jpeg_segments.segments(data)[0] if data.startswith(b"\xff\xd8") else ():
-            height, width = (int.from_bytes(data[start + n : start + n + 2], "big") for n in (1, 3))
-            if marker in _FRAMES and width * height > 2 * most:
-                raise ValueError(f"it holds a JPEG of {width} x {height} pixels, larger than the picture")
+        width, height = embedded.largest(file.read(min(count, 1 << 16)))
+        if width * height > 2 * most:
+            raise ValueError(f"it holds a picture of {width} x {height} pixels, larger than itself")
 
 
 def take_chromaticities(photo: "Photo", exif: Exif) -> None:
