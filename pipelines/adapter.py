@@ -35,8 +35,12 @@ def save_adapter(folder: str | os.PathLike[str], kept: dict, frozen: dict, base:
 
 
 @torch.no_grad()
-def load_adapter(folder: str | Path) -> UNet2DConditionModel:
+def load_adapter(folder: str | Path, dtype: torch.dtype | dict | None = None) -> UNet2DConditionModel:
     """The UNet of an adapter, merged into the Stable Diffusion that it was trained on. peft is not needed.
+
+    Args:
+        folder: the `unet` folder of a model.
+        dtype: of the UNet, as `torch_dtype` of `DiffusionPipeline.from_pretrained`; float32 by default.
 
     Raises:
         ValueError: the adapter is damaged, or the Stable Diffusion is another one.
@@ -61,7 +65,8 @@ def load_adapter(folder: str | Path) -> UNet2DConditionModel:
     for name in adapted:
         product = kept[f"{name}.lora_B.weight"].float() @ kept[f"{name}.lora_A.weight"].float()
         own[f"{name}.weight"] += product.to(own[f"{name}.weight"])
-    return unet
+    dtype = dtype.get("unet", dtype.get("default")) if isinstance(dtype, dict) else dtype
+    return unet.to(dtype) if isinstance(dtype, torch.dtype) else unet
 
 
 def _sum(weights) -> float:

@@ -72,6 +72,15 @@ def test_merged_and_adapter_do_the_same(adapted, tmp_path):
     torch.testing.assert_close(output(loaded.unet), wanted, atol=1e-5, rtol=0)
 
 
+def test_an_adapter_opens_in_the_precision_that_is_asked_for(adapted, tmp_path):
+    pipe, _ = adapted
+    pipe.register_modules(unet=saves_adapter(pipe.unet, named(tmp_path / "base")))
+    pipe.save_pretrained(tmp_path / "adapter")
+    for asked in (torch.bfloat16, {"unet": torch.bfloat16}, {"default": torch.bfloat16}):
+        loaded = DiffRetouchPipeline.from_pretrained(tmp_path / "adapter", torch_dtype=asked)
+        assert {own.dtype for own in loaded.unet.parameters()} == {torch.bfloat16}, asked
+
+
 def test_foreign_adapters_are_refused(adapted, tmp_path):
     pipe, _ = adapted
     pipe.register_modules(unet=saves_adapter(pipe.unet, named(tmp_path / "base")))
@@ -99,7 +108,8 @@ def test_foreign_adapters_are_refused(adapted, tmp_path):
 
 def test_trains_adapters_and_new_layers_alone(autoencoder, tmp_path, monkeypatch):  # noqa: F811
     base = stable_diffusion(tmp_path / "base")
-    start = ("--pretrained_model_name_or_path", str(tmp_path / "base"), "--lora_rank", "2", "--max_train_steps", "4")
+    monkeypatch.chdir(tmp_path)
+    start = ("--pretrained_model_name_or_path", "base", "--lora_rank", "2", "--max_train_steps", "4")
     more = (*start, "--lora_save", "adapter")
     train(monkeypatch, autoencoder, tmp_path / "out", *more)
     first, last = (load_file(tmp_path / "out" / f"checkpoint-{n}" / "model.safetensors") for n in (2, 4))
@@ -115,12 +125,19 @@ def test_trains_adapters_and_new_layers_alone(autoencoder, tmp_path, monkeypatch
             assert torch.equal(kept, value), name
     pipe = DiffRetouchPipeline.from_pretrained(tmp_path / "out")
     pipe.set_progress_bar_config(disable=True)
+    said = json.loads((tmp_path / "out" / "unet" / "adapter.json").read_text())
+    assert said["base"] == str(tmp_path / "base")  # whatever folder it was named from
     assert pipe(torch.rand(3, 40, 30), output_type="pt").images.isfinite().all()
     shutil.copytree(tmp_path / "out", tmp_path / "resumed")
     shutil.rmtree(tmp_path / "resumed" / "checkpoint-4")
     train(monkeypatch, autoencoder, tmp_path / "resumed", *more, "--resume_from_checkpoint", "latest")
     assert_same(state(tmp_path / "out" / "checkpoint-4"), state(tmp_path / "resumed" / "checkpoint-4"))
     assert log(tmp_path / "out") == log(tmp_path / "resumed")
+    # whole weights after an adapter: it does not stay beside them, where it would be taken for them
+    going_on = (*start, "--lora_save", "merged", "--max_train_steps", "6", "--resume_from_checkpoint", "latest")
+    train(monkeypatch, autoencoder, tmp_path / "out", *going_on)
+    assert {path.name for path in (tmp_path / "out" / "unet").iterdir()} == {
+        "config.json", "diffusion_pytorch_model.safetensors"}  # fmt: skip
 
 
 @pytest.mark.parametrize("more", [("--lora_rank", "4"), ("--lora_rank", "-1")])

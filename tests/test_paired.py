@@ -170,7 +170,7 @@ def test_refuses_several_experts_without_c(folders):
 
 
 def test_read_ids(tmp_path):
-    (tmp_path / "list.txt").write_text("# training\na0001.jpg\n\n a0002 # twice\nname.with.dots\n")
+    (tmp_path / "list.txt").write_text("# training\ninput/a0001.jpg\n\n a0002 # twice\nname.with.dots\n")
     assert read_ids(tmp_path / "list.txt") == ["a0001", "a0002", "name.with.dots"]
     (tmp_path / "none.txt").write_text("# nothing\n")
     with pytest.raises(ValueError, match="names no photos"):

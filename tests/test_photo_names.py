@@ -15,6 +15,8 @@ PHOTOS = Path(__file__).parent / "photos"
 def test_read_names(tmp_path):
     (tmp_path / "list.txt").write_text("# kept\n a.jpg \n\nb # twice\n")
     assert read_names(tmp_path / "list.txt") == ["a.jpg", "b"]
+    (tmp_path / "marked.txt").write_bytes(b"\xef\xbb\xbfa.jpg\r\nroll#1 b.jpg\r\n#c.jpg\r\n")
+    assert read_names(tmp_path / "marked.txt") == ["a.jpg", "roll#1 b.jpg"]
     (tmp_path / "none.txt").write_text("# nothing\n")
     for name, sentence in (("none.txt", "names no photos"), ("missing.txt", "cannot be read")):
         with pytest.raises(ValueError, match=sentence):
@@ -29,8 +31,14 @@ def test_one_meaning(name, places):
     assert named(PATHS, [name], FOLDER) == {PATHS[i] for i in places}
 
 
-def test_ids_and_other_extensions():
-    assert named(PATHS, ["a0004"], FOLDER, id_of=lambda s: fivek_id(s) if s.startswith("a") else s) == {PATHS[3]}
+@pytest.mark.parametrize("name", ["a0004", "4", "0004", "a0004-kme_066.dng", "raw/a0004-kme_066.jpg"])
+def test_every_form_of_an_id(name):
+    assert named(PATHS[3:], [name], FOLDER, id_of=fivek_id) == {PATHS[3]}
+    with pytest.raises(ValueError, match="IMG_1"):
+        named(PATHS[3:], [name, "IMG_1"], FOLDER, id_of=fivek_id)
+
+
+def test_other_extensions():
     assert named(PATHS, ["v1.2.jpg"], FOLDER) == {PATHS[2]}  # the list is of the originals, the folder of copies
     assert stem("photo.JPEG") == "photo" and stem("name.with.dots") == "name.with.dots"
 

@@ -1,6 +1,7 @@
 """What all training scripts share: kill -9 and going on, the best model, validation, epochs, a part of the data."""
 
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -112,7 +113,8 @@ def test_the_best_model_is_the_one_that_evaluates_best(tmp_path, pairs):
     judged = {row["step"]: row["validation"] for row in rows if "validation" in row}
     assert list(judged) == [1, 2, 3, 4, 5, 6]
     best = max(judged, key=lambda step: judged[step]["psnr"])
-    assert best_so_far(tmp_path) == {"step": best, **judged[best]}
+    kept = best_so_far(tmp_path)
+    assert len(kept.pop("pairs")) == 16 and kept == {"step": best, **judged[best]}
     figures = measured(CSRNetPipeline.from_pretrained(tmp_path / "best"), pairs)
     assert figures == pytest.approx(list(judged[best].values()), abs=1e-3)
     last = measured(CSRNetPipeline.from_pretrained(tmp_path), pairs)
@@ -147,7 +149,9 @@ def test_epochs_and_a_part_of_the_data_set(tmp_path, capsys):
     assert len(rows) == 5 and 'samples_per_epoch": 5' in (tmp_path / "out" / "README.md").read_text()
     given = [*COMMON, "--output_dir", str(tmp_path), "--num_train_epochs", "2"]
     assert train_csrnet.parse_args([*given, "--max_train_steps", "7"]).max_train_steps == 7
-    for wrong in (("--num_train_epochs", "0"), ("--adam_beta1", "1"), ("--validation_steps", "0")):
+    counts = ("validation_steps", "max_train_samples", "checkpointing_steps", "checkpoints_total_limit")
+    zeros = [(f"--{name}", "0") for name in ("num_train_epochs", "train_batch_size", *counts)]
+    for wrong in (*zeros, ("--adam_beta1", "1")):
         with pytest.raises(SystemExit, match="2"):
             train_csrnet.parse_args([*given, *wrong])
     assert "--validation_steps must be at least 1" in capsys.readouterr().err
@@ -167,3 +171,51 @@ def test_pairs_that_do_not_fit(tmp_path, pairs):
     (tmp_path / "pairs" / "target" / "1.png").unlink()
     with pytest.raises(SystemExit, match="`--validation_pairs`.*unpaired: 1"):
         train("csrnet", tmp_path / "out", "--validation_pairs", tmp_path / "pairs")
+
+
+def test_the_best_of_other_pairs_or_of_no_number_is_not_kept(tmp_path, pairs, caplog, monkeypatch):
+    more = ("--validation_pairs", pairs, "--validation_steps", "1", "--resume_from_checkpoint", "latest")
+    train("csrnet", tmp_path / "out", *more)
+    place = tmp_path / "out" / "best" / "validation.json"
+    first = json.loads(place.read_text())
+    place.write_text(json.dumps(first | {"psnr": 99.0}))
+    shutil.copytree(pairs, tmp_path / "moved")
+    train("csrnet", tmp_path / "out", *more, "--max_train_steps", "5", "--validation_pairs", tmp_path / "moved")
+    assert json.loads(place.read_text())["psnr"] == 99.0 and "other pairs" not in caplog.text  # the same elsewhere
+    shutil.copy(pairs / "input" / "0.png", tmp_path / "moved" / "target" / "0.png")
+    more += ("--validation_pairs", tmp_path / "moved")
+    with monkeypatch.context() as broken:
+        broken.setattr("diffretouch.training.steps.judged", lambda *_: {"psnr": math.nan, "delta_e76": math.nan})
+        train("csrnet", tmp_path / "out", *more, "--max_train_steps", "6")
+    assert json.loads(place.read_text())["step"] == first["step"] and "judged by other pairs" in caplog.text
+    train("csrnet", tmp_path / "out", *more, "--max_train_steps", "7")
+    assert json.loads(place.read_text())["step"] == 7
+
+
+def test_weights_that_are_no_numbers_replace_nothing(tmp_path, monkeypatch):
+    """A finite loss whose gradient is not: the step is not noticed by the next loss before a checkpoint is due."""
+    train("csrnet", tmp_path)
+    before = (tmp_path / "network" / "diffusion_pytorch_model.safetensors").read_bytes()
+    go_on = ("--resume_from_checkpoint", "latest", "--max_train_steps", "6")
+    with monkeypatch.context() as broken:
+        broken.setattr(train_csrnet, "set_rates", lambda optimizer, *_: optimizer.param_groups[0].update(lr=math.nan))
+        with pytest.raises(SystemExit, match="step 5: weights are NaN or infinite"):
+            train("csrnet", tmp_path, *go_on, "--checkpointing_steps", "1")
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-4"]
+    assert (tmp_path / "network" / "diffusion_pytorch_model.safetensors").read_bytes() == before
+    train("csrnet", tmp_path, *go_on)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-4", "checkpoint-6"]
+
+
+def test_going_back_leaves_later_checkpoints_aside(tmp_path, caplog):
+    """Else the oldest, which is the new one, would be removed first, and the next start go on from those left."""
+    train("csrnet", tmp_path, "--checkpoints_total_limit", "9", "--checkpointing_steps", "1")
+    (tmp_path / "checkpoint-3.tmp").mkdir()
+    back = ("--resume_from_checkpoint", tmp_path / "checkpoint-1", "--learning_rate", "0.01", "--max_train_steps", "2")
+    train("csrnet", tmp_path, *back, "--checkpoints_total_limit", "1", "--checkpointing_steps", "1")
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-2"]
+    left = sorted(path.name for path in tmp_path.glob("checkpoint-*.*"))
+    assert left == ["checkpoint-2.left", "checkpoint-3.left", "checkpoint-4.left"]
+    assert "checkpoint-4 is of a later step than 1" in caplog.text
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2] and rows[1]["lr"] == 0.01 * 0.5**3

@@ -174,6 +174,8 @@ def test_backbone_learns_more_slowly(tmp_path):
         ("--dataset", "yan"),
         ("--scene_data_dir", "ade"),
         ("--effect", "sepia"),
+        ("--split_dir", "lists"),
+        ("--dataset", "yan", "--target_dir", "x", "--split_dir", "y", "--exclude", "list.txt"),
         ("--dataset", "yan", "--target_dir", "x", "--split_dir", "y", "--scene_weight", 0.01),
     ],
 )

@@ -127,9 +127,7 @@ def save_checkpoint(
         `bool`: `False` where a disk would not take it: then the checkpoints before stay, and a warning says why.
     """
     final, aside = output_dir / f"checkpoint-{step}", output_dir / f"checkpoint-{step}.tmp"
-    each_node = accelerator.project_configuration.save_on_each_node
-    keeper = accelerator.is_local_main_process if each_node else accelerator.is_main_process
-    failure = None
+    keeper, failure = _keeps(accelerator), None
     try:
         accelerator.save_state(str(aside))
         shadow = ema.state() if ema is not None else {}
@@ -158,6 +156,24 @@ def save_checkpoint(
     return agreed(whole and failure is None, accelerator)
 
 
+def _keeps(accelerator):
+    """Whether this process writes and removes what several see: one for each disk."""
+    each_node = accelerator.project_configuration.save_on_each_node
+    return accelerator.is_local_main_process if each_node else accelerator.is_main_process
+
+
+def _leave_later(output_dir, step):
+    """Put checkpoints of later steps aside, or the next start would go on from them; remove what a kill cut short."""
+    for path in checkpoints(output_dir):
+        if step_of(path) > step:
+            left = path.with_name(f"{path.name}.left")
+            shutil.rmtree(left, ignore_errors=True)
+            os.replace(path, left)
+            logger.warning(f"{path} is of a later step than {step}, which is gone on from: it is {left.name} now.")
+    for path in output_dir.glob("checkpoint-*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def checkpoints(output_dir: str | os.PathLike[str]) -> list[Path]:
     """Whole checkpoints, oldest first."""
     found = [p for p in Path(output_dir).glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
@@ -175,7 +191,8 @@ def resume(
     """Load the named checkpoint, or the latest that can be read; return the step to go on from.
 
     The first process chooses, and every process must find that checkpoint, of the same step, at its place. With other
-    `settings` or another number of processes than those of the checkpoint it goes on, and says which.
+    `settings` or another number of processes than those of the checkpoint it goes on, and says which. Checkpoints of
+    later steps, which are done again, are renamed.
     """
     found = [path.name for path in checkpoints(output_dir)[::-1]] if name == "latest" else [name]
     if accelerator.num_processes > 1:
@@ -207,6 +224,8 @@ def resume(
         for key, before in state.get("settings", {}).items():
             if key not in _FREE_SETTINGS and key in settings and settings[key] != before:
                 logger.warning(f"resumed with another `{key}`: {settings[key]!r}, the checkpoint has {before!r}.")
+        if _keeps(accelerator):
+            _leave_later(output_dir, state["step"])
         return state["step"]
     if name == "latest" and not found:
         return 0
@@ -216,12 +235,19 @@ def resume(
 
 
 def write_model(pipe: Any, output_dir: Path, card: str | None = None) -> None:
-    """Write a pipeline, and its card, aside, then put each file in its place: a failure leaves the one before."""
+    """Write a pipeline, and its card, aside, then put each file in its place: a failure leaves the one before.
+
+    Folders of its parts hold nothing else then: an adapter before would be taken for whole weights after it.
+    """
     aside = output_dir / "model.tmp"
     try:
         pipe.save_pretrained(aside)
         if card is not None:
             (aside / "README.md").write_text(card)
+        for part in (path.name for path in aside.iterdir() if path.is_dir()):
+            for path in (output_dir / part).glob("*"):
+                if not (aside / part / path.name).exists():
+                    path.unlink()
         for path in sorted(path for path in aside.rglob("*") if path.is_file()):
             place = output_dir / path.relative_to(aside)
             place.parent.mkdir(exist_ok=True)

@@ -73,7 +73,8 @@ def check_launch_arguments(parser: argparse.ArgumentParser, args: argparse.Names
     steps = vars(args).pop("_steps")
     if args.max_train_steps is None and args.num_train_epochs is None:
         args.max_train_steps = steps
-    for name in ("max_train_steps", "num_train_epochs", "validation_steps"):
+    counts = ("max_train_steps", "num_train_epochs", "max_train_samples", "train_batch_size")
+    for name in (*counts, "validation_steps", "checkpointing_steps", "checkpoints_total_limit"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(args, name)}")
     for name in ("adam_beta1", "adam_beta2"):

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.logging import get_logger
 from accelerate.utils import send_to_device
 
 from diffretouch.attributes import check_statistics, label_statistics, measure_attributes
@@ -23,6 +24,8 @@ from diffretouch.data.thumbnails import Thumbnails, crop_side
 from diffretouch.data.unpaired import UnpairedPhotos
 from diffretouch.data.verify import verify
 from diffretouch.training.checkpoints import leave_signals_to_the_loop
+
+logger = get_logger(__name__)
 
 
 def add_pair_arguments(parser: argparse.ArgumentParser) -> None:
@@ -189,6 +192,9 @@ def batches(
     done, end = (n * accumulation for n in (first_step, args.max_train_steps))
     place = {"start": done * size, "batch_size": size, "process": process, "processes": processes}
     photos = training_pairs(args, args.resolution, vary, statistics, **place)
+    if missing := getattr(photos, "missing_ids", ()):  # of a part of the data set, that is as it should be
+        some = ", ".join(missing[:5])
+        logger.warning(f"`--split` {args.split} lists {len(missing)} photos that are in no folder: {some} ...")
     several = len(getattr(photos, "experts", None) or getattr(photos, "tastes", None) or ()) > 1
     if vary and args.labels == "automatic" and several:
         raise SystemExit("`--labels automatic` needs targets that are c = 0: finished photos or one expert's pairs.")

@@ -1,6 +1,7 @@
 """What a training of DiffRetouch trains: how the models are made or loaded, and the pipeline that is saved of them."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -164,7 +165,9 @@ def build_pipeline(
     extra = {"vae": vae} if args.no_grid else {"clipping_limit": args.clipping_limit, "shoulder": args.shoulder}
     unet = model.unet
     if args.lora_rank:
-        base = {"base": args.pretrained_model_name_or_path, "revision": args.revision, "variant": args.variant}
+        name = args.pretrained_model_name_or_path
+        name = str(Path(name).resolve()) if Path(name).is_dir() else name  # found from any folder
+        base = {"base": name, "revision": args.revision, "variant": args.variant}
         unet = merged(unet) if args.lora_save == "merged" else saves_adapter(unet, base)
     return DiffRetouchPipeline(
         unet,

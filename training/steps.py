@@ -4,6 +4,7 @@ A script builds its models and data, calls `begin`, ends each step by `keep_step
 """
 
 import argparse
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
+from torch.distributed.tensor import DTensor
 
 from diffretouch.training.checkpoints import (
     WRITE_ERRORS,
+    agreed,
     best_so_far,
     keep_best,
     resume,
@@ -26,7 +29,7 @@ from diffretouch.training.checkpoints import (
 from diffretouch.training.log import Log
 from diffretouch.training.model_card import Repository, model_card, push
 from diffretouch.training.sharding import averaged_model
-from diffretouch.training.validation import judged, read_pairs, show
+from diffretouch.training.validation import judged, pairs_digest, read_pairs, show
 
 logger = get_logger(__name__)
 
@@ -115,6 +118,11 @@ def begin(
     """Get a training under way: from now on a signal ends it after the step that is being done."""
     pairs = read_pairs(args.validation_pairs) if args.validation_pairs else None
     best = best_so_far(args.output_dir) if pairs else None
+    if best and best.get("pairs") != pairs_digest(pairs):
+        logger.warning(
+            "the model under `best` was judged by other pairs: the next one that is judged takes its place."
+        )
+        best = None
     log = Log(accelerator, args, first_step)
     settings = settings or dict(vars(args))
     return Run(args, accelerator, model, ema, pipeline, retouch, log, stop_signals(), settings, card or {},
@@ -139,6 +147,8 @@ def keep_step(run: Run, done: int, rate: float) -> bool:
     look = looks and (done % args.validation_steps == 0 or last)
     write = done % args.checkpointing_steps == 0 or last
     whole = run.model, run.ema, accelerator, run.form
+    if write and not agreed(_all_finite(run.model), accelerator):  # a loss may be finite where its gradient is not
+        raise SystemExit(f"step {done}: weights are NaN or infinite; the checkpoints and the model before stay.")
     if look:
         with averaged_model(*whole) as trained:
             if trained is not None:
@@ -157,6 +167,12 @@ def keep_step(run: Run, done: int, rate: float) -> bool:
     return last
 
 
+def _all_finite(model):
+    """Whether all weights that this process holds are finite numbers."""
+    held = (own.detach() for own in model.parameters())
+    return all((part.to_local() if isinstance(part, DTensor) else part).isfinite().all() for part in held)
+
+
 def _look(run, pipe):
     """Figures and pictures of a validation to log and trackers; the best model so far stays under `best`."""
     if run.args.validation_dir:
@@ -166,9 +182,9 @@ def _look(run, pipe):
     figures = judged(run.pairs, lambda photo: run.retouch(pipe, photo))
     run.figures |= figures
     run.log.validation(run.done, figures)
-    if run.best is None or figures["psnr"] > run.best["psnr"]:
+    if not math.isnan(figures["psnr"]) and (run.best is None or figures["psnr"] > run.best["psnr"]):
         try:
-            keep_best(pipe, run.output_dir, {"step": run.done, **figures})
+            keep_best(pipe, run.output_dir, {"step": run.done, "pairs": pairs_digest(run.pairs), **figures})
             run.best = figures
         except WRITE_ERRORS as error:
             logger.warning(f"the best model cannot be written to {run.output_dir}: {error}")

@@ -106,7 +106,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_launch_arguments(parser, steps=3600, weight_decay=1e-2)
     args = parser.parse_args(argv)
     check_launch_arguments(parser, args)
-    for name in ("train_batch_size", "gradient_accumulation_steps", "pixel_stride", "resolution"):
+    for name in ("gradient_accumulation_steps", "pixel_stride", "resolution"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(args, name)}")
     if not 0 < args.branch_fraction <= 1:

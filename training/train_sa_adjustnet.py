@@ -75,6 +75,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--preset_mixture needs --presets")
     if args.dataset == "yan" and not (args.target_dir and args.split_dir):
         parser.error("--dataset yan needs --target_dir and --split_dir")
+    if args.dataset == "yan" and args.exclude:
+        parser.error("--exclude is for --dataset effects: --split_dir says which photos of Yan et al. are trained on")
+    if args.dataset == "effects" and (args.target_dir or args.split_dir):
+        parser.error("--target_dir and --split_dir are for --dataset yan")
     if args.scene_weight and args.dataset == "yan" and not args.scene_data_dir:
         parser.error("--scene_weight needs --scene_data_dir: the photos of Yan et al. come without scene classes")
     if args.scene_data_dir and not args.scene_weight:

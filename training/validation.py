@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from diffretouch.attributes import ATTRIBUTES, attribute_labels, measure_attributes, quantile_labels
 from diffretouch.data.thumbnails import Thumbnails, photo_paths
+from diffretouch.data.unpaired import names_digest
 from diffretouch.evaluation.pairs import pair_names, photo_tensor
 from diffretouch.metrics import delta_e76, psnr
 from diffretouch.pixels import shrink
@@ -110,6 +111,11 @@ def read_pairs(folder: str | Path) -> list[tuple[Path, Path]]:
         return pair_names(Path(folder) / "input", Path(folder) / "target")
     except ValueError as error:
         raise SystemExit(f"`--validation_pairs` {folder}: {error}") from error
+
+
+def pairs_digest(pairs: list[tuple[Path, Path]]) -> str:
+    """Tells whether figures are of the same pairs, by names and lengths of their files, wherever they lie."""
+    return names_digest(f"{path.name} {path.stat().st_size}" for pair in pairs for path in pair)
 
 
 @torch.no_grad()

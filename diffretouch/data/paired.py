@@ -240,8 +240,8 @@ class PairedPhotos(torch.utils.data.Dataset):
 
 
 def read_ids(path: str | os.PathLike[str], id_of: Callable[[str], str] = str) -> list[str]:
-    """Ids of a split list: one a line, empty lines and those with # left out, extensions too."""
-    return [id_of(stem(name)) for name in read_names(path)]
+    """Ids of a split list, see `read_names`: folders and extensions are left out, photos lie under one name each."""
+    return [id_of(stem(name.rpartition("/")[2])) for name in read_names(path)]
 
 
 def subfolder(root: str | os.PathLike[str], pattern: str, meaning: str) -> Path:

@@ -5,17 +5,19 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+_COMMENT = re.compile(r"(?:^|\s)#")
 _SUFFIX = re.compile(r"\.(jpe?g|png|tiff?|dng|webp|avif)$", re.I)
 
 
 def read_names(path: str | os.PathLike[str]) -> list[str]:
-    """The names of a text file, one a line; empty lines and what follows a # are left out.
+    """The names of a text file in UTF-8, one a line; empty lines are left out, and what follows a word's first #.
 
     Raises:
         ValueError: the file cannot be read, or lists nothing.
     """
     try:
-        lines = [line.split("#")[0].strip() for line in Path(path).read_text().splitlines()]
+        text = Path(path).read_text(encoding="utf-8-sig")  # some editors begin a file by a mark
+        lines = [_COMMENT.split(line)[0].strip() for line in text.splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"the list {path} cannot be read: {error}") from error
     if not any(lines):
@@ -56,7 +58,7 @@ def named(
             found.setdefault(form, set()).add(path)
     chosen = set()
     for name in names:
-        match = found.get(name) or found.get(stem(name))
+        match = found.get(name) or found.get(stem(name)) or found.get(_id(name, id_of))
         chosen |= match or set()
         if not match:
             unmatched.append(name)
@@ -64,3 +66,11 @@ def named(
         some = ", ".join(unmatched[:5]) + (" ..." if len(unmatched) > 5 else "")
         raise ValueError(f"`{parameter}` must name photos of {folder}; {len(unmatched)} have none there: {some}.")
     return chosen
+
+
+def _id(name, id_of):
+    """The id that a name means, or `None`: lists may be of originals, whose names say more than the photos'."""
+    try:
+        return id_of(stem(name.rpartition("/")[2])) if id_of else None
+    except ValueError:
+        return None
