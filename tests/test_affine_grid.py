@@ -161,6 +161,14 @@ def test_residual_heads_start_with_handles(config):
     torch.testing.assert_close(moved(warmth, 0.5, photo) - photo, 0.5 * (moved(warmth, 1, photo) - photo))
 
 
+def test_a_head_is_a_module_to_those_who_call_apply():
+    model, seen = torch.nn.Sequential(AffineGridHead(), torch.nn.Linear(1, 1)), []
+    assert model.apply(seen.append) is model
+    assert seen[-1] is model and {id(part) for part in seen} == {id(part) for part in model.modules()}
+    with pytest.raises(TypeError, match="`photo` is missing"):
+        model[0].apply(identity_grid())
+
+
 def test_new_guide_separates_the_dark_tones():
     ramp = torch.linspace(0, 1, 100).expand(1, 3, 1, 100)
     assert AffineGridHead().guide(ramp)[0, 0, 0].diff().min() > 0

@@ -1,6 +1,7 @@
 """The affine bilateral grid: its operators and the head that predicts it (HDRNet 2017; DiffRetouch 2025)."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn as nn
@@ -264,8 +265,8 @@ class AffineGridHead(ModelMixin, ConfigMixin):
 
     def apply(
         self,
-        grid: torch.Tensor,
-        photo: "ArrayOrTensor",
+        grid: torch.Tensor | Callable[[torch.nn.Module], Any],
+        photo: "ArrayOrTensor | None" = None,
         *,
         shoulder: float | None = None,
         out: "ArrayOrTensor | None" = None,
@@ -275,6 +276,9 @@ class AffineGridHead(ModelMixin, ConfigMixin):
 
         Equal to `apply_reference`, which does the work where `grid` or `photo`, or the guide of a head in training
         mode, needs a gradient, or `grid` is float64; else one fused pass in bounded memory does (`slice_apply`).
+
+        A module has a method of that name: with a function alone this is `torch.nn.Module.apply`, as DeepSpeed and
+        others call it on every module.
 
         Args:
             grid (`torch.Tensor`): (B,12,D,gh,gw).
@@ -287,6 +291,10 @@ class AffineGridHead(ModelMixin, ConfigMixin):
         Returns:
             (B,3,H,W) float32, not clamped; or an array like `photo`: integers clamped and rounded, floats neither.
         """
+        if photo is None:
+            if not callable(grid):
+                raise TypeError("`photo` is missing: a grid is applied to a photo.")
+            return super().apply(grid)
         if torch.is_tensor(photo) and out is None and torch.is_tensor(grid):
             trained = self.guide_curve.parameters() if self.training else ()
             differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in (grid, photo, *trained))
