@@ -40,7 +40,7 @@ def load_adapter(folder: str | Path, dtype: torch.dtype | dict | None = None) ->
 
     Args:
         folder: the `unet` folder of a model.
-        dtype: of the UNet, as `torch_dtype` of `DiffusionPipeline.from_pretrained`; float32 by default.
+        dtype: of the UNet, as `dtype` of `DiffusionPipeline.from_pretrained`; float32 by default.
 
     Raises:
         ValueError: the adapter is damaged, or the Stable Diffusion is another one.

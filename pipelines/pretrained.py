@@ -57,7 +57,7 @@ def load_pretrained(cls: type, name: str | os.PathLike[str], bundled: Mapping[st
     path = _folder(name, bundled, {k: kwargs.pop(k) for k in HUB_ARGUMENTS if k in kwargs})
     try:
         if is_adapter(os.path.join(path, "unet")) and "unet" not in kwargs:
-            kwargs["unet"] = load_adapter(os.path.join(path, "unet"), kwargs.get("torch_dtype"))
+            kwargs["unet"] = load_adapter(os.path.join(path, "unet"), kwargs.get("dtype", kwargs.get("torch_dtype")))
         return DiffusionPipeline.from_pretrained.__func__(cls, path, **{"use_safetensors": True, **kwargs})
     except Exception as error:  # diffusers raises many types for a broken folder: one clear sentence for all
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -77,7 +77,7 @@ def test_an_adapter_opens_in_the_precision_that_is_asked_for(adapted, tmp_path):
     pipe.register_modules(unet=saves_adapter(pipe.unet, named(tmp_path / "base")))
     pipe.save_pretrained(tmp_path / "adapter")
     for asked in (torch.bfloat16, {"unet": torch.bfloat16}, {"default": torch.bfloat16}):
-        loaded = DiffRetouchPipeline.from_pretrained(tmp_path / "adapter", torch_dtype=asked)
+        loaded = DiffRetouchPipeline.from_pretrained(tmp_path / "adapter", dtype=asked)
         assert {own.dtype for own in loaded.unet.parameters()} == {torch.bfloat16}, asked
 
 

@@ -13,9 +13,8 @@ from diffretouch.training.moving_average import MovingAverage
 
 
 def sharded(accelerator: Accelerator) -> bool:
-    """Whether `accelerator.prepare` deals the weights out."""
-    plugin = accelerator.state.deepspeed_plugin
-    return accelerator.distributed_type == DistributedType.FSDP or (plugin is not None and plugin.zero_stage == 3)
+    """Whether `accelerator.prepare` deals weights out, or moments that it flattens (DeepSpeed, of any stage)."""
+    return accelerator.distributed_type == DistributedType.FSDP or accelerator.state.deepspeed_plugin is not None
 
 
 def all_must_run(model: torch.nn.Module) -> bool:
@@ -26,8 +25,8 @@ def all_must_run(model: torch.nn.Module) -> bool:
 def shardable(model: torch.nn.Module, accelerator: Accelerator) -> torch.nn.Module | None:
     """Make a model ready to be sharded, before its optimizer is built; return its form without weights.
 
-    FSDP2 deals out rows, so parameters without a dimension get one of length 1, until they are saved. `None` is
-    returned where the weights stay whole.
+    FSDP2 deals out rows, and DeepSpeed sends weights as bytes: parameters without a dimension get one of length 1,
+    until they are saved. `None` is returned where the weights stay as they are.
     """
     if not sharded(accelerator):
         return None
