@@ -15,6 +15,7 @@ import torch
 import typer
 from accelerate.commands.launch import launch_command_parser
 from accelerate.state import AcceleratorState
+from diffusers import DDIMScheduler
 from PIL import Image
 from torch.distributed.run import parse_args as torchrun_arguments
 
@@ -37,7 +38,6 @@ ELSEWHERE = {
     "python -m http.server": "does not end by itself: tests/browser/test_alone.py",
     "diffretouch convert adobe.ckpt": "a checkpoint of 10 GB: tests/test_convert.py",
     "diffretouch export": "half a minute of tracing: tests/test_onnx.py",
-    "diffretouch evaluate": "minutes of measuring: tests/test_cli.py and test_evaluation.py",
     "accelerate launch --": "several processes: tests/test_cli.py, test_evaluation.py, test_train_*.py",
     "training/recipes/": "tests/test_recipes.py",
     "torchrun": "several processes: tests/test_cli.py, test_train_diffretouch.py",
@@ -75,7 +75,10 @@ def toys(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir()
         for n, photo in enumerate(small):
             photo.save(tmp_path / folder / f"{n}.png")
-    tiny_pipeline().save_pretrained(tmp_path / "runs" / "mine")
+    scheduler = DDIMScheduler(
+        clip_sample=False, timestep_spacing="trailing"
+    )  # as trainings set it: one step is enough
+    tiny_pipeline(scheduler=scheduler).save_pretrained(tmp_path / "runs" / "mine")
     CSRNetPipeline.from_pretrained("small").save_pretrained(tmp_path / "mine")
     network = CSRNet()
     keymap = csrnet_keymap(network)
@@ -95,6 +98,7 @@ def run(monkeypatch, command, *more):
 
 def test_commands_of_the_command_line(toys, monkeypatch):
     mine = [command for command in COMMANDS if command.startswith("diffretouch ") and not elsewhere(command)]
+    mine = [command for command in mine if not command.startswith("diffretouch evaluate")]
     first = COMMANDS[0].rpartition(".venv/bin/")[2]
     assert first.startswith("diffretouch retouch") and len(mine) >= 15
     run(monkeypatch, "diffretouch learn before/ after/ -o me.json --model runs/mine")
@@ -106,6 +110,25 @@ def test_commands_of_the_command_line(toys, monkeypatch):
             more.append("--overwrite")
         run(monkeypatch, command, *more)
     assert (toys / "retouched.jpg").is_file() and (toys / "look.cube").is_file() and (toys / "finished").is_dir()
+
+
+def test_evaluations(toys, monkeypatch, capsys):
+    """Each with a tiny model in the place of the default one; that of several processes by one."""
+    for name in ("input", "target", "experts/a", "experts/b", "PHOTOS"):
+        shutil.copytree("after", name)
+    for name in ("a", "b"):
+        (toys / "runs" / name).symlink_to("mine")
+    launched = [command.partition(" -m diffretouch.cli ")[2] for command in COMMANDS if ".cli evaluate" in command]
+    own = [command for command in COMMANDS if command.startswith("diffretouch evaluate")]
+    assert len(own) >= 7 and launched
+    for command in [*own, *(f"diffretouch {command}" for command in launched)]:
+        run(monkeypatch, command, *(() if " --model" in command else ("--model", "runs/mine")))
+        said = capsys.readouterr().out
+        assert "PSNR" in said or any(f" --{kind}" in command for kind in ("format", "controllability", "figure")), (
+            command
+        )
+    assert {path.name for path in toys.glob("*.html")} == {"report.html", "figure.html"}
+    assert (toys / "table.tex").is_file() and (toys / "runs" / "evaluation").is_dir()
 
 
 def test_trainings(toys, monkeypatch):
