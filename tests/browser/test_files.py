@@ -1,5 +1,7 @@
 """Photo files in and out."""
 
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -134,6 +136,21 @@ def test_one_bad_file_of_several_stops_none(visitor, tmp_path):
     page.click("#save-all")
     told(page, "1 of 2 photos are in your downloads. text.png cannot be read")
     assert len(downloads) == 1 and page.inner_text("#name").startswith(PHOTO.name)
+
+
+@pytest.mark.parametrize("package, name, head", [
+    ("pillow_heif", "IMG_1.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
+    ("rawpy", "IMG_2.dng", b"II*\0\x08\0\0\0\1\0\x12\xc6\1\0\4\0\0\0\1\4\0\0\0\0\0\0"),
+])  # fmt: skip
+def test_without_its_package_a_camera_file_opens_by_its_preview(visitor, tmp_path, monkeypatch, package, name, head):
+    """What to install is said, and what the camera put beside the picture is open meanwhile."""
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    (tmp_path / name).write_bytes(head + bytes(400) + PHOTO.read_bytes())
+    page = visitor()
+    page.set_input_files("#files", tmp_path / name)
+    told(page, "pip install .diffretouch.*preview is open meanwhile")
+    rest(page)
+    assert page.inner_text("#name").startswith(f"{name} (preview).jpg") and picture(page).shape == (256, 256, 3)
 
 
 def test_a_second_photo_comes_over_the_first(visitor, tmp_path):
