@@ -13,7 +13,7 @@ PHOTOS = Path(__file__).parent / "photos"
 
 
 def test_read_names(tmp_path):
-    (tmp_path / "list.txt").write_text("# kept\n a.jpg \n\nb # twice\n")
+    (tmp_path / "list.txt").write_text("# kept\n a.jpg \n\nb # twice\na.jpg\n")
     assert read_names(tmp_path / "list.txt") == ["a.jpg", "b"]
     (tmp_path / "marked.txt").write_bytes(b"\xef\xbb\xbfa.jpg\r\nroll#1 b.jpg\r\n#c.jpg\r\n")
     assert read_names(tmp_path / "marked.txt") == ["a.jpg", "roll#1 b.jpg"]

@@ -10,7 +10,7 @@ _SUFFIX = re.compile(r"\.(jpe?g|png|tiff?|dng|webp|avif)$", re.I)
 
 
 def read_names(path: str | os.PathLike[str]) -> list[str]:
-    """The names of a text file in UTF-8, one a line; empty lines are left out, and what follows a word's first #.
+    """The names of a text file in UTF-8, one a line, each once; a # that begins a word begins a comment.
 
     Raises:
         ValueError: the file cannot be read, or lists nothing.
@@ -22,7 +22,7 @@ def read_names(path: str | os.PathLike[str]) -> list[str]:
         raise ValueError(f"the list {path} cannot be read: {error}") from error
     if not any(lines):
         raise ValueError(f"the list {path} names no photos.")
-    return [line for line in lines if line]
+    return list(dict.fromkeys(line for line in lines if line))
 
 
 def stem(name: str) -> str:

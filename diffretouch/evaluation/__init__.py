@@ -1,5 +1,7 @@
 """Evaluate retouching: metrics against experts' versions, other methods beside, controllability, one report."""
 
+from diffretouch.data.photo_names import read_names
+
 from .controllability import controllability, step_table
 from .cost import count_parameters, measure_costs
 from .diversity import diversity
@@ -33,7 +35,6 @@ from .pairs import (
     load_pair,
     pair_names,
     read_labels,
-    read_names,
     simulated_pairs,
     with_masks,
 )

@@ -88,19 +88,6 @@ DATA_PROTOCOLS = {
 }
 
 
-def read_names(path: str | os.PathLike[str]) -> list[str]:
-    """The photo names or ids of a split file, one a line; `#` starts a comment."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"`names` must be a text file of photo names, {path} cannot be read: {error}") from error
-    lines = (line.split("#")[0].strip() for line in text.splitlines())
-    names = list(dict.fromkeys(line for line in lines if line))
-    if not names:
-        raise ValueError(f"`names`: {path} names no photo.")
-    return names
-
-
 def folder_photos(name: str, folder: str | os.PathLike[str], names: Collection[str] | None = None) -> dict[str, Path]:
     """The photos of a folder by stem, sorted; with `names` (file names, stems or ids) only these, and all of these.
 
