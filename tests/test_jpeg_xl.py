@@ -244,6 +244,14 @@ def test_from_the_command_to_other_programs(bits, tmp_path, monkeypatch, capsys)
     assert np.array_equal(seen.pixels, again.pixels)
 
 
+def test_a_jpeg_packed_without_loss_is_a_picture_with_loss(tmp_path):
+    Image.fromarray(RGB8).save(tmp_path / "in.jpg", quality=80)
+    program("cjxl", "--lossless_jpeg=1", tmp_path / "in.jpg", tmp_path / "packed.jxl")
+    (tmp_path / "made.jxl").write_bytes(DATA)
+    packed, made = (load_photo(tmp_path / f"{name}.jxl") for name in ("packed", "made"))
+    assert made.lossless and not packed.lossless and packed.bit_depth == 8
+
+
 @pytest.mark.parametrize("data, reason", [
     (imagecodecs.jpegxl_encode(np.stack([RGB8, RGB8]), lossless=True), "animation"), (DATA[:200], "JPEG XL"),
     (DATA[:3], "cut off"), (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(8), "no picture")],

@@ -298,8 +298,8 @@ def check_write(
         raise ValueError(f"`overwrite` is False and {str(path)!r} exists.")
     if bit_depth not in encoders.DEPTHS[kind]:
         depths = " or ".join(map(str, encoders.DEPTHS[kind]))
-        raise ValueError(f"`bit_depth` must be {depths} for {kind}, got {bit_depth!r}: name it, or save as PNG (8, "
-                         "16) or TIFF (8, 16, 32).")  # fmt: skip
+        raise ValueError(f"`bit_depth` must be {depths} for {kind}, got {bit_depth!r}: name it, or save as PNG "
+                         "or JPEG XL (8, 16) or TIFF (8, 16, 32).")  # fmt: skip
     longest = encoders.LONGEST_SIDE.get(kind)
     if longest and max(shape[:2]) > longest:
         raise ValueError(f"`path`: {kind} holds at most {longest} pixels a side, got {tuple(shape[:2])}.")

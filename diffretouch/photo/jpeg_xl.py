@@ -225,7 +225,8 @@ def read(photo: "Photo", max_pixels: int) -> tuple[np.ndarray, float, int]:
         photo.high_range = _PRIMARIES[found.primaries], found.transfer
     else:
         photo.icc_profile = _profile(code, found)
-    photo.lossless, photo.decoded_upright = not found.lossy, found.orientation
+    packed_jpeg = data.startswith(_SIGNATURE) and any(kind == b"jbrd" for kind, *_ in boxes.boxes(data))
+    photo.lossless, photo.decoded_upright = not (found.lossy or packed_jpeg), found.orientation
     _metadata(photo, data)
     colours = 1 if found.grey else 3
     through_srgb = found.icc and found.lossy  # else the decoder makes linear sRGB of it, cut off at its gamut
