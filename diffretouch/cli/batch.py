@@ -150,7 +150,8 @@ def learn(
     """Fit a preset to your own before and after pairs, and say how close it comes.
 
     The preset is written if it does better than none on pairs that it was not fitted to. Of one consistent look
-    10 pairs are usually enough, and 25 teach most of what 200 do; `benchmarks/README.md` has the curve.
+    10 pairs are usually enough, and 25 teach most of what 200 do. From 50 pairs a model of your own may go further:
+    train_diffretouch --init small --dataset pairs. `benchmarks/README.md` has both curves.
     """
     from diffretouch.evaluation import pair_names
     from diffretouch.settings import write_preset
@@ -177,7 +178,7 @@ def learn(
         write_preset(follow(fit.settings, pipe, model), output, overwrite=overwrite)
         print(output)
         return
-    say(f"The preset was not written: it does not pay. {judged} It usually takes {_PAIRS}; with more, a "
-        "model of your own goes further: accelerate launch -m diffretouch.training.train_diffretouch --init small "
-        "--dataset pairs (see --help). --force writes the preset all the same.")  # fmt: skip
+    say(f"The preset was not written: it does not pay. {judged} It usually takes {_PAIRS}; with 50 or more, a "
+        "model of your own may go further: accelerate launch -m diffretouch.training.train_diffretouch --init small "
+        "--dataset pairs (see --help; it needs no --vae). --force writes the preset all the same.")  # fmt: skip
     raise typer.Exit(1)
