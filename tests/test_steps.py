@@ -207,6 +207,15 @@ def test_weights_that_are_no_numbers_replace_nothing(tmp_path, monkeypatch):
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-4", "checkpoint-6"]
 
 
+def test_a_disk_too_full_for_sheets_stops_nothing(tmp_path, pairs, caplog):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "validation").write_text("in the way")
+    more = ("--validation_dir", pairs / "input", "--validation_pairs", pairs, "--resume_from_checkpoint", "latest")
+    train("csrnet", tmp_path / "out", *more)
+    assert "sheets of step 4 cannot be written" in caplog.text
+    assert (tmp_path / "out" / "best").is_dir() and len(checkpoints(tmp_path / "out")) == 2
+
+
 def test_going_back_leaves_later_checkpoints_aside(tmp_path, caplog):
     """Else the oldest, which is the new one, would be removed first, and the next start go on from those left."""
     train("csrnet", tmp_path, "--checkpoints_total_limit", "9", "--checkpointing_steps", "1")

@@ -172,7 +172,8 @@ def fsdp_plugin() -> FullyShardedDataParallelPlugin:
 def tell_deepspeed(accelerator: Accelerator, args: argparse.Namespace, accumulation: int) -> None:
     """What DeepSpeed would read off a loader and a config file, before `prepare`: batch, accumulation, clipping.
 
-    The loader itself is not prepared: each process already takes its own part of a batch.
+    The loader itself is not prepared: each process already takes its own part of a batch. Weights stay float32 under
+    autocast, as with FSDP: in bf16 DeepSpeed would cast them, and the model that is saved would be rounded to that.
     """
     plugin = accelerator.state.deepspeed_plugin
     if plugin is not None:
@@ -181,6 +182,9 @@ def tell_deepspeed(accelerator: Accelerator, args: argparse.Namespace, accumulat
             "gradient_accumulation_steps": accumulation,
             "gradient_clipping": getattr(args, "max_grad_norm", 0.0),
         }
+        if accelerator.mixed_precision == "bf16":
+            autocast = {"enabled": True, "dtype": "bfloat16"}
+            plugin.deepspeed_config |= {"bf16": {"enabled": False}, "torch_autocast": autocast}
 
 
 def has_bf16_instructions() -> bool:

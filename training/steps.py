@@ -176,7 +176,10 @@ def _all_finite(model):
 def _look(run, pipe):
     """Figures and pictures of a validation to log and trackers; the best model so far stays under `best`."""
     if run.args.validation_dir:
-        run.figures |= show(pipe, run.args, run.done, run.log, lambda photo: run.retouch(pipe, photo))
+        try:
+            run.figures |= show(pipe, run.args, run.done, run.log, lambda photo: run.retouch(pipe, photo))
+        except OSError as error:  # without its sheets a training goes on
+            logger.warning(f"the sheets of step {run.done} cannot be written to {run.output_dir}: {error}")
     if run.pairs is None:
         return
     figures = judged(run.pairs, lambda photo: run.retouch(pipe, photo))
