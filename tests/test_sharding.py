@@ -2,12 +2,16 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 
 from diffretouch import DiffRetouchPipeline
+from diffretouch.models.affine_grid import AffineGridHead
+from diffretouch.training.launch import tell_deepspeed
+from diffretouch.training.sharding import shardable
 
 from .test_train_diffretouch import arguments, autoencoder, log, ranks, train  # noqa: F401
 
@@ -73,3 +77,23 @@ def test_sharding_that_would_not_happen_is_refused(autoencoder, tmp_path, monkey
     monkeypatch.setenv("FSDP_VERSION", "2")
     with pytest.raises(SystemExit, match="does not shard here"):
         train(monkeypatch, autoencoder, tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_what_deepspeed_is_told(precision):
+    """It sends weights as bytes, so each has a dimension; they stay float32, or what is saved would be rounded."""
+    plugin = SimpleNamespace(deepspeed_config={"bf16": {"enabled": True}}, zero_stage=2)
+    accelerator = SimpleNamespace(
+        state=SimpleNamespace(deepspeed_plugin=plugin), mixed_precision=precision, distributed_type="DEEPSPEED"
+    )
+    tell_deepspeed(accelerator, SimpleNamespace(train_batch_size=3, max_grad_norm=0.5), 2)
+    told = plugin.deepspeed_config
+    assert (told["train_micro_batch_size_per_gpu"], told["gradient_accumulation_steps"]) == (3, 2)
+    assert told["gradient_clipping"] == 0.5
+    if precision == "bf16":
+        assert not told["bf16"]["enabled"] and told["torch_autocast"] == {"enabled": True, "dtype": "bfloat16"}
+    model = torch.nn.ModuleDict({"head": AffineGridHead()})
+    shapes = {name: own.shape for name, own in model.state_dict().items()}
+    form = shardable(model, accelerator)
+    assert all(own.ndim for own in model.parameters())
+    assert {name: own.shape for name, own in form.state_dict().items()} == shapes
