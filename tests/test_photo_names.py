@@ -5,6 +5,7 @@ import pytest
 from diffretouch.data.fivek import fivek_id
 from diffretouch.data.local_effects import LocalEffectPhotos
 from diffretouch.data.photo_names import named, read_names, stem
+from diffretouch.data.thumbnails import SUFFIXES
 from diffretouch.data.unpaired import UnpairedPhotos
 
 FOLDER = Path("photos")
@@ -41,6 +42,7 @@ def test_every_form_of_an_id(name):
 def test_other_extensions():
     assert named(PATHS, ["v1.2.jpg"], FOLDER) == {PATHS[2]}  # the list is of the originals, the folder of copies
     assert stem("photo.JPEG") == "photo" and stem("name.with.dots") == "name.with.dots"
+    assert all(stem(f"a0001{suffix}") == "a0001" for suffix in SUFFIXES)  # of all that photo_paths finds
 
 
 def test_what_matches_nothing_is_an_error():

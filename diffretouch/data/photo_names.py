@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 _COMMENT = re.compile(r"(?:^|\s)#")
-_SUFFIX = re.compile(r"\.(jpe?g|png|tiff?|dng|webp|avif)$", re.I)
+_SUFFIX = re.compile(r"\.(jpe|jpe?g|png|tiff?|dng|webp|avif|jxl|hei[cf])$", re.I)
 
 
 def read_names(path: str | os.PathLike[str]) -> list[str]:
