@@ -86,8 +86,11 @@ def test_what_deepspeed_is_told(precision):
     accelerator = SimpleNamespace(
         state=SimpleNamespace(deepspeed_plugin=plugin), mixed_precision=precision, distributed_type="DEEPSPEED"
     )
-    tell_deepspeed(accelerator, SimpleNamespace(train_batch_size=3, max_grad_norm=0.5), 2)
+    tell_deepspeed(accelerator, SimpleNamespace(train_batch_size=3, max_grad_norm=0.5, ema_decay=0.9), 2)
     told = plugin.deepspeed_config
+    plugin.zero_stage = 3
+    with pytest.raises(SystemExit, match="`--ema_decay 0`"):
+        tell_deepspeed(accelerator, SimpleNamespace(train_batch_size=3, ema_decay=0.9), 1)
     assert (told["train_micro_batch_size_per_gpu"], told["gradient_accumulation_steps"]) == (3, 2)
     assert told["gradient_clipping"] == 0.5
     if precision == "bf16":

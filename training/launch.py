@@ -177,6 +177,8 @@ def tell_deepspeed(accelerator: Accelerator, args: argparse.Namespace, accumulat
     """
     plugin = accelerator.state.deepspeed_plugin
     if plugin is not None:
+        if plugin.zero_stage == 3 and getattr(args, "ema_decay", 0):
+            raise SystemExit("DeepSpeed's ZeRO-3 keeps no average of its weights: use `--ema_decay 0`, or FSDP2.")
         plugin.deepspeed_config |= {
             "train_micro_batch_size_per_gpu": args.train_batch_size,
             "gradient_accumulation_steps": accumulation,
