@@ -201,6 +201,11 @@ def test_what_was_fetched_is_kept(page, alone, dist):
         size < 250e3 and sum(path.stat().st_size for path in dist.glob("engine/**/*")) < 20e6 + 3e6
     )  # and the second model
     before = len(asked)
+    loaded = page.evaluate(
+        "() => performance.getEntries().filter((one) => one.encodedBodySize && !one.name.includes('/engine/'))"
+        ".reduce((sum, one) => sum + one.encodedBodySize, 0)"
+    )
+    assert 150e3 < loaded < 250e3, "before the engine"
     page.wait_for_timeout(300)
     page.reload()
     page.wait_for_selector('#stage[data-state="photo"]')

@@ -1,12 +1,13 @@
 // What the screen shows of an edit: at once by interpolation, then the model's own sample, faded in. And what is
 // learned from the picture: histogram, numbers, four variations.
+import { fit, meanColours } from './bake.js';
 import { count, drawHistogram, measure } from './histogram.js';
 import { blend, GridField, sliderPoints } from './interpolate.js';
 import { rgbSource } from './photo.js';
 import { insideOf, measureArea, Range } from './range.js';
 import { guideAt } from './slice-cpu.js';
 import { ATTRIBUTES, edit, SLIDERS, state } from './state.js';
-import { atStrength, fit, meanColours, tableOf } from './table.js';
+import { atStrength, tableOf } from './table.js';
 
 const REST = 90, FADE = 140; // ms until a hand counts as resting; ms of the fade to the true sample
 const MOST_FIELDS = 6, TABLE_SIDE = 512; // photos and noises whose grids are kept; pixels of what a table is fitted to
