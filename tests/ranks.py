@@ -1,6 +1,6 @@
-"""Several ranks of a training on this machine, each a process of its own: forks of one that has imported already.
+"""Several ranks of a program on this machine, each a process of its own: forks of one that has imported already.
 
-Of a rank that starts by itself, the imports take four times as long as a toy's training.
+Of a rank that starts by itself, the imports take four times as long as what a test does with a toy.
 """
 
 import multiprocessing
