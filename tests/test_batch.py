@@ -335,6 +335,22 @@ def test_what_cannot_be_written_is_named(pipe, folder, tmp_path):
     assert rows["deep.tif"]["notes"] == ["JPEG holds 8 bits a channel, the photo has 16."]
 
 
+def test_a_disk_that_fills_up_ends_nothing(pipe, folder, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        rows = run(pipe, plan_batch(folder, disk / "out", format="tif"), settings_for(pipe))
+        done = {Path(row["result"]).name for row in rows.values() if row["status"] == "done"}
+        failed = [row["error"] for row in rows.values() if row["status"] == "failed"]
+        assert done and failed and all("No space left on device" in error and ".tmp" not in error for error in failed)
+        assert {Path(name).name for name in tree(disk)} == done  # and nothing unfinished
+    finally:
+        subprocess.run(["umount", str(disk)], check=False)
+
+
 def test_photos_that_the_model_cannot_take_fail_alone(pipe, folder, tmp_path):
     tifffile.imwrite(folder / "bright.tif", np.full((8, 8, 3), 9, np.float32), photometric="rgb")
     rows = run(pipe, plan_batch(folder, tmp_path / "out"), settings_for(pipe), batch_size=8, jobs=4)
