@@ -322,6 +322,12 @@ def resized(picture: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return np.asarray(plane.resize((shape[1], shape[0]), PIL.Image.Resampling.BILINEAR))
 
 
+def nearest_pixels(photo: ArrayOrTensor, size: int) -> ArrayOrTensor:
+    """The pixels (size,size,3) of a photo (H,W,3) that the "nearest" thumbnail is made of."""
+    rows, columns = (np.arange(size) * side // size for side in photo.shape[:2])
+    return photo[rows[:, None], columns]
+
+
 def few_pixels(photo: ArrayOrTensor, size: int, smallest: int) -> tuple[ArrayOrTensor, tuple[int, int]]:
     """For a thumbnail with a long side of `size`: every n-th pixel of a large photo (H,W,3), and its height and width.
 

@@ -27,6 +27,7 @@ from diffretouch.pixels import (
     as_photos,
     few_pixels,
     is_monochrome,
+    nearest_pixels,
     resized,
     retouch_one,
     without_colour,
@@ -221,8 +222,7 @@ class ExportedDiffRetouch:
         """What the model sees of a photo, (1,3,S,S)."""
         size = self.model["thumbnail"]["size"]
         if self.model["thumbnail"]["resample"] == "nearest":
-            rows, columns = (np.arange(size) * side // size for side in photo.shape[:2])
-            small = as_float(photo[rows[:, None], columns])
+            small = as_float(nearest_pixels(photo, size))
         else:
             small = resized(without_detail(photo), (size, size))
         return np.ascontiguousarray(small.transpose(2, 0, 1))[None]

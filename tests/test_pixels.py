@@ -3,7 +3,16 @@ import pytest
 import torch
 from PIL import Image
 
-from diffretouch.pixels import as_float, as_output, as_photos, as_tensor, check_strength, resized, shrink
+from diffretouch.pixels import (
+    as_float,
+    as_output,
+    as_photos,
+    as_tensor,
+    check_strength,
+    nearest_pixels,
+    resized,
+    shrink,
+)
 
 
 def test_lists_and_batches_become_single_photos():
@@ -103,3 +112,10 @@ def test_saturated_wide_gamut_colours_are_photos_and_other_ranges_are_not():
         for other in (photo, torch.from_numpy(photo).permute(2, 0, 1)):
             with pytest.raises(ValueError, match=r"must be in \[0,1\]"):
                 as_photos(other)
+
+
+def test_nearest_pixels_are_those_of_the_thumbnail():
+    photo = np.random.default_rng(0).integers(0, 256, (301, 457, 3), np.uint8)
+    own = nearest_pixels(photo, 32)
+    asked = torch.nn.functional.interpolate(torch.from_numpy(photo).permute(2, 0, 1)[None], (32, 32), mode="nearest")
+    assert np.array_equal(own, asked[0].permute(1, 2, 0))

@@ -151,14 +151,12 @@ class Models:
     def seen(self, label: str, pixels: np.ndarray) -> torch.Tensor:
         """What a steered model sees of a photo, (1,3,h,w) in [0,1]: its grids are those of the photo, found sooner."""
         from diffretouch.models.unet import seen_photo, thumbnail_fold_and_size, unet_thumbnail
-        from diffretouch.pixels import as_tensor
+        from diffretouch.pixels import as_tensor, nearest_pixels
 
         config = self[label].unet.config
         mode = self[label].config.thumbnail
         if mode == "nearest":  # the very pixels that the pipeline takes
-            size = thumbnail_fold_and_size(config)[1]
-            rows, columns = (np.arange(size) * side // size for side in pixels.shape[:2])
-            pixels = pixels[rows[:, None], columns]
+            pixels = nearest_pixels(pixels, thumbnail_fold_and_size(config)[1])
         return seen_photo(unet_thumbnail(as_tensor(pixels), config, mode), config)
 
     def grids_at(
