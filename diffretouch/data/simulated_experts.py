@@ -120,6 +120,7 @@ def finish(
         # The power of the encoding curve turns gains in linear light into gains in sRGB; luma is kept.
         warmed = photo * gains ** np.float32(1 / 2.2)
         photo = warmed * ((photo @ LUMA).mean() + 1e-4) / ((warmed @ LUMA).mean() + 1e-4)
+        photo = photo / np.maximum(photo.max(-1, keepdims=True), 1)  # a clipped channel alone turns whites green
     photo = np.clip(photo, 0, 1)
     if brightness:
         photo = photo ** np.float32(2.0**-brightness)
