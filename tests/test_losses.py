@@ -14,6 +14,7 @@ from diffretouch.losses import (
     attribute_loss,
     clipping_loss,
     contrastive_loss,
+    daylight_loss,
     grid_smoothness_loss,
     latent_loss,
     latent_target,
@@ -183,3 +184,29 @@ def test_obedience_loss_wants_the_right_distance():
     assert right < 0.005 < none < wrong < farther_wrong
     assert obedience_loss(at(1), at(-3), c) > right  # too far is wrong as well
     assert obedience_loss(image, image, torch.zeros(2, 4)) < 1e-6
+
+
+def test_daylight_loss_sees_green_and_pink_whites_alone():
+    """The way of a white is Planck's line, by the coordinates of colour-science; saturation and light are no tint."""
+    colour = pytest.importorskip("colour")
+    d65 = colour.CCS_ILLUMINANTS["CIE 1931 2 Degree Standard Observer"]["D65"]
+
+    def planck(kelvin):
+        xyz = colour.xy_to_XYZ(colour.temperature.CCT_to_xy_Kang2002(kelvin))
+        linear = colour.XYZ_to_sRGB(xyz, d65, apply_cctf_encoding=False)
+        return torch.tensor(linear / linear[1], dtype=torch.float32) ** (1 / 2.2)
+
+    tones = torch.linspace(0.3, 0.7, 64).view(1, 1, 8, 8).expand(1, 3, 8, 8)
+    light = lambda gains: tones * gains.view(1, 3, 1, 1)  # noqa: E731
+    target, warm, cool = (light(planck(kelvin) / planck(6500)) for kelvin in (6000, 5000, 9000))
+    kept, green = (
+        daylight_loss(warm, cool, target),
+        daylight_loss(warm * torch.tensor([1, 1.03, 1])[:, None, None], cool, target),
+    )
+    assert kept < 0.01 < 0.1 < green
+    assert daylight_loss(0.7 * warm, 1.2 * cool, target) < 0.05  # light
+    leaf = tones.new_tensor([0.3, 1.3, 0.2]).view(1, 3, 1, 1) * tones
+    assert daylight_loss(leaf, leaf * leaf.new_tensor([1, 0.8, 1]).view(1, 3, 1, 1), leaf) < 0.01  # no white in it
+    black = torch.zeros(2, 3, 8, 8, requires_grad=True)
+    daylight_loss(black, black, black).backward()
+    assert torch.isfinite(black.grad).all()

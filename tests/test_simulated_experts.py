@@ -164,3 +164,13 @@ def test_temperature_moves_whites_along_daylight(value):
 def _lab(ratio):
     x, y, z = np.moveaxis(np.cbrt(ratio), -1, 0)
     return np.stack([116 * y, 500 * (x - y), 200 * (y - z)], -1)
+
+
+def test_warm_light_clips_no_channel_alone():
+    """Bright whites keep the colour that middle tones get: with red or blue cut off alone they would turn green."""
+    ramp = np.repeat(np.linspace(0.5, 0.98, 64, dtype=np.float32)[None, :, None], 3, 2).repeat(8, 0)
+    for warmth in (-0.5, 0.5):
+        warmed = finish(ramp, 0.0, 0.0, warmth, 0.0, None)
+        shares = warmed / warmed[..., 1:2]
+        np.testing.assert_allclose(shares, np.broadcast_to(shares[0, 0], shares.shape), atol=1e-4)
+        assert warmed.max() <= 1

@@ -14,6 +14,7 @@ from diffretouch.losses import (
     attribute_loss,
     clipping_loss,
     contrastive_loss,
+    daylight_loss,
     grid_smoothness_loss,
     latent_loss,
     latent_target,
@@ -176,7 +177,9 @@ def training_losses(
 
     # In one forward: the batch; some photos again with -c; and, for an anchor on the output, with other noise. Which
     # photos those are depends on k alone, and their losses are scaled as if every batch had its share of them.
-    fraction = args.branch_fraction if args.contrastive_weight or args.obedience_weight else 0.0
+    fraction = (
+        args.branch_fraction if args.contrastive_weight or args.obedience_weight or args.daylight_weight else 0.0
+    )
     some = [i for i, k in enumerate(ks) if int((k + 1) * fraction) > int(k * fraction) and not unknown[i]]
     more = 2 if args.contrastive_anchor == "output" else 1
     repeat = lambda x: torch.cat([x] + [x[some]] * more)  # noqa: E731
@@ -204,7 +207,8 @@ def training_losses(
     if args.grid_smoothness_weight and grid is not None:
         losses["smoothness"] = args.grid_smoothness_weight * grid_smoothness_loss(grid[:size])
     if fraction:
-        losses["contrastive"] = losses["obedience"] = retouched.new_zeros(())
+        losses |= dict.fromkeys(("contrastive", "obedience"), retouched.new_zeros(()))
+        losses |= {"daylight": retouched.new_zeros(())} if args.daylight_weight else {}
     if some:
         own, opposite = retouched[some], retouched[size : size + len(some)]
         anchor, positive = (target[some], own) if more == 1 else (own, retouched[size + len(some) :])
@@ -213,4 +217,6 @@ def training_losses(
         obedience = obedience_loss(own, opposite, c[some], statistics=statistics)
         losses["contrastive"] = args.contrastive_weight * share * contrast
         losses["obedience"] = args.obedience_weight * share * obedience
+        if args.daylight_weight:
+            losses["daylight"] = args.daylight_weight * share * daylight_loss(own, opposite, target[some])
     return losses

@@ -86,8 +86,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--grid_smoothness_weight", type=float, default=0.0)
     add("--attribute_weight", type=float, default=0.2)
     add("--obedience_weight", type=float, default=4.0)
+    add(
+        "--daylight_weight", type=float, default=0.0, help="of whites that turn green or pink where c and -c move them"
+    )
     add("--contrastive_weight", type=float, default=0.02, help="1 in the paper, 0 leaves the contrastive loss out")
-    add("--branch_fraction", type=float, default=0.5, help="share of the samples that is run again for the last two")
+    add("--branch_fraction", type=float, default=0.5, help="share of the samples that is run again for the last three")
     add(
         "--contrastive_anchor",
         choices=["target", "output"],
@@ -175,7 +178,9 @@ def main(argv: list[str] | None = None) -> None:
     first_step = go_on(args, accelerator, optimizer, ema, settings)
     with accelerator.main_process_first():
         statistics = statistics_for(args, args.resolution, output_dir)
-    branches = args.branch_fraction if args.contrastive_weight or args.obedience_weight else 0.0
+    branches = (
+        args.branch_fraction if args.contrastive_weight or args.obedience_weight or args.daylight_weight else 0.0
+    )
     how = {"accumulation": accumulation, "statistics": statistics, "branch_fraction": branches}
     photos, loader = batches(args, accelerator, first_step, **how)
     cache = None
