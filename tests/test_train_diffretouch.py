@@ -812,3 +812,13 @@ def test_without_an_average(autoencoder, tmp_path, monkeypatch):
     assert log(tmp_path / "out") == log(tmp_path / "resumed")
     with pytest.raises(SystemExit, match="no checkpoint"):  # there is no average to go on with
         train(monkeypatch, autoencoder, tmp_path / "out", "--resume_from_checkpoint", "latest")
+
+
+def test_trained_weights_are_moved_gently():
+    def rate(*more):
+        args = ["--train_data_dir", "d", "--output_dir", "o", "--vae", "v", *more]
+        return train_diffretouch.parse_args(args).learning_rate
+
+    stable_diffusion = ("--pretrained_model_name_or_path", "sd")
+    assert rate() == 1e-3 and rate(*stable_diffusion) == 1e-5 and rate(*stable_diffusion, "--lora_rank", "8") == 1e-4
+    assert rate(*stable_diffusion, "--learning_rate", "0") == 0
