@@ -93,6 +93,11 @@ def test_json_and_csv_hold_all_measures(whole):
         ev.report_csv({"controllability": whole["controllability"]})
 
 
+def test_a_json_report_becomes_any_format_later(whole):
+    kept = json.loads(json.dumps(ev.without_pictures(whole)))
+    assert all(write(kept) == write(whole) for write in ev.FORMATS.values())
+
+
 def test_sliders_alone_in_every_format(whole):
     alone = {key: whole[key] for key in ("controllability", "step_table")}
     for name in ("table", "markdown", "latex"):

@@ -84,5 +84,6 @@ def test_what_cannot_be_tested():
     same = paired_difference(np.zeros(3), 0)
     assert same == {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
     assert paired_difference(np.ones(3))["p"] == 0
+    assert paired_difference(np.ones(3), interval="bootstrap")["p"] == 0.25
     with pytest.raises(ValueError, match="`interval` must be one of t, bootstrap, got 'z'"):
         paired_difference(np.zeros(3), interval="z")

@@ -311,6 +311,8 @@ def _tell(report, pipes, pairs, photos, data, methods, telling, steps):
         sections += _figures(telling.figure or [], pipes, pairs, photos, number, methods.seed, steps)
         ev.write_page(telling.page, sections)
     if telling.output is not None:
+        if telling.format == "csv" and not {"diversity", "controllability"}.isdisjoint(report):
+            say(f"Note: {telling.output} holds what each photo and method has; samples and sliders stand above.")
         text = (
             ev.FORMATS[telling.format](report) if telling.format else json.dumps(ev.without_pictures(report), indent=1)
         )

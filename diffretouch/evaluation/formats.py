@@ -20,6 +20,7 @@ from .tables import (
     step_rows,
     table_notes,
     table_rows,
+    told_name,
 )
 
 _COST = ("parameters", "multiply_adds", "seconds", "memory")
@@ -50,7 +51,9 @@ def _table_of_means(report):
     own, lines = marks(report), []
     for title, wanted in TABLES.items():
         columns, rows = table_rows(report, wanted)
-        width, block = max(len(title), *(len(name) for _, name, _, _ in rows)), None
+        first, block = title == "protocol", None
+        told = {name: name if first else told_name(report, name) for name in report["methods"]}
+        width = max(map(len, (title, *told.values())))
         for expert, name, values, meaning in rows:
             if expert != block:
                 block = expert
@@ -59,7 +62,7 @@ def _table_of_means(report):
             cells = " ".join(
                 f"{v:>{_width(c)}}{own.get((expert, name, c), ' ')}" for v, c in zip(values, columns, strict=True)
             )
-            lines.append(f"{name:{width}} {cells}  {meaning if title == 'protocol' else ''}".rstrip())
+            lines.append(f"{told[name]:{width}} {cells}  {meaning * first}".rstrip())
     for rows in extra_rows(report):
         lines += ["", *_aligned(rows)]
     return "\n".join([*lines, "", *describe_run(report), *table_notes(report)])
@@ -90,7 +93,8 @@ def _markdown_of_means(report):
             values = [
                 v + own.get((expert, name, c), "").replace("~", r"\~") for v, c in zip(values, columns, strict=True)
             ]
-            cells.append([expert] * several + [name, *values] + [meaning] * first)
+            told = name if first else told_name(report, name)
+            cells.append([expert] * several + [told, *values] + [meaning] * first)
         lines += ["", *_piped([heads, *cells])]
     for rows in extra_rows(report):
         lines += ["", *_piped(rows)]

@@ -78,9 +78,10 @@ def paired_difference(differences: np.ndarray, better: int = 1, *, interval: str
         result |= {"wins": int((better * differences > 0).sum()), "losses": int((better * differences < 0).sum())}
     if len(differences) < 2 or not has_scipy():
         return result
-    if np.ptp(differences) == 0:  # no spread: nothing to test
-        same = result["difference"]
-        return {**result, "low": same, "high": same, "p": float(same == 0)}
+    if np.ptp(differences) == 0:  # no spread: t is infinite, all signs are still as likely
+        same, extreme = result["difference"], 2.0 ** (1 - len(differences))
+        p = 1.0 if same == 0 else 0.0 if interval == "t" else extreme
+        return {**result, "low": same, "high": same, "p": p}
     from scipy import stats
 
     if interval == "t":

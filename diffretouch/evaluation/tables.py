@@ -72,6 +72,11 @@ def table_rows(report: Mapping[str, Any], columns: Sequence[Any] = COLUMNS) -> t
     return columns, rows
 
 
+def told_name(report: Mapping[str, Any], name: str) -> str:
+    """The method's name, and whether it is an oracle, for tables that do not say what the methods are."""
+    return f"{name} (oracle)" if report["methods"][name]["oracle"] else name
+
+
 def _blocks(report):
     """(title, means by method, uncertainty by method) of all pairs and of each expert's."""
     experts = report.get("experts", {})
@@ -143,7 +148,7 @@ def comparison_rows(report: Mapping[str, Any]) -> Iterator[list[list[str]]]:
             rows = [[name, "mean", "SD", f"from {against}", f"{level:.0%} interval", "p", "better on"]]
             for method, measures in spreads.items():
                 spread = measures[column]
-                cells = [method, f"{spread['mean']:.{decimals}f}"]
+                cells = [told_name(report, method), f"{spread['mean']:.{decimals}f}"]
                 cells.append("-" if spread["sd"] is None else f"{spread['sd']:.{decimals}f}")
                 cells.append(f"{spread['difference']:+.{decimals}f}" if "difference" in spread else "-")
                 bounds = "low" in spread and f"[{spread['low']:.{decimals}f}, {spread['high']:.{decimals}f}]"
@@ -160,7 +165,7 @@ def cost_rows(report: Mapping[str, Any]) -> list[list[str]]:
     for name, cost in report.get("cost", {}).items():
         memory = "-" if cost["memory"] is None else f"{cost['memory'] / 2**20:.0f}"
         cells = [f"{cost['parameters']:,}", f"{cost['multiply_adds'] / 1e9:.3f}", f"{1000 * cost['seconds']:.1f}"]
-        rows.append([name, *cells, memory])
+        rows.append([told_name(report, name), *cells, memory])
     return [[f"cost at {COST_SIZE} px", "parameters", "10^9 MAC", "ms", "peak MiB"], *rows] if rows else []
 
 
