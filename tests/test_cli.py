@@ -801,7 +801,7 @@ def test_standard_input_and_output(photo, model, tmp_path, monkeypatch, capsysbi
     assert code == 0 and out.decode().split() == [str(tmp_path / "in.png")]
     assert (pixels(tmp_path / "in.png") == pixels(photo)).all()
     code, out, err = piped(b"", tmp_path / "in.png", "-o", "-", "--save-preset", tmp_path / "p.json")
-    assert code == 0 and out.startswith(b"\x89PNG") and b"p.json" in err
+    assert code == 0 and out.startswith(b"\x89PNG") and b"p.json" in err, err
     for content in (b"no photo", b"", photo.read_bytes()[:500]):
         code, out, err = piped(content, "-", "-o", "-")
         assert code == 1 and not out and err.count(b"Error") == 1 and b"'standard input" in err, err

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from diffretouch.settings import Settings
 
 
-def say(text: str) -> None:
+def say(text: object) -> None:
     """To stderr, one line; what could steer the terminal, as files' names may hold, is shown by its number."""
-    print(re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text), file=sys.stderr)
+    print(re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], str(text)), file=sys.stderr)
 
 
 def say_error(error: Exception) -> None:
