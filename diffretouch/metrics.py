@@ -110,7 +110,8 @@ def after_gain(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         image, target (`torch.Tensor`): (B,3,H,W) in [0,1].
 
     Returns:
-        `torch.Tensor`: like `image`, of least squared error before it is limited to [0,1], which only helps.
+        `torch.Tensor`: like `image`, of least squared error before it is limited to [0,1]. Where the target
+        clips, a larger gain may come closer after the limits: it is not searched for.
     """
     inner = lambda a, b: (a.double() * b.double()).sum((1, 2, 3))  # noqa: E731
     gain = inner(image, target) / inner(image, image).clamp(min=1e-12)

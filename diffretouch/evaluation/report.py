@@ -320,7 +320,7 @@ def _mean(rows, method):
     if len(results) > 1:
         mean["brightness_sd"] = (after - wanted).std(ddof=1).item()
         made, needed = after - before, wanted - before
-        if np.ptp(made) > 1e-6 and np.ptp(needed) > 1e-6:
+        if len(results) > 2 and np.ptp(made) > 1e-6 and np.ptp(needed) > 1e-6:  # of two it is always 1 or -1
             mean["brightness_correlation"] = np.corrcoef(made, needed)[0, 1].item()
     if "features" in results[0]:
         sides = (torch.tensor([r["features"][side] for r in some]) for side, some in ((0, distinct), (1, results)))
