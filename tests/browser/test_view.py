@@ -71,6 +71,7 @@ def test_sharp_screens_holding_and_the_histogram(visitor):
     white = float(re.search(r"([\d.]+) %", page.inner_text("#whites"))[1])
     assert abs(white - 100 * (pixels == 255).all(2).mean()) < 0.6
     page.click("#measured summary")
+    page.wait_for_selector("#measured tbody tr >> nth=3")
     rows = page.locator("#measured tbody tr").all_inner_texts()
     shown = [float(row.split("\t")[-1]) for row in rows]
     np.testing.assert_allclose(shown, attributes(pixels), atol=0.02)
