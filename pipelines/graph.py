@@ -114,7 +114,7 @@ def name_weights(path: Path, tensors: dict[bytes, tuple[Any, ...]]) -> list[str]
         own = named[name] = TensorProto(name=name, dims=stored.shape, data_location=TensorProto.EXTERNAL)
         own.data_type = TensorProto.FLOAT16 if stored.dtype == "float16" else TensorProto.FLOAT
         own.external_data.add(key="location", value="weights")
-        steps = [("Cast", {"to": TensorProto.FLOAT}, [])]
+        steps: list[tuple[str, dict[str, Any], list[str]]] = [("Cast", {"to": TensorProto.FLOAT}, [])]
         if turned:
             steps.append(("Transpose", {"perm": [1, 0]}, []))
         if values.ndim != stored.ndim:
