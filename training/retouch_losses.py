@@ -128,6 +128,12 @@ def taught(target: torch.Tensor, photo: torch.Tensor, c: torch.Tensor, teacher: 
     return target.index_copy(0, rows, torch.lerp(target[rows], retouched, weight))
 
 
+def branched(args: argparse.Namespace) -> float:
+    """The share of the samples that is run again with -c: none where no loss asks for it."""
+    asked = args.contrastive_weight or args.obedience_weight or args.daylight_weight
+    return args.branch_fraction if asked else 0.0
+
+
 def training_losses(
     model: torch.nn.Module,
     vae: AutoencoderKL | None,
@@ -177,9 +183,7 @@ def training_losses(
 
     # In one forward: the batch; some photos again with -c; and, for an anchor on the output, with other noise. Which
     # photos those are depends on k alone, and their losses are scaled as if every batch had its share of them.
-    fraction = (
-        args.branch_fraction if args.contrastive_weight or args.obedience_weight or args.daylight_weight else 0.0
-    )
+    fraction = branched(args)
     some = [i for i, k in enumerate(ks) if int((k + 1) * fraction) > int(k * fraction) and not unknown[i]]
     more = 2 if args.contrastive_anchor == "output" else 1
     repeat = lambda x: torch.cat([x] + [x[some]] * more)  # noqa: E731

@@ -16,7 +16,7 @@ from diffretouch.training.launch import add_launch_arguments, build_optimizer, c
 from diffretouch.training.learning_rate import scheduled_share, set_rates
 from diffretouch.training.moving_average import MovingAverage
 from diffretouch.training.pairs import add_pair_arguments, batches, epoch_samples, statistics_for, verify_if_asked
-from diffretouch.training.retouch_losses import training_losses
+from diffretouch.training.retouch_losses import branched, training_losses
 from diffretouch.training.retouch_model import build_models, build_pipeline, load_teacher
 from diffretouch.training.sharding import shardable
 from diffretouch.training.steps import begin, finish, go_on, keep_step, stop_if_not_finite
@@ -180,10 +180,7 @@ def main(argv: list[str] | None = None) -> None:
     first_step = go_on(args, accelerator, optimizer, ema, settings)
     with accelerator.main_process_first():
         statistics = statistics_for(args, args.resolution, output_dir)
-    branches = (
-        args.branch_fraction if args.contrastive_weight or args.obedience_weight or args.daylight_weight else 0.0
-    )
-    how = {"accumulation": accumulation, "statistics": statistics, "branch_fraction": branches}
+    how = {"accumulation": accumulation, "statistics": statistics, "branch_fraction": branched(args)}
     photos, loader = batches(args, accelerator, first_step, **how)
     cache = None
     if args.cache_latents:
