@@ -13,6 +13,8 @@ import sys
 
 import pytest
 
+from diffretouch.training import train_diffretouch
+
 from .test_readme import ROOT, parse
 
 RECIPES = sorted((ROOT / "training" / "recipes").glob("*.sh"))
@@ -60,6 +62,45 @@ def test_commands_are_taken(recipe, tmp_path, monkeypatch):
             importlib.import_module(words[1]).parse_args(words[2:])
         else:
             parse([program, *words])
-        if recipe.stem == "ablation" and program == "accelerate" and any("output/published" in word for word in words):
-            trained = [words[words.index(flag) + 1] for flag in ("--pixel_weight", "--timestep_range")]
-            assert trained == ["0.04", "200"]  # the paper's beta, on [0,1], and sampler
+
+
+def trainings(recipe, folder):
+    """The last part of the name of what it trains -> the arguments of train_diffretouch."""
+    folder.mkdir()
+    found = {}
+    for program, *words, _ in calls_of(recipe, folder):
+        if program == "accelerate" and "diffretouch.training.train_diffretouch" in words:
+            rest = words[words.index("diffretouch.training.train_diffretouch") + 1 :]
+            arguments = vars(train_diffretouch.parse_args(rest))
+            found[arguments["output_dir"].split("/")[-1]] = arguments
+    return found
+
+
+def test_ablation_changes_one_thing_in_the_recipe(tmp_path):
+    recipes = RECIPES[0].parent
+    bundled = trainings(recipes / "small.sh", tmp_path / "small")["taught"]
+    rows = trainings(recipes / "ablation.sh", tmp_path / "ablation")
+
+    def changed(row, other):
+        return {name: row[name] for name in row if row[name] != other[name] and name not in ("output_dir", "seed")}
+
+    own = {"vae", "init", "teacher", "learning_rate", "max_train_steps"}  # its places and its length
+    own |= {"checkpointing_steps", "checkpoints_total_limit"}
+    assert changed(rows["recipe_0"], bundled).keys() <= own
+    for seed in range(3):
+        assert rows[f"recipe_{seed}"]["seed"] == seed and not changed(rows[f"recipe_{seed}"], rows["recipe_0"])
+        published = rows[f"published_{seed}"]
+        assert published["seed"] == seed and not changed(published, rows["published_0"])
+        # The paper's beta, on [0,1], and sampler; nothing of ours
+        assert (published["pixel_weight"], published["timestep_range"]) == (0.04, [200, 999])
+        assert not any(published[f"{name}_weight"] for name in ("attribute", "obedience", "daylight", "pixel_l1"))
+    for name, change in {
+        "no_teacher": {"teacher": None},
+        "no_grid": {"no_grid": True},
+        "four_tokens": {"attribute_tokens": 4},
+        "no_contrastive": {"contrastive_weight": 0},
+        "no_daylight": {"daylight_weight": 0},
+    }.items():
+        assert changed(rows[name], rows["recipe_0"]) == change
+    assert changed(rows["published_no_contrastive"], rows["published_0"]) == {"contrastive_weight": 0}
+    assert len(rows) == 12

@@ -6,15 +6,14 @@ set -euo pipefail
 photos=$1 output=$2 precision=${PRECISION:-no}  # bf16 is for processors that multiply it
 here=$(dirname "$(readlink -f "$0")")
 kept="$here/small_validation.txt"
+. "$here/small.bash"
 accelerate launch --cpu --num_processes 1 -m diffretouch.training.train_autoencoder \
   --train_data_dir "$photos" --exclude "$kept" --output_dir "$output/autoencoder" --max_train_steps 1200 \
   --lr_warmup_steps 60 --dataloader_num_workers 1 --mixed_precision "$precision"
 train() { # NAME FLAGS…
   accelerate launch --cpu --num_processes 1 -m diffretouch.training.train_diffretouch \
     --train_data_dir "$photos" --exclude "$kept" --vae "$output/autoencoder" \
-    --output_dir "$output/$1" --labels automatic --view_spread 0.1 --latent_weight 0.5 --obedience_weight 1 \
-    --first_timestep_fraction 0.4 --unknown_share 0.35 --sampling_steps 8 \
-    --lr_warmup_steps 50 --pixel_stride 2 --mixed_precision "$precision" --seed 0 \
+    --output_dir "$output/$1" "${small_settings[@]}" --mixed_precision "$precision" --seed 0 \
     --checkpointing_steps 100 --checkpoints_total_limit 20 "${@:2}"
 }
 train free --max_train_steps 1500
@@ -23,7 +22,7 @@ accelerate launch --cpu --num_processes 1 -m diffretouch.training.train_csrnet \
   --train_data_dir "$photos" --exclude "$kept" --output_dir "$output/teacher" \
   --pixel_stride 2 --learning_rate 2e-3 --halvings 3 --ema_decay 0.99 --max_train_steps 600
 train taught --init "$output/free" --teacher "$output/teacher" --learning_rate 4e-4 --max_train_steps 400 \
-  --clipping_limit 0.0015 --shoulder 0.7 --daylight_weight 0.25
+  "${small_taught[@]}"
 # In half precision: 11 MB in the package. It is loaded and run in float32.
 python - "$output" <<'PACK'
 import json
