@@ -11,6 +11,7 @@ from diffretouch import evaluation as ev
 from diffretouch.attributes import attribute_labels, measure_attributes
 from diffretouch.evaluation import pairs
 from diffretouch.evaluation.controllability import summarise
+from diffretouch.metrics import delta_e76, psnr, sample_diversity
 
 from . import tiny
 
@@ -31,6 +32,14 @@ def test_controllability():
     image = pipe(source, [0, 0, -1, 0], generator=generator, output_type="pt").images
     image = (image * 255).round() / 255
     np.testing.assert_allclose(records[1]["scores"][2][0], measure_attributes(image)[0], rtol=1e-3, atol=1e-4)
+
+    # What is said to be at c = 0 is: None are unknown attributes
+    seeds = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    usual = (pipe(source, [0.0] * 4, num_samples=2, generator=seeds, output_type="pt").images * 255).round() / 255
+    assert records[1]["psnr"] == pytest.approx(psnr(usual[:1], finished).item(), abs=1e-4)
+    assert records[1]["diversity"] == pytest.approx(sample_diversity(usual).item(), rel=1e-3)
+    own = pipe(finished, [0.0] * 4, generator=torch.Generator().manual_seed(0), output_type="pt").images
+    assert records[1]["drift"] == pytest.approx(delta_e76((own * 255).round() / 255, finished).item(), rel=1e-3)
 
     for n, name in enumerate(run_names := list(summary["spearman_mean"])):
         ranks = [scipy.stats.spearmanr([-1, 0, 1], [v[n] for v in r["scores"][n]]).statistic for r in records]

@@ -43,6 +43,11 @@ def test_report(folders):
         np.testing.assert_allclose(row["input"]["psnr"], expected, atol=1e-4, rtol=0)
         assert row["input"]["structure"] == pytest.approx(1) and row["input"]["clipping"] == 0
         assert row["automatic"]["psnr"] != row["input"]["psnr"]
+        # c = 0, which None is not: attributes that are unknown
+        c, noise = [0.0] * 4, torch.Generator().manual_seed(3)
+        by_hand = tiny.one_step_pipeline()(Image.open(source), c, generator=noise, output_type="np").images[0]
+        expected = skimage.metrics.peak_signal_noise_ratio(b / 255, (255 * by_hand).round() / 255, data_range=1)
+        assert row["automatic"]["psnr"] == pytest.approx(expected, abs=1e-3)
         clipped = [((image == 0) | (image == 255)).any(-1).mean() for image in (a, b)]
         assert row["input"]["target_clipping"] == pytest.approx(100 * (clipped[1] - clipped[0]))
     for metric in ("psnr", "ssim", "delta_e76", "delta_e2000", "structure", "clipping"):

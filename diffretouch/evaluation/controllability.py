@@ -88,15 +88,17 @@ def _one_photo(pipe, path, *, values, seed, steps, samples, size, camera):
     source = as_batch(simulated_camera(as_array(finished), path.name, seed)) if camera else finished
     noise = lambda n=0: torch.Generator().manual_seed(seed + n)  # noqa: E731
 
-    def retouch(image, c=None, generator=None, **kwargs):
+    usual = [0.0] * len(ATTRIBUTES)  # not None: that is unknown attributes
+
+    def retouch(image, c, generator, **kwargs):
         images = pipe(image, c, num_inference_steps=steps, generator=generator, output_type="pt", **kwargs).images
         return (images.cpu() * 255).round() / 255
 
     # 1. c = 0, its time, and other seeds
     start = time.perf_counter()
-    automatic = retouch(source, generator=noise())
+    automatic = retouch(source, usual, noise())
     seconds = time.perf_counter() - start
-    others = retouch(source, num_samples=samples, generator=[noise(n) for n in range(samples)])
+    others = retouch(source, usual, [noise(n) for n in range(samples)], num_samples=samples)
 
     # 2. Every slider, one batch each
     scores, warmth, structure, clipping, paces, reaches = [], [], [], [], [], []
@@ -112,7 +114,7 @@ def _one_photo(pipe, path, *, values, seed, steps, samples, size, camera):
         clipping.append((100 * (clipped_share(images) - clipped_share(source))).tolist())
 
     # 3. The finished photo itself, which needs no retouch
-    untouched = retouch(finished, generator=noise())
+    untouched = retouch(finished, usual, noise())
     return {
         "scores": scores,  # [slider][value][attribute]
         "b": warmth,

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from diffretouch.attributes import ATTRIBUTES
 from diffretouch.metrics import after_curves, psnr
 
 from .cost import count_parameters
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 PROTOCOLS = {
     "input": "the untouched photo",
     "automatic": "c = 0",
-    "best": "the sample of the highest PSNR among {} seeds: an oracle, it sees the target",
+    "best": "c = None, the sample of the highest PSNR among {} seeds: an oracle, it sees the target",
     "labels": "c from the labels of the expert's version: an oracle, it sees the target",
     "matched": "c by attributes_of(input, reference=target): an oracle, it sees the target",
 }
@@ -93,7 +94,7 @@ def retouch_methods(
             return pipe(source, c, num_inference_steps=steps, output_type="pt", **kwargs).images.cpu()
 
     def automatic(source, target, pair):
-        return result(source, generator=noise()), {}
+        return result(source, [0.0] * len(ATTRIBUTES), generator=noise()), {}  # None is not 0 where it is unknown
 
     def best(source, target, pair):
         images = result(source, num_samples=best_of, generator=[noise(n) for n in range(best_of)])
