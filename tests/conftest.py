@@ -1,4 +1,6 @@
 import os
+import shutil
+import sys
 
 import hypothesis
 import pytest
@@ -45,6 +47,98 @@ def experts(tmp_path):
         for name in ("a0001", "a0002"):
             save_pattern(tmp_path / folder / f"{name}-kme_01.png", rng)
     return tmp_path / "photos", tmp_path / "experts"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a command line in this process -> (exit code, standard output, standard error)."""
+    from diffretouch import cli
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["diffretouch", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        output = capsys.readouterr()
+        assert "Traceback" not in output.err
+        return code, output.out, output.err
+
+    return run
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A photo's file."""
+    from .photo_files import PHOTO
+
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(PHOTO.read_bytes())
+    return path
+
+
+@pytest.fixture
+def shoot(tmp_path):
+    """Four photos in two folders, one of them empty."""
+    from .photo_files import PHOTOS
+
+    source = tmp_path / "in"
+    (source / "sub").mkdir(parents=True)
+    for n, path in enumerate(sorted(PHOTOS.glob("gb82_*.jpg"))[:4]):
+        (source / ("sub" if n % 2 else "") / f"{n}.jpg").write_bytes(path.read_bytes()[: 0 if n == 2 else None])
+    return source
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six photos in two folders, of several kinds."""
+    import numpy as np
+    import tifffile
+    from PIL import Image
+
+    from .batches import PHOTOS
+
+    source = tmp_path / "in"
+    (source / "sub").mkdir(parents=True)
+    for photo in PHOTOS[:3]:
+        shutil.copy(photo, source)
+    shutil.copy(PHOTOS[3], source / "sub" / "a.jpg")
+    random = np.random.default_rng(0)
+    tifffile.imwrite(source / "deep.tif", random.integers(0, 65536, (33, 51, 3), np.uint16), photometric="rgb")
+    Image.fromarray(random.integers(0, 256, (9, 7, 4), np.uint8)).save(source / "sub" / "alpha.png")
+    return source
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    from .tiny import tiny_pipeline
+
+    return tiny_pipeline()
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """The folder of a tiny pipeline."""
+    from .tiny import tiny_pipeline
+
+    folder = tmp_path_factory.mktemp("model")
+    tiny_pipeline().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def autoencoder(tmp_path_factory):
+    """The folder of a tiny autoencoder."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    from diffretouch.training.train_autoencoder import SMALL_AUTOENCODER
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("autoencoder")
+    AutoencoderKL(**{**SMALL_AUTOENCODER, "block_out_channels": (8, 8, 8)}).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from PIL import Image
 
 PHOTOS = Path(__file__).parent / "photos"
 CITY = PHOTOS / "gb82_city-lossless.jpg"
+PHOTO = PHOTOS / "gb82_dog-lossless.jpg"
 random = np.random.default_rng(0)
 RGB8 = random.integers(0, 256, (37, 53, 3), dtype=np.uint8)
 RGB16 = random.integers(0, 65536, (37, 53, 3), dtype=np.uint16)
@@ -26,6 +27,12 @@ def write(path, array, **options):
     else:
         Image.fromarray(array).save(path, **options)
     return path
+
+
+def pixels(path):
+    """As 8 bits of RGB, signed, whatever the file holds."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
 
 
 def read(path):

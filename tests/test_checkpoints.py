@@ -1,4 +1,4 @@
-"""What every training script shares: data workers and signals. Resume itself stands in test_train_diffretouch.py."""
+"""What every training script shares: data workers and signals. Resume itself stands in test_resume.py."""
 
 import os
 import subprocess

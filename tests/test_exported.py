@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffretouch import CSRNetPipeline, DiffRetouchPipeline, cli, load_photo
+from diffretouch import CSRNetPipeline, DiffRetouchPipeline, load_photo
 from diffretouch.pipelines.export_onnx import export_beside
 from diffretouch.pipelines.exported import noise, open_exported
 from diffretouch.settings import model_revision
@@ -22,20 +22,6 @@ from .tiny import tiny_pipeline
 ROOT = Path(__file__).parents[1]
 PHOTOS = [ROOT / "tests" / "photos" / f"gb82_{name}-lossless.jpg" for name in ("city", "dog", "sumac")]
 BRIGHT, FLAT = {"brightness": 0.9}, {"contrast": -1.0}
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["diffretouch", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def small_photo(path, size=(151, 97)):

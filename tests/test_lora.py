@@ -13,8 +13,8 @@ from diffretouch.models.unet import build_retouch_unet
 from diffretouch.training.lora import add_lora, merged, saves_adapter
 from diffretouch.training.train_diffretouch import parse_args
 
-from .test_train_diffretouch import arguments, assert_same, autoencoder, log, state, train  # noqa: F401
 from .tiny import tiny_pipeline, tiny_unet
+from .toy_training import arguments, assert_same, log, state, train
 
 pytest.importorskip("peft")
 

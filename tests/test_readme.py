@@ -38,9 +38,9 @@ ELSEWHERE = {
     "python -m http.server": "does not end by itself: tests/browser/test_alone.py",
     "diffretouch convert adobe.ckpt": "a checkpoint of 10 GB: tests/test_convert.py",
     "diffretouch export": "half a minute of tracing: tests/test_onnx.py",
-    "accelerate launch --": "several processes: tests/test_cli.py, test_evaluation.py, test_train_*.py",
+    "accelerate launch --": "several processes: tests/test_cli_batch.py, test_evaluation.py, test_processes.py",
     "training/recipes/": "tests/test_recipes.py",
-    "torchrun": "several processes: tests/test_cli.py, test_train_diffretouch.py",
+    "torchrun": "several processes: tests/test_cli_batch.py, test_processes.py",
 }
 
 

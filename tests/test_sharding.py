@@ -13,7 +13,7 @@ from diffretouch.models.affine_grid import AffineGridHead
 from diffretouch.training.launch import tell_deepspeed
 from diffretouch.training.sharding import shardable
 
-from .test_train_diffretouch import arguments, autoencoder, log, ranks, train  # noqa: F401
+from .toy_training import arguments, log, ranks, train
 
 CONFIGS = Path(__file__).parents[1] / "training" / "accelerate"
 

@@ -1,0 +1,83 @@
+"""Toy trainings of the training script, in this process or as ranks."""
+
+import json
+import signal
+from pathlib import Path
+
+import torch
+from accelerate.state import AcceleratorState
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file
+
+from diffretouch import AffineGridHead
+from diffretouch.training import retouch_model, train_diffretouch
+
+from .ranks import run_ranks
+from .tiny import TINY_UNET
+
+PHOTOS = Path(__file__).parent / "photos"
+
+
+TINY_UNET = {**TINY_UNET, "in_channels": 16, "cross_attention_dim": 8}
+
+
+def arguments(autoencoder, output_dir, *more):
+    return [
+        *("--train_data_dir", str(PHOTOS), "--output_dir", str(output_dir)),
+        *(("--vae", str(autoencoder), "--resolution", "32") if autoencoder else ()),
+        *("--train_batch_size", "3", "--lr_warmup_steps", "2", "--max_train_steps", "6"),
+        *("--checkpointing_steps", "2", "--checkpoints_total_limit", "3", "--dataloader_num_workers", "0"),
+        *more,
+    ]
+
+
+def train(monkeypatch, *args):
+    monkeypatch.setattr(retouch_model, "SMALL_UNET", TINY_UNET)
+    AcceleratorState._reset_state(reset_partial_state=True)  # or the precision of the training before stays
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        train_diffretouch.main(arguments(*args))
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def state(checkpoint):
+    """Weights and EMA of a checkpoint as tensors, and the file of the Adam moments as its bytes."""
+    weights, ema = (load_file(checkpoint / name) for name in ("model.safetensors", "ema.safetensors"))
+    moments = torch.frombuffer(bytearray((checkpoint / "optimizer.bin").read_bytes()), dtype=torch.uint8)
+    return {**weights, **{f"ema.{name}": value for name, value in ema.items()}, "moments": moments}
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+def log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+PROGRAM = """
+import json, os, sys
+from accelerate import PartialState
+from diffretouch.training import retouch_model, train_diffretouch as t
+retouch_model.SMALL_UNET = json.loads(sys.argv[1])
+t.main(sys.argv[2:])
+os.write(1, f"processes: {PartialState().num_processes}\\n".encode())  # whole, whatever another process writes
+"""
+
+
+def ranks(folder, *arguments, before="", machines=False):
+    """The script once for each rank's arguments: (exit code, what it said) of each, see `run_ranks`."""
+    own = [[json.dumps(TINY_UNET), *one] for one in arguments]
+    return run_ranks(before + PROGRAM, folder, *own, threads=torch.get_num_threads(), machines=machines)
+
+
+def fresh():
+    torch.manual_seed(0)
+    return UNet2DConditionModel(**TINY_UNET), AffineGridHead(splat_strides=(2, 1), residual=True)
+
+
+ALL = {"latent", "pixel", "attribute", "contrastive", "obedience"}
