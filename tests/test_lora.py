@@ -106,7 +106,7 @@ def test_foreign_adapters_are_refused(adapted, tmp_path):
     refused("not the Stable Diffusion")
 
 
-def test_trains_adapters_and_new_layers_alone(autoencoder, tmp_path, monkeypatch):  # noqa: F811
+def test_trains_adapters_and_new_layers_alone(autoencoder, tmp_path, monkeypatch):
     base = stable_diffusion(tmp_path / "base")
     monkeypatch.chdir(tmp_path)
     start = ("--pretrained_model_name_or_path", "base", "--lora_rank", "2", "--max_train_steps", "4")

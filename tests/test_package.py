@@ -1,7 +1,6 @@
 """The package as a whole: what an import costs, and that it can be found in every way it is run."""
 
 import ast
-import os
 import pickle
 import subprocess
 import sys
@@ -11,6 +10,8 @@ import pytest
 import torch
 
 import diffretouch
+
+from .ranks import run_ranks
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,9 +57,11 @@ def test_found_from_the_checkout_root():
 
 SCRIPTS = sorted(path for path in (ROOT / "training").glob("*.py") if "__main__" in path.read_text())
 
-# One process for all: what takes long is to import torch and diffusers. sys.path is as Python makes it for a file.
+# One process for all, forked from one that has imported torch and diffusers, which takes long. sys.path is as Python
+# makes it for a file.
 START = """
 import contextlib, io, os, runpy, sys
+os.chdir(sys.argv.pop(1))
 installed = [path for path in sys.path if path and os.path.abspath(path) != os.getcwd()]
 for script in sys.argv[1:]:
     for name in [name for name in sys.modules if name.partition(".")[0] == "diffretouch"]:
@@ -77,13 +80,11 @@ runpy.run_module("diffretouch.training.train_diffretouch", run_name="__main__")
 """
 
 
-def test_training_scripts_start():
+def test_training_scripts_start(tmp_path):
     """As files, with nothing installed, and as modules."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "-c", START, *map(str, SCRIPTS)]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
-    assert result.returncode == 0, result.stderr
-    assert len(SCRIPTS) >= 7 and "--train_data_dir" in result.stdout
+    ((code, said),) = run_ranks(START, tmp_path, [ROOT, *SCRIPTS])
+    assert code == 0, said
+    assert len(SCRIPTS) >= 7 and "--train_data_dir" in said
 
 
 def test_pickles_and_spawned_workers():

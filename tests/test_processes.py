@@ -1,14 +1,10 @@
-"""Trainings as users start them: real processes, one or several, a real kill."""
+"""Trainings in processes of their own, one or several, a real kill. A recipe's starts by `accelerate launch`."""
 
-import contextlib
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +14,7 @@ from diffretouch import DiffRetouchPipeline
 from diffretouch.training import retouch_model
 from diffretouch.training.checkpoints import checkpoints
 
+from .ranks import started
 from .toy_training import PROGRAM, TINY_UNET, arguments, assert_same, fresh, log, ranks, state, train
 
 # As on a loaded machine: the last call is done, and its thread still owns the tensors when the group ends
@@ -30,39 +27,6 @@ def with_calls_left(accelerator):
     end(accelerator)
 accelerate.Accelerator.end_training = with_calls_left
 """
-
-
-STARTED = []
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays():
-    """A test that fails or is interrupted leaves no training behind, which would wait for another for ever."""
-    yield
-    while STARTED:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(STARTED.pop().pid, signal.SIGKILL)
-
-
-def launch(program, *arguments, processes=1, before=""):
-    """The script in processes of its own, with the tiny UNet and the threads of this one."""
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    program.write_text(before + PROGRAM)
-    threads = str(torch.get_num_threads())
-    root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
-    environment["ACCELERATE_USE_CPU"] = "true"
-    process = subprocess.Popen(
-        [*command, str(program), json.dumps(TINY_UNET), *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    STARTED.append(process)
-    return process
 
 
 def wait_for(condition, seconds=600):
@@ -84,10 +48,9 @@ sys.addaudithook(die)
 
 def test_killed_training_comes_back_bit_exact(autoencoder, tmp_path, monkeypatch):
     """Killed when the second checkpoint is written but has no name yet: whatever the load, at that place."""
-    killed = launch(tmp_path / "program.py", *arguments(autoencoder, tmp_path / "killed"), before=KILLED)
+    ((code, _),) = ranks(tmp_path, arguments(autoencoder, tmp_path / "killed"), before=KILLED)
+    assert code == -signal.SIGKILL
     train(monkeypatch, autoencoder, tmp_path / "straight")
-    killed.communicate(timeout=600)
-    assert killed.returncode == -signal.SIGKILL
     assert [path.name for path in checkpoints(tmp_path / "killed")] == ["checkpoint-2"]
     assert (tmp_path / "killed" / "checkpoint-4.tmp" / "step.json").exists()
     train(monkeypatch, autoencoder, tmp_path / "killed", "--resume_from_checkpoint", "latest")
@@ -97,12 +60,13 @@ def test_killed_training_comes_back_bit_exact(autoencoder, tmp_path, monkeypatch
 
 def test_sigterm_stops_with_a_checkpoint(autoencoder, tmp_path):
     endless = ("--max_train_steps", "100000", "--checkpointing_steps", "100000", "--dataloader_num_workers", "2")
-    process = launch(tmp_path / "program.py", *arguments(autoencoder, tmp_path / "out", *endless))
+    own = [json.dumps(TINY_UNET), *arguments(autoencoder, tmp_path / "out", *endless)]
     lines = tmp_path / "out" / "log.jsonl"
-    wait_for(lambda: lines.exists() and len(log(tmp_path / "out")) > 2 or process.poll() is not None)
-    os.killpg(process.pid, signal.SIGTERM)  # as a terminal or a scheduler does: the data workers get it too
-    _, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, errors.decode()[-2000:]
+    with started(PROGRAM, tmp_path, own, threads=torch.get_num_threads()) as ((process, said),):
+        wait_for(lambda: lines.exists() and len(log(tmp_path / "out")) > 2 or not process.is_alive())
+        os.killpg(process.pid, signal.SIGTERM)  # as a terminal or a scheduler does: the data workers get it too
+        process.join(600)
+        assert process.exitcode == 0, said.read_text()[-2000:]
     (checkpoint,) = checkpoints(tmp_path / "out")
     assert json.loads((checkpoint / "step.json").read_text())["step"] == len(log(tmp_path / "out"))
     DiffRetouchPipeline.from_pretrained(tmp_path / "out")
@@ -116,11 +80,10 @@ def test_two_processes_make_the_weights_of_one(autoencoder, tmp_path, monkeypatc
     labels = ("--labels", "automatic")
     more = (*labels, "--max_train_steps", "3", "--checkpointing_steps", "3", "--gradient_accumulation_steps", "2")
     half = arguments(autoencoder, tmp_path / "two", *more, "--train_batch_size", "2")
-    two = launch(tmp_path / "program.py", *half, processes=2, before=CALLS_LEFT)
+    ends = ranks(tmp_path, half, half, before=CALLS_LEFT)
+    assert [code for code, _ in ends] == [0, 0], ends[0][1][-3000:]
+    assert all("processes: 2" in said for _, said in ends)
     train(monkeypatch, autoencoder, tmp_path / "one", *more, "--train_batch_size", "4")
-    output, errors = two.communicate(timeout=600)
-    assert two.returncode == 0, errors.decode()[-3000:]
-    assert output.decode().count("processes: 2") == 2
     weights, other = (load_file(tmp_path / n / "checkpoint-3" / "model.safetensors") for n in ("one", "two"))
     for name, value in weights.items():
         torch.testing.assert_close(other[name], value, atol=1e-5, rtol=0, msg=name)

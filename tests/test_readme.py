@@ -5,7 +5,6 @@ import importlib
 import re
 import shlex
 import shutil
-import signal
 import sys
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pytest
 import torch
 import typer
 from accelerate.commands.launch import launch_command_parser
-from accelerate.state import AcceleratorState
 from diffusers import DDIMScheduler
 from PIL import Image
 from torch.distributed.run import parse_args as torchrun_arguments
@@ -23,7 +21,7 @@ from diffretouch import CSRNet, CSRNetPipeline, cli
 from diffretouch.training import retouch_model, train_autoencoder
 from diffretouch.training.released_names import csrnet_keymap
 
-from .tiny import TINY_UNET, tiny_pipeline
+from .tiny import TINY_UNET, run_here, tiny_pipeline
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = sorted((Path(__file__).parent / "photos").glob("gb82_*.jpg"))
@@ -145,13 +143,7 @@ def test_trainings(toys, monkeypatch):
     assert len(trainings) >= 2
     for command in trainings:
         script, *arguments = shlex.split(command)[2:]
-        AcceleratorState._reset_state(reset_partial_state=True)
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            program(script).main([*arguments, *toy])
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        run_here(program(script).main, [*arguments, *toy])
     run(monkeypatch, "diffretouch retouch photo.jpg -o trained.jpg --model runs/mine")
     assert (toys / "trained.jpg").is_file()
 

@@ -26,28 +26,36 @@ with open(os.environ["CALLS"], "a") as calls:
 """
 
 
-def calls_of(recipe, folder):
-    """What the recipe calls: lists of words, and the text that `python -` reads last."""
+def calls_of(recipe, folder, *arguments, **environment):
+    """What the recipe calls: lists of words, and the text that `python -` reads last. It runs in `folder`."""
     programs = folder / "programs"
     programs.mkdir()
     for name in ("python", "accelerate", "diffretouch", "torchrun"):
         (programs / name).write_text(RECORDER.format(python=sys.executable))
         (programs / name).chmod(0o755)
-    usage = re.search(rf"^# .*{recipe.name} ([^\[\n]*)", recipe.read_text(), re.M)
-    arguments = [name.lower() for name in usage[1].split()]
-    for name in arguments:
-        (folder / name / "target_a").mkdir(parents=True)  # of PPR10K, of which a recipe makes a list
-    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "CALLS": str(folder / "calls")}
-    done = subprocess.run(
-        ["bash", str(recipe), *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
-    )
+    environment = {
+        **os.environ,
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "CALLS": str(folder / "calls"),
+        **environment,
+    }
+    command = ["bash", str(recipe), *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in (folder / "calls").read_text().splitlines()]
 
 
+def calls_as_its_usage_says(recipe, folder):
+    usage = re.search(rf"^# .*{recipe.name} ([^\[\n]*)", recipe.read_text(), re.M)
+    arguments = [name.lower() for name in usage[1].split()]
+    for name in arguments:
+        (folder / name / "target_a").mkdir(parents=True)  # of PPR10K, of which a recipe makes a list
+    return calls_of(recipe, folder, *arguments)
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
 def test_commands_are_taken(recipe, tmp_path, monkeypatch):
-    calls = calls_of(recipe, tmp_path)
+    calls = calls_as_its_usage_says(recipe, tmp_path)
     assert calls
     monkeypatch.chdir(tmp_path)
     for program, *words, text in calls:
@@ -68,7 +76,7 @@ def trainings(recipe, folder):
     """The last part of the name of what it trains -> the arguments of train_diffretouch."""
     folder.mkdir()
     found = {}
-    for program, *words, _ in calls_of(recipe, folder):
+    for program, *words, _ in calls_as_its_usage_says(recipe, folder):
         if program == "accelerate" and "diffretouch.training.train_diffretouch" in words:
             rest = words[words.index("diffretouch.training.train_diffretouch") + 1 :]
             arguments = vars(train_diffretouch.parse_args(rest))

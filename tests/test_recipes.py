@@ -1,4 +1,4 @@
-"""The recipes as they stand, in shells of their own: those of the papers, to their end at toy size."""
+"""The recipes of the papers as they stand, in shells of their own, to their end at toy size."""
 
 import json
 import os
@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from accelerate.commands.launch import launch_command_parser
 
 from diffretouch import CSRNetPipeline, DiffRetouchPipeline
+from diffretouch.training import train_diffretouch
 
-from .tiny import recipes_toy
+from .test_recipe_commands import calls_of
+from .tiny import recipes_toy, run_here
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "training" / "recipes"
@@ -47,7 +50,12 @@ def test_papers_of_diffretouch(toys, tmp_path, name):
         (data / "input").symlink_to(PAIRS / "input")
         (data / "expertC").symlink_to(PAIRS / "target")
     launch = {"BASE": str(toys / "stable-diffusion"), "ACCELERATE": "--cpu --num_processes 1", "TEST": "1"}
-    run(f"{name}.sh", data, tmp_path / "out", *TOY, "--gradient_accumulation_steps", "2", *more, **launch)
+    flags = (*TOY, "--gradient_accumulation_steps", "2", *more)
+    calls = calls_of(RECIPES / f"{name}.sh", tmp_path, data, tmp_path / "out", *flags, **launch)
+    ((program, *words, _),) = calls
+    launched = launch_command_parser().parse_args(words[1:])
+    assert (program, words[0], launched.training_script) == ("accelerate", "launch", train_diffretouch.__name__)
+    run_here(train_diffretouch.main, launched.training_script_args)  # `accelerate launch` itself: the last test
     used = settings(tmp_path / "out" / "model")
     published = {"pixel_weight": 0.04, "contrastive_weight": 1.0, "contrastive_anchor": "output", "latent_weight": 1.0}
     published |= {"first_timestep_fraction": 0.0, "branch_fraction": 1.0, "whole_photos": True, "learning_rate": 1e-6}

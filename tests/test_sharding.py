@@ -39,7 +39,7 @@ def run(tmp_path, vae, name, *more, before=SHARDED):
     return first or second, said
 
 
-def test_trains_resumes_and_saves_a_whole_pipeline(autoencoder, tmp_path, monkeypatch):  # noqa: F811
+def test_trains_resumes_and_saves_a_whole_pipeline(autoencoder, tmp_path, monkeypatch):
     # automatic labels: a process whose batch asks for none must still take part in the forward
     more = ("--train_batch_size", "1", "--labels", "automatic", "--max_train_steps", "4")
     code, errors = run(tmp_path, autoencoder, "straight", *more)
@@ -70,7 +70,7 @@ def test_configurations_are_accelerates(path):
     assert config.distributed_type == kind and config.mixed_precision == "bf16"
 
 
-def test_sharding_that_would_not_happen_is_refused(autoencoder, tmp_path, monkeypatch):  # noqa: F811
+def test_sharding_that_would_not_happen_is_refused(autoencoder, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(SystemExit, match="FSDP 1"):
         train(monkeypatch, autoencoder, tmp_path)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import multiprocessing
 import os
 import shutil
 import signal
@@ -12,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from PIL import Image
 
 from diffretouch import CSRNetPipeline
@@ -21,7 +19,8 @@ from diffretouch.metrics import delta_e76, psnr
 from diffretouch.training import train_autoencoder, train_baselines, train_csrnet, train_sa_adjustnet
 from diffretouch.training.checkpoints import best_so_far, checkpoints
 
-from .tiny import recipes_toy
+from .ranks import FORKS
+from .tiny import recipes_toy, run_here
 
 PHOTOS = Path(__file__).parent / "photos"
 COMMON = ("--train_data_dir", str(PHOTOS), "--train_batch_size", "2", "--checkpointing_steps", "2")
@@ -35,15 +34,8 @@ SCRIPTS = {  # DiffRetouch's own test kills, too
 
 def train(name, output_dir, *more):
     script, own = SCRIPTS[name]
-    AcceleratorState._reset_state(reset_partial_state=True)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     workers = ("--dataloader_num_workers", "0")
-    try:
-        arguments = [*COMMON, *own, *workers, "--output_dir", output_dir, "--max_train_steps", "4", *more]
-        script.main([str(word) for word in arguments])
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    run_here(script.main, [*COMMON, *own, *workers, "--output_dir", output_dir, "--max_train_steps", "4", *more])
 
 
 def killed_at_the_second_checkpoint(name, output_dir):
@@ -58,17 +50,9 @@ def killed_at_the_second_checkpoint(name, output_dir):
     train(name, output_dir)
 
 
-@pytest.fixture(scope="module")
-def fresh_processes():
-    """Processes that begin with everything imported, and with no threads."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_killed_training_comes_back_bit_exact(name, tmp_path, fresh_processes):
-    process = fresh_processes.Process(target=killed_at_the_second_checkpoint, args=(name, str(tmp_path / "killed")))
+def test_killed_training_comes_back_bit_exact(name, tmp_path):
+    process = FORKS.Process(target=killed_at_the_second_checkpoint, args=(name, str(tmp_path / "killed")))
     process.start()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -143,8 +127,7 @@ def test_epochs_and_a_part_of_the_data_set(tmp_path, capsys):
     more = ("--num_train_epochs", "2", "--max_train_samples", "5")
     args = train_csrnet.parse_args([*COMMON, "--output_dir", str(tmp_path / "out"), *more, "--resolution", "16"])
     assert args.max_train_steps is None
-    AcceleratorState._reset_state(reset_partial_state=True)
-    train_csrnet.main([*COMMON, "--output_dir", str(tmp_path / "out"), *more, "--resolution", "16"])
+    run_here(train_csrnet.main, [*COMMON, "--output_dir", tmp_path / "out", *more, "--resolution", "16"])
     rows = (tmp_path / "out" / "log.jsonl").read_text().splitlines()
     assert len(rows) == 5 and 'samples_per_epoch": 5' in (tmp_path / "out" / "README.md").read_text()
     given = [*COMMON, "--output_dir", str(tmp_path), "--num_train_epochs", "2"]

@@ -1,16 +1,17 @@
 """The autoencoder's training as users start it, in this process."""
 
-import signal
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from diffusers import AutoencoderKL
 
 from diffretouch.data.unpaired import UnpairedPhotos
 from diffretouch.training import train_autoencoder
 from diffretouch.training.checkpoints import checkpoints
+
+from .tiny import run_here
 
 PHOTOS = Path(__file__).parent / "photos"
 
@@ -18,16 +19,9 @@ PHOTOS = Path(__file__).parent / "photos"
 def train(monkeypatch, output_dir, *more):
     small = {**train_autoencoder.SMALL_AUTOENCODER, "block_out_channels": (8, 8, 8)}
     monkeypatch.setattr(train_autoencoder, "SMALL_AUTOENCODER", small)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     arguments = ("--train_data_dir", str(PHOTOS), "--output_dir", str(output_dir), "--resolution", "32")
-    try:
-        train_autoencoder.main(
-            [*arguments, "--train_batch_size", "3", "--max_train_steps", "4", "--checkpointing_steps", "2", *more]
-        )
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    few = ("--train_batch_size", "3", "--max_train_steps", "4", "--checkpointing_steps", "2")
+    run_here(train_autoencoder.main, [*arguments, *few, *more])
 
 
 def test_trains_and_resumes(tmp_path, monkeypatch):
@@ -36,10 +30,8 @@ def test_trains_and_resumes(tmp_path, monkeypatch):
     train(monkeypatch, tmp_path / "resumed", *keep, "--max_train_steps", "2")
     assert [p.name for p in checkpoints(tmp_path / "resumed")] == ["checkpoint-2"]
     # the schedule's length is a setting of the whole training, so it is begun again with that
-    train(monkeypatch, tmp_path / "again", *keep)
-    for path in sorted((tmp_path / "again" / "checkpoint-4").iterdir()):
-        path.unlink()
-    (tmp_path / "again" / "checkpoint-4").rmdir()
+    shutil.copytree(tmp_path / "straight", tmp_path / "again")
+    shutil.rmtree(tmp_path / "again" / "checkpoint-4")
     train(monkeypatch, tmp_path / "again", *keep, "--resume_from_checkpoint", "latest")
     straight, again = (AutoencoderKL.from_pretrained(tmp_path / name) for name in ("straight", "again"))
     for name, value in straight.state_dict().items():

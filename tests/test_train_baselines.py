@@ -1,7 +1,6 @@
 """The training script of HDRNet and the 3D LUT; how it resumes is that of all scripts, and tested there."""
 
 import json
-import signal
 from pathlib import Path
 
 import pytest
@@ -10,21 +9,18 @@ import torch
 from diffretouch.pipelines.pretrained import open_pipeline
 from diffretouch.training import train_baselines
 
+from .tiny import run_here
+
 PHOTOS = Path(__file__).parent / "photos"
 
 
 def train(output_dir, *more):
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     arguments = [
         *("--train_data_dir", str(PHOTOS), "--output_dir", str(output_dir), "--resolution", "24"),
         *("--train_batch_size", "2", "--checkpointing_steps", "2", "--dataloader_num_workers", "0"),
         *("--learning_rate", "3e-4", *more),
     ]
-    try:
-        train_baselines.main(arguments)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    run_here(train_baselines.main, arguments)
 
 
 @pytest.mark.parametrize("network", ["hdrnet", "3dlut"])

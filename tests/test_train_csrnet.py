@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,8 @@ from diffretouch.data.unpaired import UnpairedPhotos
 from diffretouch.metrics import psnr
 from diffretouch.training import train_csrnet
 from diffretouch.training.checkpoints import checkpoints
+
+from .tiny import run_here
 
 PHOTOS = Path(__file__).parent / "photos"
 
@@ -27,12 +28,7 @@ def arguments(output_dir, *more):
 
 
 def train(output_dir, *more):
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        train_csrnet.main(arguments(output_dir, *more))
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    run_here(train_csrnet.main, arguments(output_dir, *more))
 
 
 def log(folder):

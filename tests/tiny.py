@@ -1,10 +1,12 @@
 """Tiny real components for the tests."""
 
 import importlib.util
+import signal
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.state import AcceleratorState
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 
@@ -50,6 +52,17 @@ def save_pattern(path, rng, size=(30, 24)):
     path.parent.mkdir(parents=True, exist_ok=True)
     low = rng.integers(20, 200, (4, 5, 3)).astype(np.uint8)
     Image.fromarray(low).resize(size, Image.Resampling.BICUBIC).save(path)
+
+
+def run_here(main, arguments):
+    """A training script's `main` in this process, of which it leaves no handler and no precision behind."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        main([str(word) for word in arguments])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def recipes_toy():

@@ -1,11 +1,9 @@
 """Toy trainings of the training script, in this process or as ranks."""
 
 import json
-import signal
 from pathlib import Path
 
 import torch
-from accelerate.state import AcceleratorState
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
@@ -13,7 +11,7 @@ from diffretouch import AffineGridHead
 from diffretouch.training import retouch_model, train_diffretouch
 
 from .ranks import run_ranks
-from .tiny import TINY_UNET
+from .tiny import TINY_UNET, run_here
 
 PHOTOS = Path(__file__).parent / "photos"
 
@@ -33,13 +31,7 @@ def arguments(autoencoder, output_dir, *more):
 
 def train(monkeypatch, *args):
     monkeypatch.setattr(retouch_model, "SMALL_UNET", TINY_UNET)
-    AcceleratorState._reset_state(reset_partial_state=True)  # or the precision of the training before stays
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        train_diffretouch.main(arguments(*args))
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    run_here(train_diffretouch.main, arguments(*args))
 
 
 def state(checkpoint):
@@ -60,12 +52,12 @@ def log(folder):
 
 
 PROGRAM = """
-import json, os, sys
+import json, sys
 from accelerate import PartialState
 from diffretouch.training import retouch_model, train_diffretouch as t
 retouch_model.SMALL_UNET = json.loads(sys.argv[1])
 t.main(sys.argv[2:])
-os.write(1, f"processes: {PartialState().num_processes}\\n".encode())  # whole, whatever another process writes
+print(f"processes: {PartialState().num_processes}")
 """
 
 
