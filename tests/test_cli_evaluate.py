@@ -3,14 +3,20 @@
 import json
 
 import pytest
+from PIL import Image
 
 from .photo_files import PHOTO
 
 
+def same_photo(folder, *sides):
+    """A small photo, the same in each folder."""
+    for side in sides:
+        (folder / side).mkdir()
+        Image.open(PHOTO).resize((60, 48)).save(folder / side / "a.png")
+
+
 def test_evaluate(run, model, tmp_path):
-    for side in ("input", "target"):
-        (tmp_path / side).mkdir()
-        (tmp_path / side / "a.jpg").write_bytes(PHOTO.read_bytes())
+    same_photo(tmp_path, "input", "target")
     report = tmp_path / "report.json"
     code, out, err = run("evaluate", tmp_path / "input", tmp_path / "target", "--model", model, "-o", report)
     assert code == 0, err
@@ -19,9 +25,7 @@ def test_evaluate(run, model, tmp_path):
 
 def test_evaluate_formats(run, model, tmp_path):
     """--format writes to -o what it says, the terminal shows the table; every measure can be asked for."""
-    for side in ("input", "target", "masks"):
-        (tmp_path / side).mkdir()
-        (tmp_path / side / "a.jpg").write_bytes(PHOTO.read_bytes())
+    same_photo(tmp_path, "input", "target", "masks")
     folders, file = [tmp_path / "input", tmp_path / "target"], tmp_path / "rows.csv"
     measures = ["--masks", tmp_path / "masks", "--groups", ".*", "--cost", "--diversity", 2, "--against", "input"]
     told = ["--format", "csv", "-o", file, "--interval", "bootstrap"]
@@ -44,9 +48,7 @@ def test_evaluate_formats(run, model, tmp_path):
 
 
 def test_evaluate_writes_tables_page_and_card(run, model, tmp_path):
-    for side in ("input", "target"):
-        (tmp_path / side).mkdir()
-        (tmp_path / side / "a.jpg").write_bytes(PHOTO.read_bytes())
+    same_photo(tmp_path, "input", "target")
     page, report = tmp_path / "page.html", tmp_path / "report.json"
     both = ["evaluate", tmp_path / "input", tmp_path / "target", "--controllability", tmp_path / "input"]
     named = ["--model", f"x={model}", "--peer", "autocontrast", "--peer", "y=csrnet", "--steps", "2,3"]
