@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from diffretouch import CSRNet, CSRNetL, CSRNetPipeline, Lut3D, bake_lut, hald_identity
+from diffretouch import CSRNet, CSRNetL, CSRNetPipeline, DiffRetouchPipeline, Lut3D, bake_lut, hald_identity
 from diffretouch.lut import fit_table, lut_nodes
+from diffretouch.photo import icc
 
 from .tiny import tiny_pipeline
 
@@ -106,6 +107,20 @@ def test_every_form_of_a_photo(interpolation):
         assert out.shape == form.shape and np.array_equal(out.reshape(tensor.shape).permute(1, 2, 0).numpy(), exact)
     itself = image.copy()
     assert lut.apply(itself, interpolation=interpolation, out=itself) is itself and np.array_equal(itself, result)
+
+
+def test_a_table_takes_pictures_as_they_are_looked_at():
+    """As the pipelines do: upright, by their colour profile, and what they carried is carried on."""
+    lut, image, profile = table(), photo(), icc.cicp_profile(12, 13)
+    wide = icc.from_srgb(image.astype(np.float32) / 255, profile)
+    lying = Image.fromarray(np.rint(wide.clip(0, 1) * 255).astype(np.uint8)).transpose(Image.Transpose.ROTATE_90)
+    lying.info["icc_profile"] = profile
+    lying.getexif()[0x0112] = 6
+    result = lut.apply(lying)
+    assert result.size == (image.shape[1], image.shape[0])
+    assert result.info["icc_profile"] == profile and result.getexif()[0x0112] == 1
+    inside = icc.to_srgb(np.asarray(result, np.float32) / 255, profile)
+    assert np.abs(inside - lut.apply(image.astype(np.float32) / 255).clip(0, 1)).mean() < 3 / 255
 
 
 def test_domain():
@@ -270,6 +285,9 @@ def test_hald_of_the_largest_size():
         (lambda: table().apply([photo(), photo()]), ValueError, "`image` must be one photo, got 2"),
         (lambda: table().apply(np.full((4, 4, 3), np.nan)), ValueError, "`image` must be finite"),
         (lambda: table().apply(photo(), out=np.empty((3, 3, 3), np.uint8)), ValueError, "`out` must be a writeable"),
+        (lambda: table().apply(photo(), out=5), ValueError, "`out` must be a writeable uint8 array"),
+        (lambda: table().apply(Image.fromarray(photo()), out=photo()), ValueError, "`out` is for array input"),
+        (lambda: table().apply(torch.rand(3, 4, 4), out=photo()), ValueError, "`out` is for array input"),
         (lambda: Lut3D.from_hald(photo(8, 9)), ValueError, "`image` must be a Hald image"),
         (lambda: Lut3D.from_hald(photo(9, 9)), ValueError, "`image` must be a Hald image"),
         (lambda: hald_identity(1), ValueError, r"`level` must be an integer in 2..16"),
@@ -281,6 +299,9 @@ def test_hald_of_the_largest_size():
         (lambda: bake_lut(csrnet(), photo(), c=[0, 0, 0, 0]), ValueError, "`c` is for a pipeline with attributes"),
         (lambda: bake_lut("small", photo()), TypeError, "`pipeline` must be a DiffRetouchPipeline"),
         (lambda: bake_lut(tiny_pipeline(), photo(), c=torch.zeros(2, 4)), ValueError, "`c` must be one row"),
+        (lambda: bake_lut(tiny_pipeline(), photo(), generator=5), TypeError, "`generator` must be a torch.Generator"),
+        (lambda: bake_lut(tiny_pipeline(), photo(), regions=[]), ValueError, "`regions` differ between places"),
+        (lambda: bake_lut(csrnet(), photo(), other=5, mix=0.5), TypeError, "`other` must be a CSRNetPipeline"),
     ],
 )
 def test_bad_inputs(make, error, words):
@@ -289,6 +310,19 @@ def test_bad_inputs(make, error, words):
 
 
 # Baking
+
+
+def test_a_series_has_one_noise(monkeypatch):
+    """Also without a generator."""
+    states, predict_grid = [], DiffRetouchPipeline.predict_grid
+
+    def watched(self, image, c=None, *, generator):
+        states.append(generator.get_state())
+        return predict_grid(self, image, c, generator=generator)
+
+    monkeypatch.setattr(DiffRetouchPipeline, "predict_grid", watched)
+    bake_lut(tiny_pipeline(), [picture(), picture((60, 40))], size=3)
+    assert len(states) == 2 and torch.equal(*states)
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])

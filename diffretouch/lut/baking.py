@@ -47,6 +47,9 @@ def bake_lut(
 
     Returns:
         [`Lut3D`]: with nodes that are not clamped, and its `error` on the photos under tetrahedral interpolation.
+
+    Raises:
+        TypeError, ValueError: an argument that is not as said here, named; and what the pipeline's own call raises.
     """
     if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or not SMALLEST <= size <= LARGEST:
         raise ValueError(f"`size` must be an integer in {SMALLEST}..{LARGEST}, got {size!r}.")
@@ -60,14 +63,19 @@ def bake_lut(
         low = tuple(map(min, zip(*(low for low, _ in ranges), strict=True)))
         high = tuple(map(max, zip(*(high for _, high in ranges), strict=True)))
     nodes = torch.from_numpy(lut_nodes(int(size), low, high))
-    state = call["generator"].get_state() if call.get("generator") is not None else None
+    generator = call.get("generator")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"`generator` must be a torch.Generator or None, got {type(generator).__name__}.")
+    if generator is None and len(photos) > 1 and getattr(pipeline, "has_sliders", False):
+        generator = call["generator"] = pipeline.seeded(torch.randint(2**62, ()).item())
+    state = generator.get_state() if generator is not None else None
 
     table: Any
     table, exact, retouches = 0.0, len(photos) == 1, []
     for photo in photos:
         # 1. Its retouch: for colours alone, and for any photo in its stead
         if state is not None:
-            call["generator"].set_state(state)
+            generator.set_state(state)  # type: ignore[union-attr]
         colours, retouch, alone, device = _retouch(pipeline, photo, c, strength, call)
         # 2. The nodes: the mean of the photos' colour functions
         with torch.no_grad():
@@ -128,11 +136,13 @@ def _retouch(pipeline, photo, c, strength, call):
     if getattr(pipeline, "has_colour_function", False):
         if c is not None:
             raise ValueError(f"`c` is for a pipeline with attributes, not for {type(pipeline).__name__}.")
-        exact = not any(p is not None and p.is_local for p in (pipeline, call.get("other")))
         colours = pipeline.colour_function(photo, strength=strength, **call)
+        exact = not any(p is not None and p.is_local for p in (pipeline, call.get("other")))
         device = pipeline._execution_device
         retouch = lambda picture: pipeline.retouch(picture, strength=strength, **call)  # noqa: E731
     elif getattr(pipeline, "has_sliders", False):
+        if call.get("regions") is not None:
+            raise ValueError("`regions` differ between places, which a table cannot: bake one for each region's c.")
         grid = pipeline.predict_grid(photo, c, **call)
         if len(grid) != 1:
             raise ValueError(f"`c` must be one row for a table, got {len(grid)}.")

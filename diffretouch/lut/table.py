@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import PIL.Image
 import torch
 
 from diffretouch.models.kernels import flat, in_threads, kernel, strips, write_strip
-from diffretouch.pixels import OnePhoto, SamePhoto, as_float, check_strength, one_photo
+from diffretouch.pixels import OnePhoto, SamePhoto, as_float, check_strength, one_photo, retouch_one
 
 from .cube import LARGEST, SMALLEST
 from .files import read_lut, write_lut
@@ -113,31 +112,24 @@ class Lut3D:
         Returns:
             The photo in the form it came: PIL image, array of the same dtype, or float32 tensor. Integers are rounded
             and limited to their range; floats are not limited.
+
+        Raises:
+            TypeError, ValueError: an argument that is not as said here, named.
         """
         if interpolation not in INTERPOLATIONS:
             raise ValueError(f"`interpolation` must be one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}.")
-        photo, _ = one_photo(image)
-        batched = getattr(image, "ndim", 3) == 4
+        return retouch_one(lambda photo, _, out: self._look_up(photo, interpolation, out), image, 1.0, out)
+
+    def _look_up(self, photo, interpolation, out):
+        """(H,W,3) array -> array of its dtype, (3,H,W) tensor -> float32 tensor."""
         if torch.is_tensor(photo):
             source = photo.detach().float().cpu()
             result = torch.empty_like(source)
             self._apply(source.permute(1, 2, 0).numpy(), result.permute(1, 2, 0).numpy(), interpolation)
-            result = result.to(photo.device)
-            return result[None] if batched else result
-        if out is None:
-            result = np.empty(photo.shape, photo.dtype.newbyteorder("="))
-        elif out.shape != np.shape(image) or out.dtype != photo.dtype or not out.flags.writeable:  # type: ignore[call-overload]
-            raise ValueError(
-                f"`out` must be a writeable {photo.dtype} array {np.shape(image)}, got {out.dtype} {out.shape}."  # type: ignore[call-overload]
-            )
-        else:
-            result = out[0] if batched else out
-            if np.may_share_memory(photo, result) and photo.ctypes.data != result.ctypes.data:
-                raise ValueError("`out` must be `image` itself or lie apart from it, got one that partly overlaps it.")
+            return result.to(photo.device)
+        result = np.empty(photo.shape, photo.dtype.newbyteorder("=")) if out is None else out
         self._apply(photo, result, interpolation)
-        if isinstance(image, PIL.Image.Image):
-            return PIL.Image.fromarray(result)
-        return out if out is not None else result[None] if batched else result
+        return result
 
     def _apply(self, photo, result, interpolation):
         white = 1.0 if photo.dtype.kind == "f" else float(np.iinfo(photo.dtype).max)
