@@ -4,7 +4,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffretouch.pixels import ArrayOrTensor, check_strength, checked_out, enlarged, in_the_form_of, one_photo
+from diffretouch.pixels import (
+    ArrayOrTensor,
+    check_strength,
+    checked_out,
+    enlarged,
+    in_the_form_of,
+    is_tensor,
+    one_photo,
+)
 from diffretouch.regions import as_mask, blend, visible_regions
 
 if TYPE_CHECKING:
@@ -27,13 +35,18 @@ def one_grid(grid: ArrayOrTensor, regions: list | None) -> ArrayOrTensor:
     """The grid of one result, (12,D,gh,gw), with visible regions (1+R,12,D,gh,gw), with or without a leading 1.
 
     Raises:
-        ValueError: another shape.
+        TypeError: no floats.
+        ValueError: another shape, or not finite.
     """
+    if not (grid.is_floating_point() if is_tensor(grid) else isinstance(grid, np.ndarray) and grid.dtype.kind == "f"):
+        raise TypeError(f"`grid` must be floats as `predict_grid` makes them, got {type(grid).__name__}.")
     form = (12,) if regions is None else (1 + len(regions), 12)
     one = grid[0] if grid.ndim == 4 + len(form) and len(grid) == 1 else grid
     if one.ndim != 3 + len(form) or one.shape[: len(form)] != form:
         form = ",".join(map(str, form))
         raise ValueError(f"`grid` must have shape (1,{form},D,gh,gw), got {tuple(grid.shape)}.")
+    if not (np.isfinite(one) if isinstance(one, np.ndarray) else one.isfinite()).all():
+        raise ValueError("`grid` must be finite, got NaN or infinite coefficients.")
     return one
 
 
@@ -82,7 +95,8 @@ def apply_one(
         return enlarged(photo, grid, strength)
     if isinstance(grid, np.ndarray):  # of an exported model: no torch
         identity = np.eye(3, 4, dtype=np.float32).reshape(12, 1, 1, 1)
-        return head.apply(identity + np.float32(strength) * (grid - identity), photo, out=out, **how)
+        grid = identity + np.float32(strength) * (grid - identity)
+        return head.apply(grid, photo[None], **how)[0] if is_tensor(photo) else head.apply(grid, photo, out=out, **how)
     import torch
 
     from diffretouch.models.affine_grid import between_identity

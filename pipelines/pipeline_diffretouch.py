@@ -1,6 +1,6 @@
 """DiffRetouch: controllable retouching with diffusion and affine bilateral grids (AAAI 2025, arXiv 2407.03757)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from diffretouch.models.unet import knows_the_unknown
 from diffretouch.pipelines.layers import apply_grid, apply_layers, apply_one
 from diffretouch.pipelines.pretrained import load_pretrained
 from diffretouch.pipelines.sampler import (
-    check_callback_inputs,
+    check_callback,
     check_count,
     checked_run,
     grids_from_one_noise,
@@ -35,6 +35,7 @@ from diffretouch.pixels import (
     check_output_type,
     check_strength,
     checked_out,
+    is_number,
     one_photo,
     photos_and_origins,
     shrink,
@@ -224,7 +225,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         # 1. Check everything before any work is done
         check_output_type(output_type)
         check_strength(strength)
-        check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         pairs = photos_and_origins(image)
         photos = [photo for photo, _ in pairs]
         run = checked_run(
@@ -291,6 +292,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         """
         photo, origin = one_photo(image)
         checked_out(out, photo, image)
+        regions = list(regions) if isinstance(regions, Iterator) else regions  # they are gone through twice
         call = {"num_inference_steps": num_inference_steps, "generator": generator, "latents": latents}
         grid = self.predict_grid(photo, c, regions=regions, **call)
         if len(grid) != 1:
@@ -397,7 +399,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
             `torch.Tensor`: (4,) in the order of `ATTRIBUTES`.
         """
         check_count("iterations", iterations, 100)
-        if not 0 < limit <= 3:
+        if not is_number(limit) or not 0 < limit <= 3:
             raise ValueError(f"`limit` must lie in (0, 3], got {limit!r}.")
         photo = one_photo(image)[0]
         small = shrink(as_tensor(photo), MEASURE_SIZE).cpu()

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -144,8 +144,12 @@ def check_count(name: str, value: Any, most: int) -> None:
         raise ValueError(f"`{name}` must be an integer in 1..{most}, got {value!r}.")
 
 
-def check_callback_inputs(names: Sequence[str], known: list[str]) -> None:
-    """Raise unless a callback asks for tensors that there are."""
+def check_callback(callback: Any, names: Sequence[str], known: list[str]) -> None:
+    """Raise unless `callback_on_step_end` can be called and asks for tensors that there are."""
+    if callback is not None and not callable(callback):
+        raise TypeError(f"`callback_on_step_end` must be callable or None, got {type(callback).__name__}.")
+    if not isinstance(names, (list, tuple)):
+        raise TypeError(f"`callback_on_step_end_tensor_inputs` must be a list of names, got {names!r}.")
     if set(names) - set(known):
         raise ValueError(
             f"`callback_on_step_end_tensor_inputs` may name {known}, got {sorted(set(names) - set(known))}."
@@ -255,7 +259,12 @@ def predict_grids(
             bar.update()
         if callback is None:
             return latents
-        return (callback(pipe, step, t, {"latents": latents}) or {}).get("latents", latents)
+        given = callback(pipe, step, t, {"latents": latents})
+        if given is not None and not isinstance(given, Mapping):
+            raise TypeError(f"`callback_on_step_end` must return a dict or None, got {type(given).__name__}.")
+        new = (given or {}).get("latents", latents)
+        check_latents(new, tuple(latents.shape))
+        return new.to(latents)
 
     with bar or contextlib.nullcontext():
         latents, affine_latent = sample(

@@ -226,6 +226,50 @@ def test_callback(pipe):
     pipe(photo())
 
 
+@pytest.mark.parametrize(
+    "given, error, words",
+    [
+        (5, TypeError, "`callback_on_step_end` must be callable"),
+        (lambda *_: 5, TypeError, "`callback_on_step_end` must return a dict or None, got int"),
+        (lambda *_: {"latents": 5}, TypeError, "`latents` must be a float tensor"),
+        (lambda *_: {"latents": torch.zeros(1)}, ValueError, r"`latents` must have shape \(1, 4, 8, 8\)"),
+        (lambda *_: {"latents": torch.full((1, 4, 8, 8), torch.nan)}, ValueError, "`latents` must be finite"),
+    ],
+)
+def test_bad_callbacks(pipe, given, error, words):
+    with pytest.raises(error, match=words):
+        pipe(photo(), callback_on_step_end=given)
+
+
+@pytest.mark.parametrize("names", [5, None, "latents"])
+def test_bad_tensor_inputs(pipe, names):
+    with pytest.raises(TypeError, match="`callback_on_step_end_tensor_inputs` must be a list of names"):
+        pipe(photo(), callback_on_step_end_tensor_inputs=names)
+
+
+@pytest.mark.parametrize(
+    "change, error, words",
+    [
+        (lambda grid: None, TypeError, "`grid` must be floats"),
+        (lambda grid: grid.tolist(), TypeError, "`grid` must be floats"),
+        (lambda grid: grid.long(), TypeError, "`grid` must be floats"),
+        (lambda grid: grid[:, :11], ValueError, "`grid` must have shape"),
+        (lambda grid: grid * torch.nan, ValueError, "`grid` must be finite"),
+        (lambda grid: (grid * torch.inf).numpy(), ValueError, "`grid` must be finite"),
+    ],
+)
+def test_bad_grids(pipe, change, error, words):
+    grid = change(pipe.predict_grid(photo()))
+    for image in (photo(), torch.rand(3, 6, 7), np.random.rand(6, 7, 3).astype(np.float32)):
+        with pytest.raises(error, match=words):
+            pipe.apply_grid(image, grid)
+
+
+def test_grids_may_be_arrays(pipe):
+    grid, tensor = pipe.predict_grid(photo()), torch.rand(3, 6, 7)
+    assert torch.allclose(pipe.apply_grid(tensor, grid.numpy()), pipe.apply_grid(tensor, grid), atol=1e-5)
+
+
 def test_order_and_signs_are_those_of_the_weights():
     released = ("colorfulness", "brightness", "contrast", "temperature")
     pipe = tiny_pipeline(4, attribute_order=released, attribute_signs=(1, 1, 1, -1))
@@ -260,8 +304,11 @@ def test_attributes_of_its_own_result(pipe):
     torch.testing.assert_close(pipe.attributes_of(image, own, generator=seeded(0)), torch.zeros(4), atol=1e-4, rtol=0)
     with pytest.raises(ValueError, match="`reference` must be one photo, got 2"):
         pipe.attributes_of(image, photo(batch=2))
-    with pytest.raises(ValueError, match="`limit`"):
-        pipe.attributes_of(image, image, limit=4)
+    for limit in (4, 0, float("nan"), "1", None):
+        with pytest.raises(ValueError, match="`limit`"):
+            pipe.attributes_of(image, image, limit=limit)
+    with pytest.raises(TypeError, match="`reference` must be a PIL image"):
+        pipe.attributes_of(image, None)
 
 
 def test_attributes_of_another_version_and_of_another_photo():
