@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Union
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 
 from diffretouch.colour import LUMA
 from diffretouch.outside import outside
 from diffretouch.photo import icc
+from diffretouch.photo.exif import ORIENTATION
+from diffretouch.photo.upright import upright, upright_exif
 
 if TYPE_CHECKING:
     import torch
@@ -48,19 +49,24 @@ def as_photos(image: Photos) -> list:
     return [photo for photo, _ in photos_and_origins(image)]
 
 
-def photos_and_origins(image: Photos) -> list[tuple]:
-    """As `as_photos`, each photo with the PIL image that it came from, else with `None`: see `as_picture`."""
+def photos_and_origins(image: Photos, name: str = "image") -> list[tuple]:
+    """As `as_photos`, each photo with the PIL image that it came from, else with `None`: see `as_picture`.
+
+    `name` is what errors call the argument.
+    """
     if isinstance(image, (list, tuple)):
         if not image:
-            raise ValueError("`image` must be at least one photo, got an empty list.")
-        return [pair for item in image for pair in photos_and_origins(item)]
+            raise ValueError(f"`{name}` must be at least one photo, got an empty list.")
+        return [pair for item in image for pair in photos_and_origins(item, name)]
     if isinstance(image, PIL.Image.Image):
-        return [(_from_picture(image), image)]
+        return [(_from_picture(image, name), image)]
     if isinstance(image, np.ndarray):
-        return [(photo, None) for photo in _check_array(image)]
+        return [(photo, None) for photo in _check_array(image, name)]
     if is_tensor(image):
-        return [(photo, None) for photo in _check_tensor(image)]
-    raise TypeError(f"`image` must be a PIL image, an array, a tensor or a list of these, got {type(image).__name__}.")
+        return [(photo, None) for photo in _check_tensor(image, name)]
+    raise TypeError(
+        f"`{name}` must be a PIL image, an array, a tensor or a list of these, got {type(image).__name__}."
+    )
 
 
 def one_photo(image: Photos, name: str = "image") -> tuple:
@@ -69,30 +75,20 @@ def one_photo(image: Photos, name: str = "image") -> tuple:
     Raises:
         TypeError, ValueError: as `as_photos`, and for several photos.
     """
-    found = photos_and_origins(image)
+    found = photos_and_origins(image, name)
     if len(found) != 1:
         raise ValueError(f"`{name}` must be one photo, got {len(found)}.")
     return found[0]
 
 
-def upright(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """A PIL image as it is looked at: turned by its EXIF orientation, without a copy where it has none."""
-    if picture.getexif().get(_ORIENTATION, 1) in (0, 1):
-        return picture
-    return PIL.ImageOps.exif_transpose(picture)
-
-
-_ORIENTATION = 0x0112
-
-
-def _from_picture(picture):
+def _from_picture(picture, name):
     if picture.has_transparency_data:
         raise ValueError(
-            f"`image` must have no transparency, got mode {picture.mode}: convert it to RGB, or let load_photo and "
+            f"`{name}` must have no transparency, got mode {picture.mode}: convert it to RGB, or let load_photo and "
             "save_photo carry the alpha channel."
         )
     if picture.mode not in ("RGB", "L", "P", "1", "CMYK", "YCbCr", "HSV", "LAB"):
-        raise ValueError(f"`image` must be an 8-bit PIL image, got mode {picture.mode}: read it with load_photo.")
+        raise ValueError(f"`{name}` must be an 8-bit PIL image, got mode {picture.mode}: read it with load_photo.")
     profile, picture = picture.info.get("icc_profile"), upright(picture)
     if profile:
         try:
@@ -101,7 +97,7 @@ def _from_picture(picture):
                 pixels = np.asarray(picture.convert("RGB") if picture.mode == "P" else picture, np.float32) / 255
                 return icc.to_srgb(pixels.reshape(*pixels.shape[:2], channels), profile)
         except ValueError as error:
-            said = f"`image`: its colour profile is not used, it is read as sRGB: {error}."
+            said = f"`{name}`: its colour profile is not used, it is read as sRGB: {error}."
             warnings.warn(said, stacklevel=outside())
     return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
@@ -127,11 +123,8 @@ def as_picture(result: np.ndarray, origin: PIL.Image.Image | None = None) -> PIL
     picture.info |= {key: origin.info[key] for key in _CARRIED if key in origin.info}
     if profile:
         picture.info["icc_profile"] = profile
-    if _ORIENTATION in origin.getexif():
-        exif = PIL.Image.Exif()  # a copy: the origin keeps its own
-        exif.load(origin.getexif().tobytes())
-        exif[_ORIENTATION] = 1
-        picture.info["exif"] = exif.tobytes()
+    if ORIENTATION in origin.getexif():
+        picture.info["exif"] = upright_exif(origin)
     return picture
 
 
@@ -162,7 +155,8 @@ def checked_out(
     if not fits or not given.flags.writeable:
         got = f"{given.dtype} {given.shape}" if isinstance(given, np.ndarray) else type(given).__name__
         raise ValueError(f"`out` must be a writeable {photo.dtype} array {photo.shape}, got {got}.")
-    if np.may_share_memory(photo, given) and not (in_place and photo.ctypes.data == given.ctypes.data):
+    same = photo.ctypes.data == given.ctypes.data and photo.strides == given.strides
+    if np.may_share_memory(photo, given) and not (in_place and same):
         raise ValueError(f"`out` must lie apart from `image`{' or be `image` itself' if in_place else ''}.")
     return given
 
@@ -176,38 +170,41 @@ def in_the_form_of(image: Photos, result: ArrayOrTensor, origin: PIL.Image.Image
     return result[None] if image.ndim == 4 else result
 
 
-def _check_array(image):
+def _check_array(image, name):
     if image.ndim not in (3, 4) or image.shape[-1] != 3 or 0 in image.shape:
-        raise ValueError(f"`image` arrays must have shape (H,W,3) or (B,H,W,3), got {image.shape}.")
-    if image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"`{name}` arrays must have shape (H,W,3) or (B,H,W,3), got {image.shape}.")
+    if image.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         if not np.issubdtype(image.dtype, np.floating):
-            raise TypeError(f"`image` arrays must be uint8, uint16 or floating point, got {image.dtype}.")
+            raise TypeError(f"`{name}` arrays must be uint8, uint16 or floating point, got {image.dtype}.")
         for rows in np.array_split(image, max(image.size // 2**24, 1)):  # in pieces: it may be memory-mapped
             if rows.size:
-                _check_range(rows, lambda rows: rows.max(-1))
+                _check_range(rows, lambda rows: rows.max(-1), name)
         image = image if image.dtype == np.float32 else image.astype(np.float32)
     return list(image) if image.ndim == 4 else [image]
 
 
-def _check_tensor(image):
+def _check_tensor(image, name):
     if not image.is_floating_point():
-        raise TypeError(f"`image` tensors must be floating point in [0,1], got {image.dtype}.")
+        raise TypeError(f"`{name}` tensors must be floating point in [0,1], got {image.dtype}.")
+    if image.is_meta or image.layout != sys.modules["torch"].strided:
+        raise TypeError(f"`{name}` tensors must be dense and hold their numbers, got {image.layout}, {image.device}.")
     if image.ndim not in (3, 4) or image.shape[-3] != 3 or 0 in image.shape:
-        raise ValueError(f"`image` tensors must have shape (3,H,W) or (B,3,H,W), got {tuple(image.shape)}.")
-    _check_range(image, lambda image: image.amax(-3))
+        raise ValueError(f"`{name}` tensors must have shape (3,H,W) or (B,3,H,W), got {tuple(image.shape)}.")
+    image = image.detach()  # no gradient flows through a pipeline
+    _check_range(image, lambda image: image.amax(-3), name)
     return list(image) if image.ndim == 4 else [image]
 
 
-def _check_range(values, brightest_channel):
+def _check_range(values, brightest_channel, name):
     low, high = float(values.min()), float(values.max())
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError("`image` must be finite, got NaN or infinite pixels.")
+        raise ValueError(f"`{name}` must be finite, got NaN or infinite pixels.")
     # Sharpening leaves [0,1] a little, and colours outside sRGB's gamut are far below 0 in one channel or two, but not
     # in all; 0..255 or -1..1 is another range altogether.
     if low < -0.5 and float(brightest_channel(values).min()) > -0.25:
         low = 0.0
     if low < -0.5 or high > 2:
-        raise ValueError(f"`image` floats must be in [0,1], got values from {low:g} to {high:g}.")
+        raise ValueError(f"`{name}` floats must be in [0,1], got values from {low:g} to {high:g}.")
 
 
 def is_monochrome(photo: ArrayOrTensor) -> bool:
@@ -237,11 +234,17 @@ def as_float(array: np.ndarray) -> np.ndarray:
 
 def as_tensor(photo: ArrayOrTensor) -> "torch.Tensor":
     """Array or tensor photo -> (1,3,H,W) float32 in [0,1]; of a huge array the means of blocks, all that is needed."""
-    import torch
-
     if is_tensor(photo):
         return photo[None].float()
-    return torch.from_numpy(as_float(np.ascontiguousarray(without_detail(photo)))).permute(2, 0, 1)[None]
+    return float_tensor(np.ascontiguousarray(without_detail(photo))).permute(2, 0, 1)[None]
+
+
+def float_tensor(array: np.ndarray) -> "torch.Tensor":
+    """An array as a float32 tensor of the same shape, in [0,1]; a copy only of integers and of what is read-only."""
+    import torch
+
+    array = as_float(array)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def without_detail(photo: np.ndarray) -> np.ndarray:
@@ -297,9 +300,14 @@ def as_one_array(images: list[Any]) -> Any:
     return torch.stack(images)
 
 
+def is_number(value: Any) -> bool:
+    """Whether it is a whole or real number, and no `bool`."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
 def check_strength(strength: float) -> None:
     """Raise unless `strength` is a number in [0, 2]."""
-    if isinstance(strength, bool) or not isinstance(strength, (int, float, np.number)) or not 0 <= strength <= 2:
+    if not is_number(strength) or not 0 <= strength <= 2:
         raise ValueError(f"`strength` must be a number in [0, 2] (0: the photo, 1: the retouch), got {strength!r}.")
 
 
@@ -365,7 +373,7 @@ def enlarged(photo: ArrayOrTensor, picture: "torch.Tensor", strength: float) -> 
     import torch
 
     is_array = isinstance(photo, np.ndarray)
-    full = torch.from_numpy(as_float(photo)).permute(2, 0, 1) if is_array else photo.to(picture.device, torch.float32)
+    full = float_tensor(photo).permute(2, 0, 1) if is_array else photo.to(picture.device, torch.float32)
     picture = torch.nn.functional.interpolate(picture, full.shape[1:], mode="bicubic", antialias=True)[0]
     result = torch.lerp(full, picture.to(full.device), float(strength))
     if not is_array:

@@ -14,6 +14,7 @@ import PIL.Image
 from diffretouch.attributes import ATTRIBUTES, Attributes, attribute_rows
 from diffretouch.colour import LUMA
 from diffretouch.outside import outside
+from diffretouch.photo.upright import upright
 from diffretouch.pixels import (
     ArrayOrTensor,
     OnePhoto,
@@ -23,7 +24,6 @@ from diffretouch.pixels import (
     one_photo,
     resized,
     shrink,
-    upright,
 )
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import torch
 from .attributes import Attributes, as_attributes
 from .metrics import delta_e76
 from .models.affine_grid import AffineGridHead, between_identity
-from .pixels import ArrayOrTensor, as_float, check_strength, to_levels
+from .pixels import ArrayOrTensor, as_float, check_strength, is_number, to_levels
 
 _BATCH = 8  # samples in one UNet call: much larger ones gain little and need more memory
 _MEASURE_SIZE = 256  # long side of the copy on which fidelity is measured
@@ -268,7 +268,7 @@ class Sliders:
         Returns:
             [`Fidelity`] at the last 16, before they were added: rather worse than what is reached.
         """
-        if isinstance(limit, bool) or not isinstance(limit, (int, float, np.number)) or not limit > 0:
+        if not is_number(limit) or not limit > 0:
             raise ValueError(f"`limit` must be a positive number, got {limit!r}.")
         _check_count("rounds", rounds)
         self.wait()

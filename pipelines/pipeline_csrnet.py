@@ -20,11 +20,12 @@ from diffretouch.pixels import (
     OnePhoto,
     Photos,
     SamePhoto,
-    as_float,
     check_output_type,
     check_strength,
     few_pixels,
+    float_tensor,
     is_monochrome,
+    is_number,
     one_photo,
     retouch_one,
     retouch_photos,
@@ -92,8 +93,7 @@ class CSRNetPipeline(DiffusionPipeline):
         check_output_type(output_type)
         if other is not None and not isinstance(other, CSRNetPipeline):
             raise TypeError(f"`other` must be a CSRNetPipeline or None, got {type(other).__name__}.")
-        number = isinstance(mix, (int, float, np.number)) and not isinstance(mix, bool)
-        if not number or not -1 <= mix <= 2:
+        if not is_number(mix) or not -1 <= mix <= 2:
             raise ValueError(f"`mix` must be a number in [-1, 2] (0: this model, 1: `other`), got {mix!r}.")
         if other is None and mix:
             raise ValueError(f"`mix` needs a second model as `other`, got {mix!r} without one.")
@@ -238,7 +238,7 @@ class CSRNetPipeline(DiffusionPipeline):
             if tensor:
                 window = photo[None, :, seen].to(device, torch.float32)
             else:
-                pixels = torch.from_numpy(as_float(np.ascontiguousarray(photo[seen])))
+                pixels = float_tensor(np.ascontiguousarray(photo[seen]))
                 window = pixels.to(device).permute(2, 0, 1)[None]
             own = window[..., rows.start - seen.start : rows.stop - seen.start, :]
             result = 0
@@ -279,7 +279,7 @@ def condition_thumbnail(photo: ArrayOrTensor, size: int) -> torch.Tensor:
     """
     tensor = torch.is_tensor(photo)
     few, shape = few_pixels(photo.permute(1, 2, 0) if tensor else photo, size, SMALLEST)
-    few = few.float() if tensor else torch.from_numpy(as_float(np.ascontiguousarray(few)))
+    few = few.float() if tensor else float_tensor(np.ascontiguousarray(few))
     image = few.permute(2, 0, 1)[None]
     if tuple(image.shape[-2:]) == tuple(shape):
         return image

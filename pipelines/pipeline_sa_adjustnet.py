@@ -11,6 +11,7 @@ from diffusers.utils import BaseOutput
 
 from diffretouch.models.kernels import strips
 from diffretouch.models.sa_adjustnet import SAAdjustNet
+from diffretouch.photo.upright import upright
 from diffretouch.pipelines.pretrained import load_pretrained
 from diffretouch.pixels import (
     ArrayOrTensor,
@@ -23,12 +24,13 @@ from diffretouch.pixels import (
     check_output_type,
     check_strength,
     checked_out,
+    float_tensor,
     in_the_form_of,
     is_monochrome,
+    is_number,
     one_photo,
     photos_and_origins,
     to_levels,
-    upright,
     without_colour,
 )
 from diffretouch.regions import check_aspect
@@ -218,7 +220,7 @@ class SAAdjustNetPipeline(DiffusionPipeline):
                 out = np.empty(photo.shape, dtype) if is_array else torch.empty_like(photo, dtype=dtype)
             for rows in strips(height, width, _STRIP):
                 if is_array:
-                    seen = torch.from_numpy(as_float(np.ascontiguousarray(photo[rows]))).permute(2, 0, 1)
+                    seen = float_tensor(np.ascontiguousarray(photo[rows])).permute(2, 0, 1)
                 else:
                     seen = photo[:, rows].float()
                 seen = seen[None].to(device)
@@ -276,6 +278,5 @@ def _as_weights(given, presets):
 
 
 def _check_edge(name, value, most):
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not number or not 0 < value <= most:
+    if not is_number(value) or not 0 < value <= most:
         raise ValueError(f"`{name}` must be a number in (0, {most:g}], got {value!r}.")

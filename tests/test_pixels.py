@@ -1,3 +1,6 @@
+import io
+import struct
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +10,13 @@ from diffretouch.pixels import (
     as_float,
     as_output,
     as_photos,
+    as_picture,
     as_tensor,
     check_strength,
+    checked_out,
+    float_tensor,
     nearest_pixels,
+    one_photo,
     resized,
     shrink,
 )
@@ -45,6 +52,8 @@ def test_arrays_are_not_copied():
         (torch.full((3, 8, 9), float("inf")), ValueError),
         (torch.full((3, 8, 9), -1.0), ValueError),
         (torch.zeros(0, 3, 8, 9), ValueError),
+        (torch.zeros(3, 8, 9, device="meta"), TypeError),
+        (torch.zeros(3, 8, 9).to_sparse(), TypeError),
         (Image.new("RGBA", (8, 9)), ValueError),
         (Image.new("LA", (8, 9)), ValueError),
         (Image.new("I;16", (8, 9)), ValueError),
@@ -54,6 +63,76 @@ def test_arrays_are_not_copied():
 def test_bad_images(image, error):
     with pytest.raises(error, match="`image`"):
         as_photos(image)
+
+
+def test_errors_call_the_argument_by_its_name():
+    for image in (None, [], np.zeros((3, 8, 9)), torch.full((3, 8, 9), -1.0), Image.new("RGBA", (8, 9))):
+        with pytest.raises((TypeError, ValueError), match="`reference`"):
+            one_photo(image, "reference")
+
+
+def test_integers_of_another_byte_order_are_photos():
+    native = np.random.default_rng(0).integers(0, 65536, (9, 11, 3)).astype(np.uint16)
+    swapped = native.astype(native.dtype.newbyteorder("S"))
+    assert np.shares_memory(as_photos(swapped)[0], swapped)
+    assert np.array_equal(as_float(as_photos(swapped)[0]), as_float(native))
+
+
+def test_tensors_with_gradients_are_photos():
+    photo = as_photos(torch.rand(3, 8, 9, requires_grad=True))[0]
+    assert not photo.requires_grad
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_read_only_array_is_copied_where_torch_would_warn():
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        array = np.random.default_rng(0).random((9, 11, 3), np.float32)
+        writeable = float_tensor(array)
+        array.flags.writeable = False
+        copied = float_tensor(array)
+    finally:
+        torch.set_warn_always(before)
+    assert torch.equal(copied, writeable)
+    assert writeable.data_ptr() == array.ctypes.data != copied.data_ptr()
+
+
+def test_out_that_is_the_photo_turned_is_refused():
+    """The same memory from the same place on, in another order: what is written would be read again."""
+    photo = np.zeros((8, 8, 3), np.uint8)
+    assert checked_out(photo, photo, photo) is photo
+    with pytest.raises(ValueError, match="`out` must lie apart from `image`"):
+        checked_out(photo.transpose(1, 0, 2), photo, photo)
+
+
+def exif_block(*entries):
+    """Tags (tag, type, count, four bytes) as a JPEG's EXIF."""
+    rows = b"".join(struct.pack("<HHL4s", *entry) for entry in entries)
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + rows + bytes(4)
+
+
+@pytest.mark.parametrize(
+    "entries, turned",
+    [
+        ([(274, 3, 1, b"\x06\0\0\0"), (271, 2, 4, b"cam\0")], True),
+        ([(274, 2, 4, b"abc\0"), (271, 2, 4, b"cam\0")], False),  # in words
+        ([(274, 5, 1, b"\x08\0\0\0"), (271, 2, 4, b"cam\0")], False),  # a fraction
+        ([(274, 1, 1, b"\x06\0\0\0"), (271, 2, 4, b"cam\0")], False),
+        ([(256, 9, 1, b"\xff\xff\xff\xff"), (271, 2, 4, b"cam\0"), (274, 3, 1, b"\x06\0\0\0")], True),
+        ([(274, 3, 1, b"\x09\0\0\0"), (271, 2, 4, b"cam\0")], False),
+    ],
+)
+def test_exif_that_pillow_reads_and_cannot_write(entries, turned):
+    file = io.BytesIO()
+    Image.fromarray(np.arange(8 * 16 * 3, dtype=np.uint8).reshape(8, 16, 3)).save(
+        file, "JPEG", exif=exif_block(*entries)
+    )
+    picture = Image.open(file)
+    (photo,) = as_photos(picture)
+    assert photo.shape == ((16, 8, 3) if turned else (8, 16, 3))
+    result = as_picture(photo, picture)
+    assert result.getexif()[274] == 1 and result.getexif()[271] == "cam"
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK", "RGB"])

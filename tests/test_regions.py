@@ -5,7 +5,7 @@ from diffusers import DDPMScheduler
 from PIL import Image
 from scipy import ndimage
 
-from diffretouch import cli, identity_grid, load_photo
+from diffretouch import bake_lut, cli, identity_grid, load_photo
 from diffretouch.regions import as_mask, as_regions, blend, colour_mask, guided_filter, luminosity_mask, refine_mask
 from diffretouch.settings import settings_of
 from diffretouch.settings.region_texts import parse_region, region_mask
@@ -216,6 +216,21 @@ def test_grids_can_be_kept_and_applied_later(pipe, tmp_path):
     for wrong, given in ((grids, None), (grids, regions[:1]), (grids[:, 0], regions)):
         with pytest.raises(ValueError, match="`grid` must have shape"):
             pipe.apply_grid(photo(), wrong, regions=given)
+
+
+def test_regions_may_be_gone_through_once(pipe):
+    regions = [(HALF, BRIGHT), (SOFT, WARM)]
+    expected = pipe.retouch(photo(), regions=regions, generator=seeded())
+    assert torch.equal(pipe.retouch(photo(), regions=iter(regions), generator=seeded()), expected)
+
+
+def test_photos_and_masks_with_gradients(pipe):
+    """Nothing flows back through a pipeline, and nothing fails of it."""
+    image, mask = photo().requires_grad_(), torch.full((4, 6), 0.5, requires_grad=True)
+    made = [pipe.retouch(image, regions=[(mask, WARM)]), pipe.apply_grid(image, pipe.predict_grid(image))]
+    assert not any(result.requires_grad for result in made)
+    pipe.preview(image), pipe.sliders(image)(), bake_lut(pipe, image, size=3)
+    luminosity_mask(image, 0, 0.5), colour_mask(image, 0, 90), refine_mask(mask, image)
 
 
 def test_several_rows_of_c(pipe):

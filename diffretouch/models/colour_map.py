@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffretouch.models.kernels import flat, in_threads, kernel, strips, write_strip
-from diffretouch.pixels import ArrayOrTensor, as_float, is_tensor
+from diffretouch.pixels import ArrayOrTensor, as_float, float_tensor, is_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +69,7 @@ def _of_arrays(function, device):
 
     @torch.no_grad()
     def of_arrays(colours):
-        return function(torch.from_numpy(colours).to(device)).cpu().numpy()
+        return function(float_tensor(colours).to(device)).cpu().numpy()
 
     return of_arrays
 
