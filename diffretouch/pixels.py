@@ -82,6 +82,8 @@ def one_photo(image: Photos, name: str = "image") -> tuple:
 
 
 def _from_picture(picture, name):
+    if 0 in picture.size:
+        raise ValueError(f"`{name}` must have pixels, got a picture of {picture.width} x {picture.height}.")
     if picture.has_transparency_data:
         raise ValueError(
             f"`{name}` must have no transparency, got mode {picture.mode}: convert it to RGB, or let load_photo and "
@@ -99,7 +101,26 @@ def _from_picture(picture, name):
         except ValueError as error:
             said = f"`{name}`: its colour profile is not used, it is read as sRGB: {error}."
             warnings.warn(said, stacklevel=outside())
-    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
+    return _samples(picture if picture.mode == "RGB" else picture.convert("RGB"))
+
+
+def _samples(picture):
+    """(H,W,3) uint8, an array of its own: in strips, because Pillow packs pixels twice as fast within the cache."""
+    samples = np.empty((picture.height, picture.width, 3), np.uint8)
+    rows = max(_PACKED // picture.width, 1)
+    for y in range(0, picture.height, rows):
+        samples[y : y + rows] = picture.crop((0, y, picture.width, min(y + rows, picture.height)))
+    return samples
+
+
+def _picture(samples):
+    """The reverse, without the black that `PIL.Image.fromarray` paints first."""
+    picture = PIL.Image.new("RGB", (samples.shape[1], samples.shape[0]), None)
+    picture.frombytes(np.ascontiguousarray(samples))
+    return picture
+
+
+_PACKED = 1 << 17  # pixels of a strip that comes from Pillow
 
 
 @functools.lru_cache(maxsize=16)
@@ -117,7 +138,7 @@ def as_picture(result: np.ndarray, origin: PIL.Image.Image | None = None) -> PIL
         result = icc.from_srgb(result, profile)
     elif profile and (origin.mode != "RGB" or result.dtype == np.float32):
         profile = icc.srgb_profile()  # of a grey or CMYK origin, or one whose profile only leads here
-    picture = PIL.Image.fromarray(to_levels(as_float(result) if result.dtype == np.uint16 else result))
+    picture = _picture(to_levels(as_float(result) if result.dtype == np.uint16 else result))
     if origin is None:
         return picture
     picture.info |= {key: origin.info[key] for key in _CARRIED if key in origin.info}
@@ -138,7 +159,9 @@ def to_levels(values: np.ndarray, dtype: "DTypeLike" = np.uint8) -> np.ndarray:
 def checked_out(
     out: np.ndarray | None, photo: ArrayOrTensor, image: Photos, *, in_place: bool = True
 ) -> np.ndarray | None:
-    """The part of a caller's `out` that receives a result like `photo`, of an `image` that `one_photo` took.
+    """What receives a result like `photo`, of an `image` that `one_photo` took: the part of a caller's `out`.
+
+    Without `out` that of a PIL image is its `photo` itself, a copy already; of others it is `None`.
 
     Args:
         in_place: `out` may be `image` itself.
@@ -147,7 +170,7 @@ def checked_out(
         ValueError: `out` is not a writeable array like the photo, or lies across it.
     """
     if out is None:
-        return None
+        return photo if in_place and isinstance(image, PIL.Image.Image) else None
     if not isinstance(image, np.ndarray):
         raise ValueError(f"`out` is for array input, got {type(image).__name__} as `image`.")
     given = out[0] if isinstance(out, np.ndarray) and out.ndim == image.ndim == 4 else out

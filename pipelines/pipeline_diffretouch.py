@@ -35,6 +35,7 @@ from diffretouch.pixels import (
     check_output_type,
     check_strength,
     checked_out,
+    in_the_form_of,
     is_number,
     one_photo,
     photos_and_origins,
@@ -291,13 +292,14 @@ class DiffRetouchPipeline(DiffusionPipeline):
             TypeError, ValueError: as `__call__`, and for several photos or rows of c.
         """
         photo, origin = one_photo(image)
-        checked_out(out, photo, image)
+        given = checked_out(out, photo, image)
         regions = list(regions) if isinstance(regions, Iterator) else regions  # they are gone through twice
         call = {"num_inference_steps": num_inference_steps, "generator": generator, "latents": latents}
         grid = self.predict_grid(photo, c, regions=regions, **call)
         if len(grid) != 1:
             raise ValueError(f"`c` must be one row, got {len(grid)}.")
-        return self.apply_grid(image, grid, strength=strength, regions=regions, out=out)
+        result = self.apply_grid(photo, grid, strength=strength, regions=regions, out=given)
+        return out if out is not None else in_the_form_of(image, result, origin)
 
     @torch.no_grad()
     def apply_grid(

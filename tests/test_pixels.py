@@ -18,6 +18,7 @@ from diffretouch.pixels import (
     nearest_pixels,
     one_photo,
     resized,
+    retouch_one,
     shrink,
 )
 
@@ -58,6 +59,8 @@ def test_arrays_are_not_copied():
         (Image.new("LA", (8, 9)), ValueError),
         (Image.new("I;16", (8, 9)), ValueError),
         (Image.new("F", (8, 9)), ValueError),
+        (Image.new("RGB", (0, 9)), ValueError),
+        (Image.new("RGB", (9, 0)), ValueError),
     ],
 )
 def test_bad_images(image, error):
@@ -138,6 +141,34 @@ def test_exif_that_pillow_reads_and_cannot_write(entries, turned):
 @pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK", "RGB"])
 def test_other_modes_become_rgb(mode):
     assert as_photos(Image.new(mode, (8, 9)))[0].shape == (9, 8, 3)
+
+
+@pytest.mark.parametrize("width, height", [(1, 1), (7, 300), (401, 700), (200_000, 3)])
+def test_pictures_come_and_go_as_pillow_and_numpy_convert_them(width, height):
+    """Of more strips than one, too."""
+    samples = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    picture = Image.fromarray(samples)
+    (photo,) = as_photos(picture)
+    np.testing.assert_array_equal(photo, samples)
+    for array in (photo, photo[::-1, ::2]):
+        made = as_picture(array)
+        assert made.mode == "RGB" and made.tobytes("raw", "RGBX") == Image.fromarray(array).tobytes("raw", "RGBX")
+    photo[:] = 0  # a copy
+    np.testing.assert_array_equal(picture, samples)
+
+
+def test_a_retouch_needs_no_more_memory_than_one_copy_of_a_picture():
+    picture, seen = Image.new("RGB", (9, 8), "teal"), []
+
+    def retouch(photo, strength, out):
+        seen.append((photo, out))
+        return out if out is not None else photo
+
+    for in_place in (True, False):
+        retouch_one(retouch, picture, 1.0, in_place=in_place)
+    (photo, out), (_, apart) = seen
+    assert out is photo and apart is None
+    assert picture.getpixel((0, 0)) == (0, 128, 128)
 
 
 @pytest.mark.parametrize("strength", [-0.1, 2.1, float("nan"), "1", True, None])
