@@ -5,7 +5,8 @@
 
 Both ways run in one process, in turns, on one thread. The least and the median of their process times are printed,
 which hold on a busy machine, too, and the ratios. What a picture costs more is that Pillow keeps four bytes a pixel:
-three are packed for the retouch, and unpacked again after it, in memory that is new. Both ways must make the same pixels.
+three are packed for the retouch, and unpacked again after it, in memory that is new.
+Both ways must make the same pixels.
 """
 
 import argparse
