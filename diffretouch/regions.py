@@ -20,6 +20,7 @@ from diffretouch.pixels import (
     OnePhoto,
     as_float,
     as_tensor,
+    is_number,
     is_tensor,
     one_photo,
     resized,
@@ -204,9 +205,9 @@ def luminosity_mask(image: OnePhoto, low: float, high: float, *, softness: float
     Returns:
         `numpy.ndarray`: (H,W) float32 in [0,1].
     """
-    if not 0 <= low < high <= 1:
+    if not (is_number(low) and is_number(high)) or not 0 <= low < high <= 1:
         raise ValueError(f"`low` and `high` must be 0 <= low < high <= 1, got {low!r} and {high!r}.")
-    if not 0 <= softness <= 1:
+    if not is_number(softness) or not 0 <= softness <= 1:
         raise ValueError(f"`softness` must lie in [0, 1], got {softness!r}.")
 
     def tones(rgb):
@@ -229,9 +230,10 @@ def colour_mask(image: OnePhoto, low: float, high: float, *, softness: float = 2
     Returns:
         `numpy.ndarray`: (H,W) float32 in [0,1].
     """
-    if not (0 <= low <= 360 and 0 <= high <= 360) or low == high:
+    numbers = is_number(low) and is_number(high)
+    if not numbers or not (0 <= low <= 360 and 0 <= high <= 360) or low == high:
         raise ValueError(f"`low` and `high` must be two different hues in [0, 360], got {low!r} and {high!r}.")
-    if not 0 <= softness <= 180:
+    if not is_number(softness) or not 0 <= softness <= 180:
         raise ValueError(f"`softness` must lie in [0, 180] degrees, got {softness!r}.")
     half = ((high - low) % 360 or 360) / 2
     centre = low + half
@@ -302,7 +304,7 @@ def guided_fit(
     """
     if isinstance(radius, bool) or not isinstance(radius, int) or radius < 1:
         raise ValueError(f"`radius` must be an integer of at least 1, got {radius!r}.")
-    if not epsilon > 0:
+    if not is_number(epsilon) or not epsilon > 0:
         raise ValueError(f"`epsilon` must be positive, got {epsilon!r}.")
     if guide.ndim != 4 or values.ndim != 4 or guide.shape[2:] != values.shape[2:] or len(guide) != len(values):
         raise ValueError(
@@ -361,8 +363,10 @@ def refine_mask(
     import torch
 
     photo, _ = one_photo(image)
-    if not 0 < radius <= 0.5:
+    if not is_number(radius) or not 0 < radius <= 0.5:
         raise ValueError(f"`radius` must lie in (0, 0.5], got {radius!r}.")
+    if not is_number(size) or not size >= 1:
+        raise ValueError(f"`size` must be a number of pixels, at least 1, got {size!r}.")
     guide = shrink(as_tensor(photo).cpu(), size).clamp(0, 1)
     height, width = guide.shape[2:]
     values = torch.from_numpy(as_mask(mask, (height, width)))[None, None]

@@ -206,7 +206,7 @@ class Sliders:
             return (weights @ grids.flatten(1)).unflatten(1, grids.shape[1:])
 
     def __call__(
-        self, c: Attributes = None, strength: float = 1.0, *, out: np.ndarray | None = None
+        self, c: Attributes = None, *, strength: float = 1.0, out: np.ndarray | None = None
     ) -> PIL.Image.Image | np.ndarray:
         """The photo retouched at c.
 

@@ -19,6 +19,7 @@ from diffretouch.pipelines.pretrained import load_pretrained
 from diffretouch.pipelines.sampler import (
     check_callback,
     check_count,
+    check_timestep_range,
     checked_run,
     grids_from_one_noise,
     predict_grids,
@@ -121,6 +122,14 @@ class DiffRetouchPipeline(DiffusionPipeline):
             raise ValueError(f"`attribute_order` must be a permutation of {ATTRIBUTES}, got {tuple(attribute_order)}.")
         if len(attribute_signs) != 4 or any(sign not in (1, -1) for sign in attribute_signs):
             raise ValueError(f"`attribute_signs` must be four of 1 or -1, got {attribute_signs!r}.")
+        if len(attribute_scales) != 4 or not all(is_number(scale) and scale > 0 for scale in attribute_scales):
+            raise ValueError(f"`attribute_scales` must be four numbers over 0, got {attribute_scales!r}.")
+        if thumbnail not in ("antialias", "nearest", "area"):
+            raise ValueError(f'`thumbnail` must be "antialias" or "nearest", got {thumbnail!r}.')
+        if timestep_range:
+            check_timestep_range(timestep_range)
+        check_count("default_steps", default_steps, 1000)
+        check_count("sampling_steps", sampling_steps or default_steps, 1000)
         if grid_head is None and vae is None:
             raise ValueError("`grid_head` must be given, or a `vae` that decodes the latents instead.")
         if label_statistics is not None:
@@ -367,7 +376,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         Example:
             >>> sliders = pipe.sliders(image, generator=torch.Generator().manual_seed(0))
             >>> sliders({"brightness": 0.4}).show()
-            >>> pipe.apply_grid(image, sliders.grid({"brightness": 0.4})).save("retouched.jpg")
+            >>> pipe.apply_grid(image, sliders.grid({"brightness": 0.4})).save("retouched.png")
         """
         if self.grid_head is None:
             raise ValueError("`sliders` interpolate grids, and this model was trained without one.")

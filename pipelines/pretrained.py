@@ -31,6 +31,8 @@ FOLDERS = {
 
 UNBUNDLED = ("HDRNetPipeline", "AdaptiveLut3DPipeline")  # baselines: to be trained
 
+_OURS = {*UNBUNDLED, *(class_name for class_name, _ in BUNDLED.values())}
+
 HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 
 
@@ -47,18 +49,25 @@ def load_pretrained(cls: type, name: str | os.PathLike[str], bundled: Mapping[st
         kwargs: handed on to `DiffusionPipeline.from_pretrained`.
 
     Raises:
-        ValueError: the directory holds no model, or one that cannot be read.
+        TypeError: the name is none.
+        ValueError: the directory holds no model, one that cannot be read, or one of another pipeline; weights that are
+            not safetensors are asked for.
         OSError: the Hub id is unknown or cannot be reached.
     """
     from diffusers import DiffusionPipeline  # takes seconds: not for the names of the models alone
 
     from diffretouch.pipelines.adapter import is_adapter, load_adapter
 
+    if kwargs.pop("use_safetensors", True) is not True:
+        raise ValueError("`use_safetensors` must be True: pickles, which run code, are not read.")
     path = _folder(name, bundled, {k: kwargs.pop(k) for k in HUB_ARGUMENTS if k in kwargs})
+    saved = _class_name(path)
+    if saved in _OURS and saved not in {kind.__name__ for kind in cls.__mro__}:
+        raise ValueError(f"`name`: {path} holds a {saved}, which {cls.__name__} cannot open.")
     try:
         if is_adapter(os.path.join(path, "unet")) and "unet" not in kwargs:
             kwargs["unet"] = load_adapter(os.path.join(path, "unet"), kwargs.get("dtype", kwargs.get("torch_dtype")))
-        return DiffusionPipeline.from_pretrained.__func__(cls, path, **{"use_safetensors": True, **kwargs})
+        return DiffusionPipeline.from_pretrained.__func__(cls, path, use_safetensors=True, **kwargs)
     except Exception as error:  # diffusers raises many types for a broken folder: one clear sentence for all
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"`name`: the model in {path} cannot be loaded: {reason}") from error
@@ -79,13 +88,20 @@ def open_pipeline(name: str | os.PathLike[str]) -> "DiffusionPipeline":
         class_name, own_name = BUNDLED[name]
         return getattr(diffretouch, class_name).from_pretrained(own_name)
     path = _folder(name, BUNDLED)
-    try:
-        class_name = json.loads(Path(path, "model_index.json").read_bytes())["_class_name"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"`name`: the model_index.json in {path} names no pipeline.") from error
-    if class_name not in {*UNBUNDLED, *(class_name for class_name, _ in BUNDLED.values())}:
+    class_name = _class_name(path)
+    if class_name is None:
+        raise ValueError(f"`name`: the model_index.json in {path} names no pipeline.")
+    if class_name not in _OURS:
         raise ValueError(f"`name`: {path} holds a {class_name}, which is not a pipeline of this library.")
     return getattr(diffretouch, class_name).from_pretrained(path)
+
+
+def _class_name(path):
+    """What the model_index.json of a folder calls its pipeline; `None` where it does not."""
+    try:
+        return str(json.loads(Path(path, "model_index.json").read_bytes())["_class_name"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def local_folder(name: str | os.PathLike[str]) -> Path | None:
@@ -98,6 +114,8 @@ def local_folder(name: str | os.PathLike[str]) -> Path | None:
 
 
 def _folder(name, bundled, hub_arguments=None):
+    if not isinstance(name, (str, os.PathLike)):
+        raise TypeError(f"`name` must be a bundled model's, a directory or a Hub id, got {type(name).__name__}.")
     path = str(name)
     if path in bundled and os.path.isfile(os.path.join(path, "model_index.json")):
         warnings.warn(

@@ -144,6 +144,13 @@ def check_count(name: str, value: Any, most: int) -> None:
         raise ValueError(f"`{name}` must be an integer in 1..{most}, got {value!r}.")
 
 
+def check_timestep_range(pair: Sequence[int]) -> None:
+    """Raise unless `timestep_range` is two timesteps that rise."""
+    whole = len(pair) == 2 and all(isinstance(t, (int, np.integer)) and not isinstance(t, bool) for t in pair)
+    if not whole or not 0 <= pair[0] < pair[1]:
+        raise ValueError(f"`timestep_range` must be two timesteps, the first smaller, or None, got {pair!r}.")
+
+
 def check_callback(callback: Any, names: Sequence[str], known: list[str]) -> None:
     """Raise unless `callback_on_step_end` can be called and asks for tensors that there are."""
     if callback is not None and not callable(callback):

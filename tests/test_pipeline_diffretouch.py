@@ -444,9 +444,23 @@ def test_c_must_match_the_photos(pipe):
         pipe(photo(batch=2), torch.zeros(3, 4))
 
 
-@pytest.mark.parametrize("config", [{"attribute_order": ("brightness",) * 4}, {"attribute_signs": (1, 1, 1, 0)}])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"attribute_order": ("brightness",) * 4},
+        {"attribute_signs": (1, 1, 1, 0)},
+        {"attribute_scales": (1.0,)},
+        {"attribute_scales": (1.0, 1.0, 0.0, 1.0)},
+        {"thumbnail": "bicubic"},
+        {"timestep_range": (900, 100)},
+        {"timestep_range": (0.5, 1)},
+        {"timestep_range": (200,)},
+        {"sampling_steps": 2.5},
+        {"sampling_steps": -1},
+    ],
+)
 def test_bad_config(config):
-    with pytest.raises(ValueError, match="`attribute_"):
+    with pytest.raises(ValueError, match=f"`{next(iter(config))}`"):
         tiny_pipeline(**config)
 
 

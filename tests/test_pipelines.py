@@ -11,6 +11,7 @@ from diffretouch import (
     CSRNetL,
     CSRNetPipeline,
     DiffRetouchPipeline,
+    HDRNetPipeline,
     SAAdjustNet,
     SAAdjustNetPipeline,
     bake_lut,
@@ -211,6 +212,17 @@ def test_diffusers_ways_of_loading(make, tmp_path):
     pipe.save_pretrained(tmp_path)
     again = type(pipe).from_pretrained(pretrained_model_name_or_path=tmp_path)
     assert np.array_equal(again.retouch(array, **noise(pipe)), pipe.retouch(array, **noise(pipe)))
+    derived = type("Derived", (type(pipe),), {}).from_pretrained(tmp_path)
+    assert np.array_equal(derived.retouch(array, **noise(pipe)), pipe.retouch(array, **noise(pipe)))
+    for kind in {CSRNetPipeline, SAAdjustNetPipeline, DiffRetouchPipeline, HDRNetPipeline} - {type(pipe)}:
+        with pytest.raises(ValueError, match=f"holds a {type(pipe).__name__}, which {kind.__name__} cannot open"):
+            kind.from_pretrained(tmp_path)
+    for given in (None, False):
+        with pytest.raises(ValueError, match="`use_safetensors` must be True"):
+            type(pipe).from_pretrained(tmp_path, use_safetensors=given)
+    for name in (None, 5):
+        with pytest.raises(TypeError, match="`name` must be"):
+            type(pipe).from_pretrained(name)
 
 
 def test_a_folder_called_as_a_bundled_model_is_told(tmp_path, monkeypatch):

@@ -101,7 +101,7 @@ def test_the_picture_is_that_of_the_pipeline(pipe, sliders):
     shown = screen_copy(np.asarray(PHOTO), 64)
     for strength in (0.0, 0.5, 1, 1.7):
         expected = pipe.apply_grid(shown, sliders.grid([0.3, 0, -0.5, 0.2]), strength=strength)
-        image = sliders({"colorfulness": 0.3, "temperature": -0.5, "brightness": 0.2}, strength)
+        image = sliders({"colorfulness": 0.3, "temperature": -0.5, "brightness": 0.2}, strength=strength)
         assert np.array_equal(np.asarray(image), expected)
     assert np.array_equal(np.asarray(sliders(strength=0)), shown)
 
