@@ -50,6 +50,7 @@ body { margin: 0 auto; max-width: 1280px; padding: 1rem; background: var(--paper
 h1 { font-size: 1.5rem }
 h2 { font-size: 1.2rem; margin-top: 2.5rem; border-top: 1px solid var(--rule); padding-top: 1rem }
 h3 { font-size: 1rem; margin: 1.8rem 0 .5rem }
+h1, h2, h3, p { overflow-wrap: anywhere }
 p, figcaption, .note { color: var(--soft); font-size: .875rem; margin: .3rem 0 }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .875rem; margin: .5rem 0 }
