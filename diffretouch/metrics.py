@@ -13,6 +13,7 @@ from diffretouch.colour import LUMA
 from diffretouch.colour.lab import srgb_to_lab
 
 _CHECKPOINTS = "in the folder checkpoints of torch.hub.get_dir()"  # not where that lies: reports are handed on
+EQUAL_PSNR = 120.0  # dB, of photos without any difference
 _STRIP = 2**18  # pixels measured at a time where a measure needs many copies of the photo
 
 
@@ -21,8 +22,8 @@ class MetricUnavailable(RuntimeError):
 
 
 def psnr(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Peak signal-to-noise ratio in dB, (B,), for a peak of 1."""
-    return -10 * (image - target).square().mean((1, 2, 3)).clamp(min=1e-12).log10()
+    """Peak signal-to-noise ratio in dB, (B,), for a peak of 1; of equal photos, where it is infinite, `EQUAL_PSNR`."""
+    return -10 * (image - target).square().mean((1, 2, 3)).clamp(min=10 ** (-EQUAL_PSNR / 10)).log10()
 
 
 def ssim(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

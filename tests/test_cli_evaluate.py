@@ -1,6 +1,7 @@
 """`diffretouch evaluate`: what it prints and writes, and what it refuses."""
 
 import json
+import os
 
 import pytest
 from PIL import Image
@@ -45,6 +46,34 @@ def test_evaluate_formats(run, model, tmp_path):
     for bad in (["--format", "doc"], ["--interval", "z"]):
         code, _, err = run("evaluate", *folders, *bad)
         assert code == 2 and "must be" in err
+
+
+def test_what_cannot_be_written_is_told_before_all_else(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda place, mode, **options: not mode & os.W_OK)
+    for given in (["-o", tmp_path / "a.json"], ["--page", tmp_path / "a.html"]):
+        code, _, err = run("evaluate", tmp_path, tmp_path, "--model", "nowhere", *given)
+        assert code == 2 and "Loading" not in err
+        assert "nothing can be written into the folder" in " ".join(err.replace("│", " ").split())
+
+
+def test_evaluate_goes_on_where_a_photo_fails(run, model, tmp_path):
+    """One bad photo stops nothing: all is written without it, and the exit code tells."""
+    for side in ("input", "target"):
+        (tmp_path / side).mkdir()
+        for name in ("a", "b"):
+            (tmp_path / side / f"{name}.jpg").write_bytes(PHOTO.read_bytes())
+    (tmp_path / "input" / "a.jpg").write_bytes(b"no photo")
+    folders, page, report = [tmp_path / "input", tmp_path / "target"], tmp_path / "page.html", tmp_path / "report.json"
+    both = ["--controllability", tmp_path / "input", "--diversity", 2, "--page", page, "-o", report]
+    code, out, err = run("evaluate", *folders, "--model", f"x={model}", *both)
+    assert code == 1 and "Error: 1 photo could not be measured and left out" in err
+    assert out.count("Left out of all figures: 1 photo: a.jpg: ") == 2 and page.stat().st_size > 1000
+    found = json.loads(report.read_text())
+    assert [row["photo"] for row in found["photos"]] == ["b.jpg"] and found["diversity"]["x"]["photos"] == 1
+    assert list(found["left_out"]) == list(found["controllability"]["x"]["left_out"]) == ["a.jpg"]
+    (tmp_path / "input" / "b.jpg").write_bytes(b"no photo")
+    code, out, err = run("evaluate", *folders, "--model", model, "-o", tmp_path / "none.json")
+    assert code == 1 and "no photo could be measured; a.jpg" in err and not (tmp_path / "none.json").exists()
 
 
 def test_evaluate_writes_tables_page_and_card(run, model, tmp_path):

@@ -1,4 +1,5 @@
 import sys
+from types import SimpleNamespace
 
 import torch
 
@@ -36,6 +37,17 @@ def test_cost(folders):
     pipe = tiny.one_step_pipeline()
     own = sum(p.numel() for part in (pipe.unet, pipe.grid_head) for p in part.parameters())
     assert ev.count_parameters(pipe) == own
+    shared = SimpleNamespace(components={"a": network, "b": torch.nn.Sequential(network), "vae": network, "c": 3})
+    assert ev.count_parameters(shared) == 112
+
+
+def test_memory_is_that_of_the_device(monkeypatch):
+    """Of the processor's, too, where there is a GPU that the methods do not run on."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    big = ev.Method("big", "", lambda source, target, pair: (source + 0 * torch.ones(48 * 2**20).sum(), {}))
+    photo = torch.full((1, 3, 20, 30), 0.5)
+    memory = ev.measure_costs([big], photo, photo, None, repeats=1)["big"]["memory"]
+    assert memory > 180 * 2**20 if sys.platform.startswith("linux") else memory is None
 
 
 def test_multiply_adds_do_not_depend_on_the_photo():

@@ -334,6 +334,53 @@ def test_what_is_not_finite_is_named(folders):
         ev.evaluate_methods([broken], ev.pair_names(*folders))
 
 
+def test_a_photo_that_fails_is_left_out_everywhere(tmp_path):
+    """For all methods and experts, and said: in size, unreadable, or by a method; with the cache as without."""
+    rng = np.random.default_rng(0)
+    for side in ("photos", "experts/A", "experts/B"):
+        for n in range(8):
+            tiny.save_pattern(tmp_path / side / f"p{n}.png", rng)
+    tiny.save_pattern(tmp_path / "experts/B/p1.png", rng, size=(24, 30))
+    (tmp_path / "photos/p0.png").write_bytes(b"no photo")
+
+    def moody(source, target, pair):
+        if pair.source.stem == "p4" and pair.expert == "B":
+            raise KeyError("mood")
+        return source * 0.9, {}
+
+    methods = [ev.untouched(), ev.Method("moody", "fails at times", moody)]
+    found = ev.expert_pairs(tmp_path / "photos", tmp_path / "experts")
+    report = ev.evaluate_methods(methods, found, groups="p", cost=True)
+    again = ev.evaluate_methods(methods, found, groups="p", cache=ev.Cache(tmp_path / "cache"))
+    assert again["mean"] == report["mean"] and again["left_out"] == report["left_out"]
+    assert report["left_out"] == {
+        "p0.png": "'photos/p0.png' cannot be read: it is no JPEG, PNG, TIFF, WebP, AVIF, JPEG XL, HEIC or RAW file.",
+        "p1.png": "photos/p1.png and B/p1.png differ in size: 30x24 and 24x30.",
+        "p4.png": "moody: KeyError: 'mood'",
+    }
+    kept = [pair for pair in found if pair.source.stem not in ("p0", "p1", "p4")]
+    alone = ev.evaluate_methods(methods, kept, groups="p")
+    assert alone["left_out"] == {} and {**report, "left_out": {}} == alone | {"left_out": {}, "cost": report["cost"]}
+    assert report["uncertainty"]["mean"]["moody"]["psnr"]["n"] == report["data"]["photos"] == 5
+    for name, write in ev.FORMATS.items():
+        text = write(report).replace("\\", "")
+        assert "p4.png" not in text if name == "csv" else "Left out of all figures: 3 photos: p0.png: 'photos" in text
+    assert not any(str(tmp_path) in write(report) for write in ev.FORMATS.values())
+    with pytest.raises(ValueError, match="no photo could be measured; p1.png: photos.p1.png and B.p1.png differ"):
+        ev.evaluate_methods(methods, [pair for pair in found if pair.source.stem == "p1"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text here")
+def test_names_that_are_no_utf8(folders, tmp_path):
+    for folder in folders:
+        os.rename(folder / "a.png", os.fsencode(folder) + b"/\xff.png")
+    report = ev.evaluate_methods([ev.untouched()], ev.pair_names(*folders), pictures=2, groups=".")
+    ev.write_text(tmp_path / "rows.csv", ev.report_csv(report))
+    assert b"\n\xff.png," in (tmp_path / "rows.csv").read_bytes()
+    ev.write_page(tmp_path / "page.html", ev.report_sections(report))
+    assert ev.evaluate_methods([ev.untouched()], ev.simulated_pairs(folders[0], experts=1))["data"]["photos"] == 2
+
+
 def test_two_names_of_one_photo_keep_their_own_results(folders, tmp_path):
     """The name seeds the simulated camera: the same bytes under another name are another input."""
     first = folders[0] / "a.png"
@@ -369,7 +416,6 @@ def test_cache_goes_on_where_a_run_was_stopped(folders, tmp_path):
     ev.evaluate_methods([method(2)], found, cache=cache)  # another setting
     assert calls == ["a", "b"] * 2
     tiny.save_pattern(found[0].target, np.random.default_rng(9))  # another photo under the same name
-    runs.file_digest.cache_clear()
     assert ev.evaluate_methods([method(2)], found, cache=cache) != report and calls == ["a", "b", "a", "b", "a"]
     for path in (tmp_path / "cache").iterdir():
         path.write_text(path.read_text()[:-9])  # damaged
@@ -428,8 +474,8 @@ def test_refuses(folders):
         ev.pair_names(inputs, targets)
     (targets / "a.jpg").unlink()
     Image.new("RGB", (25, 30)).save(targets / "a.png")
-    with pytest.raises(ValueError, match="differ in size: 30x24 and 25x30"):
-        ev.evaluate_pairs(tiny.one_step_pipeline(), ev.pair_names(inputs, targets))
+    with pytest.raises(ValueError, match="no photo could be measured; a.png: .* differ in size: 30x24 and 25x30"):
+        ev.evaluate_methods([ev.untouched()], ev.pair_names(inputs, targets)[:1])
 
 
 @pytest.mark.parametrize(
@@ -437,6 +483,7 @@ def test_refuses(folders):
     [
         (lambda: ev.evaluate_methods([], []), "`pairs` must hold at least one"),
         (lambda: ev.evaluate_methods([ev.untouched()] * 2, [("a", "b")]), "`methods` must have different names"),
+        (lambda: ev.evaluate_methods([ev.Method("a\nb", "", None)], [("a", "b")]), "names of one line, got 'a.nb'"),
         (lambda: ev.peer_methods(["magic"]), "`peer` must be one of autocontrast.*'magic'"),
         (lambda: ev.controllability(None, PHOTOS, values=4), "`values` must be an odd number"),
         (lambda: ev.controllability(None, PHOTOS, samples=1), "`samples` must be at least 2"),

@@ -111,6 +111,22 @@ def test_markdown_rows_have_the_cells_of_their_heads(whole):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
 
 
+def test_names_are_no_markdown(folders):
+    names = ["<b>x</b>", "*x*", "_x_", "`x`", "a|b", "a\\", "~x~"]
+    methods = [ev.Method(name, f"what {name} is", lambda source, target, pair: (source, {})) for name in names]
+    markdown = ev.report_markdown(ev.evaluate_methods([ev.untouched(), *methods], ev.pair_names(*folders)))
+    for name in (r"\<b>x\</b>", r"\*x\*", r"\_x\_", r"\`x\`", r"a\|b", r"a\\", r"\~x\~"):
+        assert f"| {name} |" in markdown and f"| what {name} is |" in markdown
+    assert not re.search(r"(?<!\\)[<*`~]", markdown)
+
+
+def test_equal_photos_are_said(folders):
+    found, note = ev.pair_names(*folders), "equals its target counts as 120 dB"
+    reports = [ev.evaluate_methods([ev.untouched()], [(found[0][0], kept), found[1]]) for kept in found[0]]
+    assert [note in ev.report_table(report) for report in reports] == [True, False]
+    assert reports[0]["photos"][0]["input"]["psnr"] == pytest.approx(120)
+
+
 def test_what_is_not_tested_says_so(folders):
     found = ev.pair_names(*folders)
     peers, _ = ev.peer_methods(["autocontrast"])

@@ -190,6 +190,7 @@ def evaluate(
             cost=measures.cost,
             device=str(next(iter(pipes.values())).device),
         )
+        pairs = [pair for pair in pairs if pair.source.name not in report["left_out"]]
         if measures.diversity:
             settings = {"samples": measures.diversity, "seed": methods.seed, "cache": cache}
             runs = {
@@ -302,8 +303,9 @@ def _tell(report, pipes, pairs, photos, data, methods, telling, steps):
     if telling.page is not None:
         sections += ev.report_sections(report) if "mean" in report else []
         if "controllability" in report:
-            sheets = []
+            sheets, measured = [], report["controllability"]
             for name, pipe in pipes.items():
+                photos = [photo for photo in photos if photo.name not in measured[name]["left_out"]]
                 camera = not data.as_they_are
                 own = ev.slider_sheets(pipe, photos[:number], camera=camera, seed=methods.seed, steps=steps)
                 sheets += [(f"{name}: {caption}", sheet) for caption, sheet in own]
@@ -317,6 +319,10 @@ def _tell(report, pipes, pairs, photos, data, methods, telling, steps):
             ev.FORMATS[telling.format](report) if telling.format else json.dumps(ev.without_pictures(report), indent=1)
         )
         ev.write_text(telling.output, text + "\n")
+    runs = [report, *(run for key in ("diversity", "controllability") for run in report.get(key, {}).values())]
+    if failed := {photo for run in runs for photo in run.get("left_out", ())}:
+        say(f"Error: {len(failed)} photo{'s' * (len(failed) > 1)} could not be measured and left out, see above.")
+        raise typer.Exit(1)
 
 
 def _page_photos(telling):
@@ -342,9 +348,11 @@ def _step_counts(text):
 def _named(text):
     """ "NAME=PLACE" or a place, which is then called as its last part is -> (name, place)."""
     name, equals, place = text.partition("=")
-    if equals and name and "/" not in name:
-        return name, place
-    return Path(text).name or text, text
+    if not (equals and name and "/" not in name):
+        name, place = Path(text).name or text, text
+    if not name.isprintable():
+        raise typer.BadParameter(f"a name must be one line of text, got {name!r}: NAME=... gives another.")
+    return name, place
 
 
 def _own_device(device):

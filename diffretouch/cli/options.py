@@ -1,5 +1,6 @@
 """Options that several commands have, and what they must hold before any model is loaded."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -78,6 +79,8 @@ def check_output(
     for name in {output: None, **dict.fromkeys(names or ())}:
         if not name.parent.is_dir():
             raise typer.BadParameter(f"the folder {name.parent} does not exist.", param_hint=hint)
+        if not os.access(name.parent, os.W_OK | os.X_OK):
+            raise typer.BadParameter(f"nothing can be written into the folder {name.parent}.", param_hint=hint)
         if name.is_dir():
             raise typer.BadParameter(f"{name} is a folder, not the name of a file.", param_hint=hint)
     if overwrite:

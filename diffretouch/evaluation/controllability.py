@@ -1,6 +1,7 @@
 """What the sliders do: order, span, cross-talk, and what else a retouch changes. The figures of a model card."""
 
 import hashlib
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from diffretouch.metrics import (
 from diffretouch.pixels import shrink
 
 from .pairs import as_array, as_batch, photo_tensor, simulated_camera
-from .runs import Cache, file_digest, for_each, model_digest, versions
+from .runs import Cache, file_digest, for_each_photo, model_digest, of_photo, versions
 
 if TYPE_CHECKING:
     from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
@@ -47,7 +48,8 @@ def controllability(
         cache ([`Cache`], *optional*): where results are kept and found again.
 
     Returns:
-        `dict`: `photos` (one record each), `summary` (see `summarise`) and the settings.
+        `dict`: `photos` (one record each), `left_out` (photos that failed -> why), `summary` (see `summarise`) and the
+        settings.
     """
     if isinstance(values, bool) or values < 3 or values % 2 == 0:
         raise ValueError(f"`values` must be an odd number of at least 3, got {values!r}.")
@@ -61,24 +63,28 @@ def controllability(
     model, made_with = model_digest(pipe), versions(str(pipe.device))
 
     def measure(path):
-        key = cache and ["controllability", settings, model, made_with, file_digest(path), path.name]
+        with of_photo(path):
+            key = cache and ["controllability", settings, model, made_with, file_digest(path), path.name]
         record = cache.get(key) if cache else None
         if record is None:
-            record = {"photo": path.name, **_one_photo(pipe, path, **settings)}
+            with of_photo(path):
+                record = {"photo": path.name, **_one_photo(pipe, path, **settings)}
             if cache:
                 cache.put(key, record)
         return record
 
-    records = for_each(measure, photos, description=description or "Moving the sliders")
-    names = "\n".join(sorted(path.name for path in photos))
+    name, description = (lambda path: path.name), description or "Moving the sliders"
+    records, left_out = for_each_photo(measure, photos, name=name, description=description)
+    names = "\n".join(sorted(record["photo"] for record in records))
     return {
         **settings,
         "scales": list(pipe.config.attribute_scales),
-        "split_sha256": hashlib.sha256(names.encode()).hexdigest()[:16],
+        "split_sha256": hashlib.sha256(os.fsencode(names)).hexdigest()[:16],
         "model_sha256": model[:16],
         "versions": made_with,
         "summary": summarise(records, values, pipe.config.attribute_scales),
         "photos": records,
+        "left_out": left_out,
     }
 
 

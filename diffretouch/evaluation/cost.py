@@ -25,12 +25,13 @@ def count_parameters(pipe: "DiffusionPipeline") -> int:
     """Parameters of the networks of a pipeline that a retouch runs."""
     parts = getattr(pipe, "components", {})
     networks = [part for name, part in parts.items() if name not in _VAE and hasattr(part, "parameters")]
-    return sum(parameter.numel() for network in networks for parameter in network.parameters())
+    return sum(p.numel() for p in {p for network in networks for p in network.parameters()})  # shared ones once
 
 
 def measure_costs(
-    methods: "Sequence[Method]", source: torch.Tensor, target: torch.Tensor, pair: "Pair", *, repeats: int = 3
-) -> dict:
+    methods: "Sequence[Method]", source: torch.Tensor, target: torch.Tensor, pair: "Pair", *, repeats: int = 3,
+    device: str = "cpu",
+) -> dict:  # fmt: skip
     """The cost of each method at `COST_SIZE` px, after one call to warm up.
 
     Multiply-adds are counted on noise that no colour or edge of a photo decides: a square of `COST_SIZE` px, of more
@@ -42,6 +43,7 @@ def measure_costs(
         source, target (`torch.Tensor`): (1,3,H,W) in [0,1]; brought to a long side of `COST_SIZE` and 8 bits.
         pair ([`Pair`]): where they come from.
         repeats (`int`): calls of which the median time is taken.
+        device (`str`): where the methods run: whose memory is measured.
 
     Returns:
         `dict`: method -> `parameters`; `multiply_adds` (half of what torch's FlopCounterMode counts: the convolutions
@@ -63,31 +65,31 @@ def measure_costs(
         for _ in range(repeats):
             start = time.perf_counter()
             method.retouch(source, target, pair)
-            _finish()
+            _finish(device)
             seconds.append(time.perf_counter() - start)
         costs[method.name] = {
             "parameters": method.parameters,
             "multiply_adds": counter.get_total_flops() // 2,
             "seconds": statistics.median(seconds),
-            "memory": _peak_memory(lambda method=method: method.retouch(source, target, pair)),
+            "memory": _peak_memory(lambda method=method: method.retouch(source, target, pair), device),
             "size": shape[::-1],
         }
     return costs
 
 
-def _finish():
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def _finish(device):
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
 
 
-def _peak_memory(function):
-    """Bytes that a call holds at its peak, beyond those held before."""
+def _peak_memory(function, device):
+    """Bytes that a call holds at its peak, beyond those held before: of the device, if that is one of CUDA."""
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         function()
-        return torch.cuda.max_memory_allocated() - before
+        return torch.cuda.max_memory_allocated(device) - before
     if not sys.platform.startswith("linux"):
         return None
     try:

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from diffretouch.attributes import ATTRIBUTES, attribute_labels, measure_attributes
-from diffretouch.metrics import clipped_share, delta_e76, gradient_correlation, psnr, sample_diversity
+from diffretouch.metrics import EQUAL_PSNR, clipped_share, delta_e76, gradient_correlation, psnr, sample_diversity
 
 from .figures import random_attributes
 from .pairs import Pair, load_pair
-from .runs import Cache, file_digest, for_each, model_digest, versions
+from .runs import Cache, file_digest, for_each_photo, model_digest, of_photo, versions
 
 if TYPE_CHECKING:
     from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
@@ -43,12 +43,12 @@ def diversity(
         cache ([`Cache`], *optional*): where results are kept and found again.
 
     Returns:
-        `dict`: `samples`, `seed`, `steps`, `photos` and `pairs` (their numbers), and means over the photos, of which
-        several experts' versions count as their mean. For "unknown" (c = None) and "usual" (c = 0):
-        `best`, expected PSNR of the best of 1..N samples (an oracle: the target chooses); `mean`, PSNR of the mean of
-        the first 1..N; `diversity`, dE76 between two samples; `spread`, SD of each attribute over the samples, units
-        of c. `ranges`: for random c by the size of its largest value, `change` (dE76 from c = 0), `structure` and
-        `clipping` as in the tables.
+        `dict`: `samples`, `seed`, `steps`, `photos` and `pairs` (their numbers), `left_out` (failed photo -> why), and
+        means over the photos, of which several experts' versions count as their mean. For "unknown" (c = None) and
+        "usual" (c = 0): `best`, expected PSNR of the best of 1..N samples (an oracle: the target chooses); `mean`,
+        expected PSNR of the mean of 1..N; `diversity`, dE76 between two samples; `spread`, SD of each attribute over
+        the samples, units of c. `ranges`: for random c by the size of its largest value, `change` (dE76 from c = 0),
+        `structure` and `clipping` as in the tables.
     """
     if isinstance(samples, bool) or samples < 2:
         raise ValueError(f"`samples` must be at least 2, got {samples!r}.")
@@ -62,17 +62,22 @@ def diversity(
     model, made_with = model_digest(pipe), versions(str(pipe.device))
 
     def measure(own):
-        key = cache and ["diversity", settings, model, made_with, *map(_identity, own)]
+        files = [path for pair in own for path in (pair.source, pair.target)]
+        with of_photo(*files):
+            key = cache and ["diversity", settings, model, made_with, *map(_identity, own)]
         record = cache.get(key) if cache else None
         if record is None:
-            record = _one_photo(pipe, own, **settings)
+            with of_photo(*files):
+                record = _one_photo(pipe, own, **settings)
             if cache:
                 cache.put(key, record)
         return record
 
-    records = for_each(measure, list(by_photo.values()), description=description)
+    name = lambda own: own[0].source.name  # noqa: E731
+    records, left_out = for_each_photo(measure, list(by_photo.values()), name=name, description=description)
     mean = lambda kind, key: np.mean([r[kind][key] for r in records], axis=0).tolist()  # noqa: E731
-    result = {**settings, "photos": len(records), "pairs": sum(map(len, by_photo.values()))}
+    number = sum(len(own) for source, own in by_photo.items() if source.name not in left_out)
+    result = {**settings, "photos": len(records), "pairs": number, "left_out": left_out}
     for kind in ("unknown", "usual"):
         result[kind] = {key: mean(kind, key) for key in ("best", "mean", "diversity")}
         result[kind]["spread"] = dict(zip(ATTRIBUTES, mean(kind, "spread"), strict=True))
@@ -112,12 +117,11 @@ def _one_photo(pipe, own, *, samples, seed, steps):
     for kind, c in (("unknown", None), ("usual", [0.0] * len(ATTRIBUTES))):
         images = retouch([c] * samples, range(samples))
         quality = [psnr(images, target.expand_as(images)).double().tolist() for target in targets]
-        means = images.cumsum(0) / torch.arange(1, samples + 1)[:, None, None, None]
         scores = measure_attributes(images)
         labels = attribute_labels(scores, scales=pipe.config.attribute_scales, limit=100.0)
         record[kind] = {
             "best": np.mean([best_of(values) for values in quality], 0).tolist(),
-            "mean": np.mean([psnr(means, target.expand_as(means)).tolist() for target in targets], 0).tolist(),
+            "mean": np.mean([mean_of(images - target) for target in targets], 0).tolist(),
             "diversity": sample_diversity(images).item(),
             "spread": labels.std(0).tolist(),
         }
@@ -140,6 +144,22 @@ def best_of(values: Iterable[float]) -> list[float]:
         sum(value * math.comb(k, n - 1) for k, value in enumerate(values)) / math.comb(count, n)
         for n in range(1, count + 1)
     ]
+
+
+def mean_of(errors: torch.Tensor) -> list[float]:
+    """The expected PSNR of the mean of n of N samples, n = 1..N: over the N runs of n in a ring, all counting alike.
+
+    Args:
+        errors (`torch.Tensor`): (N,...), what each sample differs by from the target.
+    """
+    flat, count = errors.flatten(1), len(errors)
+    products = (flat @ flat.T).double() / flat.shape[1]
+    place, curve = torch.arange(count), []
+    for n in range(1, count + 1):
+        ring = (place[:, None] + place[:n]) % count
+        squares = products[ring[:, :, None], ring[:, None]].mean((1, 2))  # of the mean's error
+        curve.append(-10 * squares.clamp(min=10 ** (-EQUAL_PSNR / 10)).log10().mean().item())
+    return curve
 
 
 def diversity_rows(run: Mapping[str, Any]) -> list[list[list[str]]]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,22 +90,23 @@ def _markdown_of_means(report):
         heads += ["what it is"] * first
         cells = []
         for expert, name, values, meaning in rows:
-            # A bare ~ may strike through
-            values = [
-                v + own.get((expert, name, c), "").replace("~", r"\~") for v, c in zip(values, columns, strict=True)
-            ]
+            values = [v + own.get((expert, name, c), "") for v, c in zip(values, columns, strict=True)]
             told = name if first else told_name(report, name)
             cells.append([expert] * several + [told, *values] + [meaning] * first)
         lines += ["", *_piped([heads, *cells])]
     for rows in extra_rows(report):
         lines += ["", *_piped(rows)]
-    notes = [note.replace("~", r"\~") for note in (*describe_run(report), *table_notes(report))]
-    return "\n".join([*lines[1:], "", *notes])
+    return "\n".join([*lines[1:], "", *map(_plain, [*describe_run(report), *table_notes(report)])])
+
+
+def _plain(text):
+    """Text that Markdown shows as it is: no HTML, emphasis, code or strikes; _ within words is no sign there."""
+    return re.sub(r"[\\`*<~|]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
 
 
 def _piped(rows):
     """Rows of cells as lines of Markdown, the first the head."""
-    head, *rows = ([cell.replace("|", r"\|") for cell in row] for row in rows)
+    head, *rows = (list(map(_plain, row)) for row in rows)
     return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows)]
 
 
@@ -128,7 +130,7 @@ def controllability_markdown(report: Mapping[str, Any]) -> str:
     for name, run in report["controllability"].items():
         heads, rows = controllability_rows(run["summary"])
         lines += ["", *_piped([[name, *heads[1:]], *rows])]
-        lines += ["", *controllability_sentences(run)]
+        lines += ["", *map(_plain, controllability_sentences(run))]
     if "step_table" in report:
         lines += ["", *_piped(step_rows(report["step_table"]))]
     return "\n".join([*lines, "", SLIDER_LEGEND]).strip()

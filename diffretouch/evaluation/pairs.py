@@ -256,7 +256,7 @@ def load_pair(pair: Pair, *, fit: bool = False) -> tuple[torch.Tensor, torch.Ten
     finished = as_array(shrink(photo_tensor(pair.source), SIMULATED_SIZE))
     source, target = simulated_camera(finished, pair.source.name, pair.simulated), finished
     if pair.expert != "photographer":
-        rng = np.random.default_rng([pair.simulated, zlib.crc32(pair.source.name.encode()), int(pair.expert)])
+        rng = np.random.default_rng([pair.simulated, zlib.crc32(os.fsencode(pair.source.name)), int(pair.expert)])
         target = expert_version(finished, rng.uniform(-1, 1, 4) * (rng.random(4) < 0.6), rng)
     label = tuple(version_label(target, finished).tolist())
     return as_batch(source), (as_batch(target) * 255).round() / 255, pair._replace(label=label)
@@ -264,7 +264,7 @@ def load_pair(pair: Pair, *, fit: bool = False) -> tuple[torch.Tensor, torch.Ten
 
 def simulated_camera(finished: np.ndarray, name: str, seed: int) -> np.ndarray:
     """The finished photo (H,W,3) as a camera would have left it, by (seed, name) alone."""
-    return camera_input(finished, np.random.default_rng([seed, zlib.crc32(name.encode())]))
+    return camera_input(finished, np.random.default_rng([seed, zlib.crc32(os.fsencode(name))]))
 
 
 def photo_tensor(path: str | os.PathLike[str]) -> torch.Tensor:
@@ -302,7 +302,7 @@ def describe_data(pairs: Sequence[Pair], protocol: str | None = None, rendering:
         raise ValueError(f"`protocol` must say what the pairs are, got {protocol!r} for pairs that are {made}.")
     known = DATA_PROTOCOLS[protocol]
     ids = sorted({photo_id(pair.source, known.id_pattern) for pair in pairs})
-    digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(os.fsencode("\n".join(ids))).hexdigest()[:16]
     if known.count is None:
         split = f"{len(ids)} photos"
     elif known.sha256 is None:

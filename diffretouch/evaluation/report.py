@@ -34,7 +34,7 @@ from .intervals import INTERVALS, LEVEL, has_scipy, uncertainty
 from .methods import Method, retouch_methods, untouched
 from .pairs import DATA_PROTOCOLS, Pair, describe_data, describe_sizes, load_mask, load_pair, photo_groups
 from .pictures import picture
-from .runs import Cache, file_digest, for_each, model_digest, versions
+from .runs import Cache, file_digest, for_each_photo, model_digest, of_photo, versions
 from .tables import COLUMNS
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def evaluate_pairs(
     methods = [untouched(), *blind, *own, *oracles]
     if own:
         settings["against"] = settings.get("against") or own[0].name
+        settings.setdefault("device", str(next(iter(pipes.values())).device))
     report = evaluate_methods(methods, pairs, **settings)
     used = [count or one.config.default_steps for one in pipes.values() for count in counts]
     used = list(dict.fromkeys(used))
@@ -93,7 +94,8 @@ def evaluate_methods(
 ) -> dict[str, Any]:  # fmt: skip
     """Measure methods on pairs.
 
-    Results are rounded to 8 bits before they are measured, as a file would hold them.
+    Results are rounded to 8 bits before they are measured, as a file would hold them. A photo that cannot be read or
+    measured, or that a method fails on, is left out for all methods and experts, and said: the others go on.
 
     Args:
         methods: of [`Method`], with different names.
@@ -113,20 +115,26 @@ def evaluate_methods(
         released_glc (`bool`): that consistency as the released script divides it.
         cost (`bool`): also what each method costs for one photo, see
             [`diffretouch.evaluation.cost.measure_costs`]; measured anew in every run.
-        device (`str`): where the methods run, to be recorded.
+        device (`str`): where the methods run (of `evaluate_pairs`, the first model's by default), to be recorded.
 
     Returns:
         `dict`: `photos` (a row per pair), `mean` and, with several experts, `experts` (means by method), `methods`
         (`meaning`, `oracle`, and of other pipelines `sha256`, 16 digits, of the weights), `cost` where asked for,
         `uncertainty` (`against`, `interval`, `level`, and blocks as of `mean` and `experts`: see
-        [`diffretouch.evaluation.intervals.uncertainty`]), `missing` (metric or method -> reason), `data`, `weights`
-        (metric -> SHA-256, 16 digits), `versions`.
+        [`diffretouch.evaluation.intervals.uncertainty`]), `missing` (metric or method -> reason), `left_out` (photo ->
+        reason), `data` (of the photos measured), `weights` (metric -> SHA-256, 16 digits), `versions`.
+
+    Raises:
+        ValueError: an argument is none of the above, or no photo at all can be measured.
     """
     pairs = [Pair(*pair) for pair in pairs]
     if not pairs:
         raise ValueError("`pairs` must hold at least one pair.")
     if len({method.name for method in methods}) != len(methods):
         raise ValueError(f"`methods` must have different names, got {', '.join(m.name for m in methods)}.")
+    for method in methods:
+        if not method.name.isprintable() or not method.name:
+            raise ValueError(f"`methods` must have names of one line, got {method.name!r}.")
     reserved = {"photo", "expert"} & {method.name for method in methods}
     if reserved:  # a row holds these beside the methods
         raise ValueError(f"`methods` must not be named {reserved.pop()!r}: rows hold that beside them.")
@@ -139,11 +147,9 @@ def evaluate_methods(
         raise ValueError("`pairs` must hold photos of different names.")
     if len({(pair.source, pair.expert) for pair in pairs}) < len(pairs):
         raise ValueError("`pairs` must tell versions of one photo apart by `expert`.")
-    data, missing = describe_data(pairs, protocol, rendering), dict(missing or {})
-    count = len(sources)
-    measures, features = _measures(csrnet_lab, lpips_weights, fid_weights, count, missing)
-    if count <= len(ATTRIBUTES):
-        missing["expert_distance"] = f"needs {len(ATTRIBUTES) + 1} photos, there are {count}"
+    describe_data(pairs, protocol, rendering)  # a wrong name is told at once
+    missing = dict(missing or {})
+    measures, features = _measures(csrnet_lab, lpips_weights, fid_weights, len(sources), missing)
     shown = set(pairs[:pictures])
     # What else decides the results: the kept ones are of these versions and weights
     weights = {"lpips": lpips_weights, "fid": fid_weights if features else None}
@@ -153,7 +159,15 @@ def evaluate_methods(
     def measure(pair):
         return _row(methods, pair, measures, features, pair in shown, cache, made_with)
 
-    rows = for_each(measure, pairs, description="Evaluating")
+    name = lambda pair: pair.source.name  # noqa: E731
+    rows, left_out = for_each_photo(measure, pairs, name=name, description="Evaluating")
+    pairs = [pair for pair in pairs if pair.source.name not in left_out]
+    data, count = describe_data(pairs, protocol, rendering), len({pair.source for pair in pairs})
+    if count <= len(ATTRIBUTES):
+        missing["expert_distance"] = f"needs {len(ATTRIBUTES) + 1} photos, there are {count}"
+    if count < FID_PHOTOS:
+        missing["fid"] = _too_few(count)
+        _drop_features(rows, methods)
     names = [method.name for method in methods]
     sizes = {row["photo"]: tuple(row[names[0]]["size"]) for row in rows}
     data["sizes"] = describe_sizes(sizes.values(), data["protocol"])
@@ -165,13 +179,14 @@ def evaluate_methods(
             for m in methods
         },
         "missing": missing,
+        "left_out": left_out,
         "data": data,
         "pairs_sha256": data["split_sha256"],
         "weights": {name: digest[:16] for name, digest in weights.items()},
         "versions": versions(device),
     }
     if cost:
-        report["cost"] = measure_costs(methods, *load_pair(pairs[0]))
+        report["cost"] = measure_costs(methods, *load_pair(pairs[0]), device=device)
     against = against or names[0]
     better = {column: direction for column, (*_, direction) in COLUMNS.items()}
     if not has_scipy():
@@ -190,10 +205,18 @@ def evaluate_methods(
     if pattern:
         series = dict(zip((row["photo"] for row in rows), photo_groups(pairs, pattern), strict=True))
         _add_consistency(report, methods, series, own_rows or {"": rows}, released_glc)
-    for row in rows:
-        for name in names:
-            row[name].pop("features", None)
+    _drop_features(rows, methods)
     return report
+
+
+def _drop_features(rows, methods):
+    for row in rows:
+        for method in methods:
+            row[method.name].pop("features", None)
+
+
+def _too_few(count):
+    return f"needs {FID_PHOTOS} photos to mean anything, there are {count}"
 
 
 def _measures(csrnet_lab, lpips_weights, fid_weights, count, missing):
@@ -207,7 +230,7 @@ def _measures(csrnet_lab, lpips_weights, fid_weights, count, missing):
         missing["lpips"] = str(why)
     features = None
     if count < FID_PHOTOS:
-        missing["fid"] = f"needs {FID_PHOTOS} photos to mean anything, there are {count}"
+        missing["fid"] = _too_few(count)
     else:
         try:
             features = inception_features(fid_weights)
@@ -219,25 +242,33 @@ def _measures(csrnet_lab, lpips_weights, fid_weights, count, missing):
 def _row(methods, pair, measures, features, shown, cache, made_with):
     """What all methods reach on one pair; the photos are read only if something is not in the cache."""
     row, photos = {"photo": pair.source.name, "expert": pair.expert}, None
+    files = [path for path in (pair.source, pair.target, pair.mask) if path]
+    with of_photo(*files):
+        digests = [file_digest(path) for path in files] if cache else []
     for method in methods:
         key = cache and [
-            *(method.name, method.identity(), made_with, shown),
-            *(file_digest(pair.source), file_digest(pair.target), pair.expert, pair.label, pair.simulated),
-            pair.mask and file_digest(pair.mask),
+            *(method.name, method.identity(), made_with, shown, digests, pair.expert, pair.label, pair.simulated),
             pair.simulated is not None and pair.source.name,  # it seeds the simulated camera
         ]
         result = cache.get(key) if cache else None
         if result is None:
             if photos is None:
-                photos = load_pair(pair)
-                if min(photos[0].shape[-2:]) < 11:
-                    raise ValueError(f"{pair.source} must have sides of at least 11 px to be measured.")
-                mask = pair.mask and load_mask(pair.mask, photos[0].shape[-2:])
-            result = _measure(method, *photos, mask, measures, features, shown)
+                with of_photo(*files):
+                    photos = _open(pair)
+            with of_photo(*files, who=method.name):
+                result = _measure(method, *photos, measures, features, shown)
             if cache:
                 cache.put(key, result)
         row[method.name] = result
     return row
+
+
+def _open(pair):
+    """-> (source, target, pair, mask or None)"""
+    photos = load_pair(pair)
+    if min(photos[0].shape[-2:]) < 11:
+        raise ValueError(f"{pair.source} must have sides of at least 11 px to be measured.")
+    return *photos, pair.mask and load_mask(pair.mask, photos[0].shape[-2:])
 
 
 @torch.no_grad()

@@ -1,13 +1,14 @@
 """Runs over many photos: progress, results kept by content so that a stopped run goes on, several processes."""
 
 import atexit
+import contextlib
 import functools
 import hashlib
 import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,59 @@ def for_each(function: Callable[[Any], Any], items: Sequence[Any], *, descriptio
         done = [(n, function(items[n])) for n in progress]
     done = gather_object(done)
     return [result for _, result in sorted(done, key=lambda pair: pair[0])]
+
+
+class PhotoFailed(Exception):
+    """A photo cannot be measured: the others go on. One sentence."""
+
+
+@contextlib.contextmanager
+def of_photo(*paths: Path, who: str = "") -> Iterator[None]:
+    """What fails inside is this photo's failure: raised as `PhotoFailed`.
+
+    Args:
+        paths: of the photo's files, whose folders' places the sentence leaves out: reports are handed on.
+        who (`str`): whose failure it is, to be told.
+    """
+    try:
+        yield
+    except Exception as error:  # whatever it is
+        reason = str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
+        for place in sorted({f"{path.parent.parent}{os.sep}" for path in paths}, key=len, reverse=True):
+            reason = reason.replace(place, "")
+        reason = " ".join(reason.split()) or type(error).__name__
+        raise PhotoFailed(reason if not who or reason.startswith(f"{who}: ") else f"{who}: {reason}") from error
+
+
+def for_each_photo(
+    function: Callable[[Any], Any], items: Sequence[Any], *, name: Callable[[Any], str], description: str
+) -> tuple[list[Any], dict[str, str]]:
+    """`for_each` that passes by photos that raise `PhotoFailed` -> (results of the others, photo's name -> why).
+
+    All items of a photo are passed by together: whatever is compared is measured on the same photos.
+
+    Args:
+        name: item -> its photo's name.
+
+    Raises:
+        ValueError: no photo is left.
+    """
+
+    def attempt(item):
+        try:
+            return function(item), ""
+        except PhotoFailed as why:
+            return None, str(why)
+
+    done, left_out = for_each(attempt, items, description=description), {}
+    for item, (_, why) in zip(items, done, strict=True):
+        if why:
+            left_out.setdefault(name(item), why)
+    results = [result for item, (result, _) in zip(items, done, strict=True) if name(item) not in left_out]
+    if not results:
+        photo, why = next(iter(left_out.items()))
+        raise ValueError(f"no photo could be measured; {photo}: {why}")
+    return results, left_out
 
 
 @functools.cache
@@ -94,7 +148,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     path = Path(path)
     handle, aside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:  # names that are no UTF-8
             file.write(text)
         os.chmod(aside, 0o666 & ~_umask())
         os.replace(aside, path)
@@ -109,8 +163,14 @@ def _umask():
     return mask
 
 
-@functools.cache
 def file_digest(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, read again once it has changed."""
+    about = os.stat(path)
+    return _file_digest(os.fspath(path), about.st_ino, about.st_size, about.st_mtime_ns)
+
+
+@functools.cache
+def _file_digest(path, *version):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from diffretouch.attributes import ATTRIBUTES
+from diffretouch.metrics import EQUAL_PSNR
 
 from .cost import COST_SIZE
 from .diversity import diversity_rows
@@ -193,7 +194,17 @@ def describe_run(report: Mapping[str, Any]) -> list[str]:
         alone = f", {data['series_of_one']} of one photo, which count as 0" * bool(data["series_of_one"])
         targets += f" GLC over {data['series']} series of {data['photos']} photos{alone}{how}: "
         targets += f"the targets' is {data['target_glc']:.2f}."
-    return [*lines, ", ".join(settings) + ".", *missing, targets]
+    return [*lines, ", ".join(settings) + ".", *_left_out(report), *missing, targets]
+
+
+def _left_out(run, title=""):
+    """A sentence on the photos that could not be measured, if there are any."""
+    left_out = run.get("left_out", {})
+    if left_out:
+        some = "; ".join(f"{' '.join(photo.split())}: {why.rstrip('.')}" for photo, why in list(left_out.items())[:8])
+        yield f"{title}Left out of all figures: {len(left_out)} photo{'s' * (len(left_out) > 1)}: {some}" + (
+            f"; and {len(left_out) - 8} more." if len(left_out) > 8 else "."
+        )
 
 
 def table_notes(report: Mapping[str, Any]) -> list[str]:
@@ -216,6 +227,9 @@ def table_notes(report: Mapping[str, Any]) -> list[str]:
         if len(set(cautions.values())) == 1:
             cautions = {"": next(iter(cautions.values()))}
         notes += [f"Caution, {f'{title}: ' if title else ''}{text}" for title, text in cautions.items()]
+    equal = any(row[name]["psnr"] > EQUAL_PSNR - 0.01 for row in report["photos"] for name in report["methods"])
+    if equal:
+        notes.append(f"A result that equals its target counts as {EQUAL_PSNR:g} dB, which a mean of PSNRs leans on")
     notes += [LEGEND[c] for c in columns if c in LEGEND]
     if "cost" in report:
         width, height = next(iter(report["cost"].values()))["size"]
@@ -227,6 +241,7 @@ def table_notes(report: Mapping[str, Any]) -> list[str]:
         )
     for name, run in report.get("diversity", {}).items():
         steps = f"{run['steps']} step{'s' * (run['steps'] > 1)}"
+        notes += [sentence.removesuffix(".") for sentence in _left_out(run, f"{name}: ")]
         notes.append(
             f"{name}: {run['samples']} samples of each of {run['photos']} photos, seeds {run['seed']} to "
             f"{run['seed'] + run['samples'] - 1}, {steps}; the best of is an oracle: the target chooses; dE76 of two: "
@@ -284,6 +299,7 @@ def controllability_sentences(run: Mapping[str, Any]) -> list[str]:
         f"{made}: {s['photos']} (sha256 {run['split_sha256']}), long side {run['size']} px, {run['values']} values of "
         f"each slider with one noise, seed {run['seed']}, {run['steps']} step{'s' if run['steps'] > 1 else ''}, "
         f"{versions}.",
+        *_left_out(run),
         f"Another seed changes the result by dE76 {s['diversity']:.2f}. Structure kept: {s['structure_mean']:.4f}, "
         f"worst {s['structure_worst']:.4f}. Clipped pixels: {s['clipping']:+.2f} % of the picture at c = 0, at most "
         f"{s['clipping_worst']:+.2f} % on average at the end of a slider. A finished photo is changed by dE76 "
