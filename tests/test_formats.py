@@ -4,12 +4,14 @@ import json
 import re
 import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.stats
 
 from diffretouch import evaluation as ev
+from diffretouch.evaluation.tables import COLUMNS
 
 from . import tiny
 
@@ -91,6 +93,16 @@ def test_json_and_csv_hold_all_measures(whole):
         assert float(line["target_brightness"]) == own["target_attributes"][3] and line["psnr_hc"]
     with pytest.raises(ValueError, match="`report` must be of pairs"):
         ev.report_csv({"controllability": whole["controllability"]})
+
+
+def test_every_key_is_documented(whole):
+    """docs/report.md names what a report, its rows and its CSV hold."""
+    documented = set(re.findall(r"`(\w+)`", (Path(__file__).parents[1] / "docs" / "report.md").read_text()))
+    run, row = whole["diversity"]["tiny"], whole["photos"][0]
+    keys = {*whole, *whole["data"], *whole["uncertainty"], *run, *run["unknown"], *run["ranges"][0], *row["matched"]}
+    keys |= {*whole["uncertainty"]["mean"]["curve"]["psnr"], *whole["mean"]["curve"], *whole["cost"]["curve"]}
+    keys |= {*next(csv.reader(ev.report_csv(whole).splitlines())), "left_out", "sha256", *COLUMNS, "photo", "expert"}
+    assert keys - {"c_contrast", "c_temperature"} <= documented
 
 
 def test_a_json_report_becomes_any_format_later(whole):

@@ -79,6 +79,15 @@ def test_few_photos_are_cautioned():
         assert caution(7, interval).startswith("only 7 photos: ") and why in caution(7, interval)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_spread_of_rounding_is_none():
+    """SciPy would warn of lost precision, in the middle of a table."""
+    rounded = np.array([0.1, 0.1, 0.1 + 2e-16])
+    for interval, p in (("t", 0), ("bootstrap", 0.25)):
+        found = paired_difference(rounded, interval=interval)
+        assert found["low"] == found["high"] == found["difference"] and found["p"] == p and found["wins"] == 3
+
+
 def test_what_cannot_be_tested():
     assert paired_difference(np.array([2.0]), -1) == {"difference": 2.0, "wins": 0, "losses": 1}
     same = paired_difference(np.zeros(3), 0)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 LEVEL = 0.95
+ROUNDING = 1e-9  # of the largest difference: a spread below is none
 FEW = 8  # photos below which an interval is hardly one
 INTERVALS = {
     "t": "Student's t interval and test",
@@ -78,7 +79,7 @@ def paired_difference(differences: np.ndarray, better: int = 1, *, interval: str
         result |= {"wins": int((better * differences > 0).sum()), "losses": int((better * differences < 0).sum())}
     if len(differences) < 2 or not has_scipy():
         return result
-    if np.ptp(differences) == 0:  # no spread: t is infinite, all signs are still as likely
+    if np.ptp(differences) <= ROUNDING * np.abs(differences).max():  # t is infinite, all signs are still as likely
         same, extreme = result["difference"], 2.0 ** (1 - len(differences))
         p = 1.0 if same == 0 else 0.0 if interval == "t" else extreme
         return {**result, "low": same, "high": same, "p": p}

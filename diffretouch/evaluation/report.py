@@ -30,7 +30,7 @@ from diffretouch.metrics import (
 )
 
 from .cost import measure_costs
-from .intervals import INTERVALS, LEVEL, has_scipy, uncertainty
+from .intervals import INTERVALS, LEVEL, has_scipy, photo_means, uncertainty
 from .methods import Method, retouch_methods, untouched
 from .pairs import DATA_PROTOCOLS, Pair, describe_data, describe_sizes, load_mask, load_pair, photo_groups
 from .pictures import picture
@@ -291,6 +291,9 @@ def _measure(method, source, target, pair, mask, measures, features, shown):
     result["mean_ab"], result["target_mean_ab"] = (
         srgb_to_lab(x)[0, 1:].mean((1, 2)).tolist() for x in (image, target)
     )
+    for name, value in result.items():
+        if not np.isfinite(value).all():
+            raise ValueError(f"{method.name}: {name} of {pair.source} is not finite.")
     if features is not None:
         result["features"] = [features(x).tolist() for x in (image, target)]
     if shown:
@@ -335,10 +338,10 @@ def _add_consistency(report, methods, series, rows, released):
 
 
 def _mean(rows, method):
-    """The means of what all photos have; the two distribution distances instead of their features."""
+    """The means over photos of what all have; the two distribution distances instead of their features."""
     results, distinct = ([row[method.name] for row in some] for some in (rows, _distinct(rows, method)))
     measured = (*COLUMNS, "target_clipping")
-    mean = {name: sum(r[name] for r in results) / len(results) for name in measured if name in results[0]}
+    mean = {name: photo_means(rows, method.name, name).mean().item() for name in measured if name in results[0]}
     if len({row["photo"] for row in rows}) > len(ATTRIBUTES):
         own = torch.tensor([r["attributes"] for r in distinct])
         wanted = torch.tensor([r["target_attributes"] for r in results])

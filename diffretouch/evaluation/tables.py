@@ -216,7 +216,7 @@ def table_notes(report: Mapping[str, Any]) -> list[str]:
     if len(report["methods"]) > 1:
         notes.append(
             f"Differences from {against}, paired over {photos} photo{'s' * (photos != 1)}: "
-            f"{INTERVALS[interval]}, each comparison by itself"
+            f"{INTERVALS[interval]}, each comparison by itself, p not corrected for their number"
         )
         if "~" in own.values():
             notes.append(f"~ within noise: that {LEVEL:.0%} interval holds 0, or p is {1 - LEVEL:.2f} or more")
