@@ -308,7 +308,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         if len(grid) != 1:
             raise ValueError(f"`c` must be one row, got {len(grid)}.")
         result = self.apply_grid(photo, grid, strength=strength, regions=regions, out=given)
-        return out if out is not None else in_the_form_of(image, result, origin)
+        return out if out is not None else in_the_form_of(image, result, origin)  # type: ignore[return-value]
 
     @torch.no_grad()
     def apply_grid(

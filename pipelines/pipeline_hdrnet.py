@@ -1,6 +1,7 @@
 """HDRNet: one retouch at once by an affine bilateral grid, without sliders: a baseline (SIGGRAPH 2017)."""
 
 import numpy as np
+import torch
 
 from diffretouch.models.affine_grid import between_identity
 from diffretouch.models.hdrnet import HDRNet
@@ -23,7 +24,11 @@ class HDRNetPipeline(BaselinePipeline):
 
     def _retouch(self, photo, strength, out):
         """(H,W,3) array -> array of its dtype, (3,H,W) tensor -> float32 tensor."""
-        grid = self.network.grid(as_tensor(photo).to(self._execution_device, self.network.dtype))
+        device = self._execution_device
+        with torch.autocast(device.type, enabled=False):
+            grid = self.network.grid(as_tensor(photo).to(device))
+        if not grid.isfinite().all():
+            raise ValueError("The model made a grid that is not finite: its weights are broken.")
         grid = grids_without_colour(grid) if is_monochrome(photo) else grid
         grid = between_identity(grid, strength)
         if isinstance(photo, np.ndarray):

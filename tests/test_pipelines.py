@@ -7,10 +7,13 @@ import torch
 from PIL import Image, ImageCms
 
 from diffretouch import (
+    AdaptiveLut3D,
+    AdaptiveLut3DPipeline,
     CSRNet,
     CSRNetL,
     CSRNetPipeline,
     DiffRetouchPipeline,
+    HDRNet,
     HDRNetPipeline,
     SAAdjustNet,
     SAAdjustNetPipeline,
@@ -34,11 +37,27 @@ def sa_adjustnet(presets=2):
     return SAAdjustNetPipeline(SAAdjustNet(**SMALL_ADJUSTNET, presets=presets).eval())
 
 
+def hdrnet():
+    torch.manual_seed(0)
+    network = HDRNet(input_size=32, grid_size=8, depth=2, knots=3).eval()
+    torch.nn.init.normal_(network.prediction.weight, std=0.05)
+    return HDRNetPipeline(network)
+
+
+def adaptive_lut():
+    torch.manual_seed(0)
+    network = AdaptiveLut3D(size=5).eval()
+    network.basis.data += 0.05 * torch.randn(network.basis.shape)
+    return AdaptiveLut3DPipeline(network)
+
+
 PIPELINES = {
     "diffretouch": tiny_pipeline,
     "csrnet": csrnet,
     "csrnet-l": lambda: csrnet(CSRNetL),
     "sa-adjustnet": sa_adjustnet,
+    "hdrnet": hdrnet,
+    "adaptive-lut": adaptive_lut,
 }
 every_pipeline = pytest.mark.parametrize("make", PIPELINES.values(), ids=PIPELINES)
 
@@ -234,10 +253,17 @@ def test_a_folder_called_as_a_bundled_model_is_told(tmp_path, monkeypatch):
     assert CSRNetPipeline.from_pretrained("./small").network.config.condition_size == 32
 
 
-def test_float64_networks():
-    pipe, array = csrnet(), pixels()
-    expected = pipe.retouch(array)
-    assert np.abs(pipe.to(torch.float64).retouch(array).astype(int) - expected).max() <= 1
+@every_pipeline
+@pytest.mark.parametrize("dtype, most", [(torch.float64, 1), (torch.bfloat16, 6), (torch.float16, 2)], ids=str)
+def test_networks_of_another_precision(make, dtype, most):
+    pipe, array = make(), pixels()
+    expected = pipe.retouch(array, **noise(pipe))
+    pipe.to(dtype)
+    if isinstance(pipe, SAAdjustNetPipeline):
+        with pytest.raises(ValueError, match="`network` must be in float32"):
+            pipe.retouch(array)
+        return
+    assert np.abs(pipe.retouch(array, **noise(pipe)).astype(int) - expected).max() <= most
 
 
 def test_a_region_is_judged_where_its_mask_is():
@@ -274,15 +300,6 @@ def test_wide_gamut_stays_at_strength_0():
 @pytest.mark.parametrize("kind", ["csrnet", "csrnet-l", "sa", "hdrnet", "lut"])
 @pytest.mark.parametrize("form", [np.uint8, np.float32, "tensor"])
 def test_monochrome_stays_monochrome_in_every_pipeline(kind, form):
-    from diffretouch import (
-        AdaptiveLut3D,
-        AdaptiveLut3DPipeline,
-        CSRNetPipeline,
-        HDRNet,
-        HDRNetPipeline,
-        SAAdjustNetPipeline,
-    )
-
     torch.manual_seed(0)
     pipe = {
         "csrnet": lambda: CSRNetPipeline.from_pretrained("small"),

@@ -63,7 +63,8 @@ class HDRNet(ModelMixin, ConfigMixin):
     def grid(self, photo: torch.Tensor) -> torch.Tensor:
         """(B,3,H,W) in [0,1], a small copy does -> grid (B,12,D,gh,gw), float32."""
         size = self.config.input_size
-        x = F.interpolate(photo, (size, size), mode="bilinear", antialias=True)
+        photo = photo if photo.dtype == torch.float64 else photo.float()  # half precision is not shrunk everywhere
+        x = F.interpolate(photo, (size, size), mode="bilinear", antialias=True).to(self.dtype)
         for layer in self.splat:
             x = F.relu(layer(x))
         local, whole = self.local[1](F.relu(self.local[0](x))), x
