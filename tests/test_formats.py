@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+from PIL import Image
 
 from diffretouch import evaluation as ev
 from diffretouch.evaluation.tables import COLUMNS
+from diffretouch.photo.icc import cicp_profile
 
 from . import tiny
 
@@ -137,6 +139,22 @@ def test_equal_photos_are_said(folders):
     reports = [ev.evaluate_methods([ev.untouched()], [(found[0][0], kept), found[1]]) for kept in found[0]]
     assert [note in ev.report_table(report) for report in reports] == [True, False]
     assert reports[0]["photos"][0]["input"]["psnr"] == pytest.approx(120)
+
+
+def test_what_srgb_does_not_hold_is_said(folders):
+    """The greenest green of Display P3 is limited to that of sRGB: equal, but not in silence."""
+    pixels = np.zeros((24, 30, 3), np.uint8)
+    pixels[..., 1] = 255
+    Image.fromarray(pixels).save(folders[0] / "a.png")
+    pixels[:12, :, 0] = 255  # white but for its blue
+    Image.fromarray(pixels).save(folders[1] / "a.png", icc_profile=cicp_profile(12, 13))
+    report = ev.evaluate_methods([ev.untouched()], ev.pair_names(*folders))
+    assert [row["input"]["outside_srgb"] for row in report["photos"]] == [[0, 100], [0, 0]]
+    assert "1 target with colours outside sRGB, up to 100.0 % of the pixels, measured as limited to it." in (
+        ev.report_table(report)
+    )
+    (folders[1] / "a.png").write_bytes((folders[0] / "a.png").read_bytes())
+    assert "outside sRGB" not in ev.report_table(ev.evaluate_methods([ev.untouched()], ev.pair_names(*folders)))
 
 
 def test_what_is_not_tested_says_so(folders):

@@ -245,21 +245,27 @@ def load_pair(pair: Pair, *, fit: bool = False) -> tuple[torch.Tensor, torch.Ten
         ValueError: the two differ in size.
         PhotoError: one cannot be read.
     """
+    return open_pair(pair, fit=fit)[:3]
+
+
+def open_pair(pair: Pair, *, fit: bool = False) -> tuple[torch.Tensor, torch.Tensor, Pair, list[float]]:
+    """`load_pair`, and what was lost by it: the shares of the pixels of input and target that lie outside [0,1]."""
     if pair.simulated is None:
-        source, target = photo_tensor(pair.source), photo_tensor(pair.target)
+        (source, *lost), (target, *more) = _limited(pair.source), _limited(pair.target)
         if fit and source.shape != target.shape:
             target = torch.nn.functional.interpolate(target, source.shape[2:], mode="bilinear", antialias=True)
         if source.shape != target.shape:
             sizes = " and ".join("x".join(map(str, x.shape[:1:-1])) for x in (source, target))
             raise ValueError(f"{pair.source} and {pair.target} differ in size: {sizes}.")
-        return source, target, pair
-    finished = as_array(shrink(photo_tensor(pair.source), SIMULATED_SIZE))
+        return source, target, pair, lost + more
+    finished, *lost = _limited(pair.source)
+    finished = as_array(shrink(finished, SIMULATED_SIZE))
     source, target = simulated_camera(finished, pair.source.name, pair.simulated), finished
     if pair.expert != "photographer":
         rng = np.random.default_rng([pair.simulated, zlib.crc32(os.fsencode(pair.source.name)), int(pair.expert)])
         target = expert_version(finished, rng.uniform(-1, 1, 4) * (rng.random(4) < 0.6), rng)
     label = tuple(version_label(target, finished).tolist())
-    return as_batch(source), (as_batch(target) * 255).round() / 255, pair._replace(label=label)
+    return as_batch(source), (as_batch(target) * 255).round() / 255, pair._replace(label=label), lost * 2
 
 
 def simulated_camera(finished: np.ndarray, name: str, seed: int) -> np.ndarray:
@@ -269,7 +275,13 @@ def simulated_camera(finished: np.ndarray, name: str, seed: int) -> np.ndarray:
 
 def photo_tensor(path: str | os.PathLike[str]) -> torch.Tensor:
     """The photo of a file as (1,3,H,W) float32, limited to [0,1]."""
-    return as_batch(load_photo(path).pixels).clamp(0, 1)
+    return _limited(path)[0]
+
+
+def _limited(path):
+    """-> (photo, share of its pixels that were outside by half a level of 8 bits and more)"""
+    photo = as_batch(load_photo(path).pixels)
+    return photo.clamp(0, 1), ((photo < -0.5 / 255) | (photo > 1 + 0.5 / 255)).any(1).double().mean().item()
 
 
 def as_batch(pixels: np.ndarray) -> torch.Tensor:

@@ -32,7 +32,7 @@ from diffretouch.metrics import (
 from .cost import measure_costs
 from .intervals import INTERVALS, LEVEL, has_scipy, photo_means, uncertainty
 from .methods import Method, retouch_methods, untouched
-from .pairs import DATA_PROTOCOLS, Pair, describe_data, describe_sizes, load_mask, load_pair, photo_groups
+from .pairs import DATA_PROTOCOLS, Pair, describe_data, describe_sizes, load_mask, load_pair, open_pair, photo_groups
 from .pictures import picture
 from .runs import Cache, file_digest, for_each_photo, model_digest, of_photo, versions
 from .tables import COLUMNS
@@ -264,15 +264,15 @@ def _row(methods, pair, measures, features, shown, cache, made_with):
 
 
 def _open(pair):
-    """-> (source, target, pair, mask or None)"""
-    photos = load_pair(pair)
+    """-> (source, target, pair, shares outside sRGB, mask or None)"""
+    photos = open_pair(pair)
     if min(photos[0].shape[-2:]) < 11:
         raise ValueError(f"{pair.source} must have sides of at least 11 px to be measured.")
     return *photos, pair.mask and load_mask(pair.mask, photos[0].shape[-2:])
 
 
 @torch.no_grad()
-def _measure(method, source, target, pair, mask, measures, features, shown):
+def _measure(method, source, target, pair, outside, mask, measures, features, shown):
     image, extra = method.retouch(source, target, pair)
     if not image.isfinite().all():
         raise ValueError(f"{method.name}: what it makes of {pair.source} is not finite.")
@@ -285,6 +285,7 @@ def _measure(method, source, target, pair, mask, measures, features, shown):
     result["ssim_input"], result["gmsd"] = ssim(image, source).item(), gmsd(image, source).item()
     for name, photo in (("clipping", image), ("target_clipping", target)):
         result[name] = 100 * (clipped_share(photo) - clipped_share(source)).item()
+    result["outside_srgb"] = [100 * share for share in outside]
     result["size"] = [image.shape[3], image.shape[2]]
     scores = measure_attributes(torch.cat([source, image, target])).tolist()
     result["source_attributes"], result["attributes"], result["target_attributes"] = scores

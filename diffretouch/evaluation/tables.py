@@ -194,7 +194,23 @@ def describe_run(report: Mapping[str, Any]) -> list[str]:
         alone = f", {data['series_of_one']} of one photo, which count as 0" * bool(data["series_of_one"])
         targets += f" GLC over {data['series']} series of {data['photos']} photos{alone}{how}: "
         targets += f"the targets' is {data['target_glc']:.2f}."
-    return [*lines, ", ".join(settings) + ".", *_left_out(report), *missing, targets]
+    return [*lines, ", ".join(settings) + ".", *_left_out(report), *_outside(report), *missing, targets]
+
+
+def _outside(report):
+    """A sentence on colours that sRGB does not hold, if there are any."""
+    shares = {}
+    for row in report["photos"]:
+        own = next(row[name].get("outside_srgb", (0, 0)) for name in report["methods"])
+        shares |= {("input", row["photo"], ""): own[0], ("target", row["photo"], row["expert"]): own[1]}
+    shares = {key: share for key, share in shares.items() if share > 0}
+    if shares:
+        sides = [side for side, *_ in shares]
+        counts = [f"{sides.count(side)} {side}{'s' * (sides.count(side) > 1)}" for side in dict.fromkeys(sides)]
+        yield (
+            f"{' and '.join(counts)} with colours outside sRGB, up to {max(shares.values()):.1f} % of the pixels, "
+            "measured as limited to it."
+        )
 
 
 def _left_out(run, title=""):
