@@ -111,24 +111,71 @@ def after_gain(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         image, target (`torch.Tensor`): (B,3,H,W) in [0,1].
 
     Returns:
-        `torch.Tensor`: like `image`, of least squared error before it is limited to [0,1]. Where the target
-        clips, a larger gain may come closer after the limits: it is not searched for.
+        `torch.Tensor`: like `image`, limited to [0,1]; after that limit no other gain comes closer.
     """
-    inner = lambda a, b: (a.double() * b.double()).sum((1, 2, 3))  # noqa: E731
-    gain = inner(image, target) / inner(image, image).clamp(min=1e-12)
-    return _closer(target, (image * gain[:, None, None, None].to(image)).clamp(0, 1), image)
+    gained = [(_best_gain(x, y) * x.double()).clamp(max=1) for x, y in zip(image, target, strict=True)]
+    return _closer(target, torch.stack(gained).to(image), image)
+
+
+def _best_gain(image, target):
+    """The gain g of least |min(g x, 1) - y|^2 over a photo's values; 1 of a black one, which none changes.
+
+    Between the gains at which one level and the next reach white the error is a parabola: every one is looked at.
+    """
+    x, y = image.flatten(), target.flatten().double()
+    index = (x * 255).round().long()
+    if torch.equal(index.to(x) / 255, x):  # 8 bits need no sorting
+        x = torch.arange(256, dtype=y.dtype, device=y.device) / 255
+    else:
+        x, index = x.double().unique(return_inverse=True)
+    # Of each level, brightest first: how many, and the sums of the target and of its square
+    n, y, yy = (torch.bincount(index, weights, len(x)).flip(0) for weights in (None, y, y * y))
+    x, n, y, yy = (z[(x.flip(0) > 0) & (n > 0)] for z in (x.flip(0), n, y, yy))
+    if not len(x):
+        return 1.0
+    white = (n - 2 * y + yy).cumsum(0).roll(1)  # the error of those that are white already
+    white[0] = 0
+    xx, xy, yy = (z.flip(0).cumsum(0).flip(0) for z in (n * x * x, x * y, yy))  # of this level and all below
+    lowest = torch.cat([x.new_zeros(1), 1 / x[:-1]])
+    gain = (xy / xx).minimum(1 / x).maximum(lowest)
+    return gain[(white + gain * gain * xx - 2 * gain * xy + yy).argmin()].item()
 
 
 def after_affine(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """As `after_gain`, under the best global 3x4 colour transform: white balance and saturation are taken out too.
 
-    Where targets are clipped, the one of least squared error before the limits may come out worse than a gain: a
-    photo then gets the gain, which is such a transform too.
+    After the limits the error has several minima: the better one of each channel is taken of those that two searches
+    reach, from the best gain and from the transform of least squared error before the limits.
     """
-    x = torch.cat([image, torch.ones_like(image[:, :1])], 1).flatten(2).double()  # (B,4,N)
-    y = target.flatten(2).double()
-    matrix = y @ x.mT @ torch.linalg.pinv(x @ x.mT, hermitian=True)  # (B,3,4), also of photos in one colour
-    return _closer(target, (matrix @ x).view_as(target).to(image).clamp(0, 1), after_gain(image, target))
+    fitted = []
+    for photo, wanted in zip(image, target, strict=True):
+        x = torch.cat([photo, torch.ones_like(photo[:1])]).flatten(1).double()  # (4,N)
+        gain = _best_gain(photo, wanted) * torch.eye(3, 4, dtype=x.dtype, device=x.device)
+        channels = [_limited_fit(x, y, own) for y, own in zip(wanted.flatten(1).double(), gain, strict=True)]
+        fitted.append((torch.stack(channels) @ x).clamp(0, 1).view_as(wanted))
+    return _closer(target, torch.stack(fitted).to(image), after_gain(image, target))
+
+
+def _limited_fit(x, y, start):
+    """Weights w of least |clip(w x) - y|^2, of x (4,N) and y (N), by Gauss-Newton steps from two starts.
+
+    A step is the fit of the pixels that stay within the range, or half of it and so on where that is worse.
+    """
+    xx, xy = x @ x.mT, x @ y
+    solve = lambda xx, xy: torch.linalg.pinv(xx, hermitian=True) @ xy  # noqa: E731  # also of photos in one colour
+    measure = lambda weights: ((weights @ x).clamp(0, 1) - y).square().sum()  # noqa: E731
+    found = []
+    for weights in (start, solve(xx, xy)):
+        error, gained = measure(weights), math.inf
+        while gained > 1e-7 * error:
+            made = weights @ x
+            out = ((made < 0) | (made > 1)).nonzero()[:, 0]
+            step = solve(xx - x[:, out] @ x[:, out].mT, xy - x[:, out] @ y[out]) - weights
+            trials = (weights + share * step for share in (1, 0.5, 0.25, 0.125))
+            reached, trial = next(((e, w) for w in trials if (e := measure(w)) < error), (error, weights))
+            gained, error, weights = error - reached, reached, trial
+        found.append((error, weights))
+    return min(found, key=lambda fit: fit[0])[1]
 
 
 def after_curves(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

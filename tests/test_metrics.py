@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.ndimage
+import scipy.optimize
 import scipy.stats
 import skimage.color
 import skimage.metrics
@@ -292,16 +293,16 @@ def test_differentiable_on_black():
 
 
 def test_what_is_left_after_a_gain_a_matrix_and_curves():
-    """Each is the least-squares one, by another library; a retouch that differs by just that comes back exactly."""
+    """Within the range each is the least-squares one, by another library; what differs by just that comes back."""
     a, b = photos()
     x, y = tensors()
+    b, y = 0.7 * b, 0.7 * y  # no fit reaches white
     for n in range(2):
         gain = np.linalg.lstsq(a[n].reshape(-1, 1), b[n].ravel(), rcond=None)[0]
-        np.testing.assert_allclose(metrics.after_gain(x, y)[n], np.clip(a[n] * gain, 0, 1), atol=1e-12)
+        np.testing.assert_allclose(metrics.after_gain(x, y)[n], a[n] * gain, atol=1e-12)
         colours = np.concatenate([a[n].reshape(3, -1), np.ones((1, a[n][0].size))]).T
         fitted = colours @ np.linalg.lstsq(colours, b[n].reshape(3, -1).T, rcond=None)[0]
-        fitted = np.clip(fitted.T.reshape(a[n].shape), 0, 1)
-        np.testing.assert_allclose(metrics.after_affine(x, y)[n], fitted, atol=1e-10)
+        np.testing.assert_allclose(metrics.after_affine(x, y)[n], fitted.T.reshape(a[n].shape), atol=1e-10)
         level = np.round(a[n, 1] * 255) == np.round(a[n, 1, 3, 4] * 255)
         np.testing.assert_allclose(metrics.after_curves(x, y)[n, 1, 3, 4], b[n, 1][level].mean(), atol=1e-12)
     x = (x * 255).round() / 255
@@ -314,7 +315,53 @@ def test_what_is_left_after_a_gain_a_matrix_and_curves():
         torch.testing.assert_close(fit(x, wanted), wanted, atol=1e-9, rtol=0)
     grey = torch.full((1, 3, 4, 4), 0.5)
     torch.testing.assert_close(metrics.after_affine(grey, grey / 2), grey / 2)
-    assert (metrics.after_gain(torch.zeros(1, 3, 4, 4), grey) == 0).all()
+    black = torch.zeros(1, 3, 4, 4)
+    for image, wanted in ((black, grey), (grey, black), (black, black)):
+        assert (metrics.after_gain(image, wanted) == 0).all() and metrics.after_affine(image, wanted).isfinite().all()
+
+
+def test_fits_are_of_what_the_limits_leave():
+    """Where targets clip, the gain of least squares before the limits is not the best: here it gave 19 dB."""
+    x = torch.linspace(0, 1, 256).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    y = (1.7 * x).clamp(0, 1)
+    for fit in (metrics.after_gain, metrics.after_affine, metrics.after_curves):
+        assert metrics.psnr(fit(x, y), y) == 120  # the most that it says
+    matrix = torch.tensor([[1.9, 0.3, -0.2], [-0.4, 1.6, 0.2], [0.1, -0.3, 2.2]], dtype=torch.float64)
+    x = torch.from_numpy(np.random.default_rng(4).random((1, 3, 20, 21)))
+    y = (torch.einsum("ij,bjhw->bihw", matrix, x) - 0.15).clamp(0, 1)
+    assert ((y == 0) | (y == 1)).double().mean() > 0.4
+    torch.testing.assert_close(metrics.after_affine(x, y), y, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("levels", [2, 255, None])
+def test_no_gain_comes_closer(levels):
+    rng = np.random.default_rng(levels)
+    gains = np.concatenate([np.linspace(0, 8, 1001), np.logspace(0, 3, 100)])[:, None, None]
+    for n in range(12):
+        x = rng.random((3, 9, 8)) ** rng.uniform(0.2, 4)
+        x = x if levels is None else np.round(x * levels) / levels
+        y = x * 3 + 0.2 * rng.random(x.shape) if n % 3 else rng.random(x.shape) * rng.uniform(0.3, 3)
+        y = np.clip(y, 0, 1)
+        made = metrics.after_gain(torch.from_numpy(x)[None], torch.from_numpy(y)[None])[0].numpy()
+        searched = np.square(np.clip(gains * x.reshape(3, -1), 0, 1) - y.reshape(3, -1)).sum((1, 2)).min()
+        assert np.square(made - y).sum() <= searched + 1e-9
+        grey = (made < 1) & (x > 0)
+        assert not grey.any() or np.ptp(made[grey] / x[grey]) < 1e-9  # one gain
+
+
+def test_no_matrix_comes_closer():
+    """SciPy's search from six starts finds none: the error has several minima."""
+    error = lambda w, colours, wanted: np.square(np.clip(w @ colours, 0, 1) - wanted).sum()  # noqa: E731
+    rng = np.random.default_rng(5)
+    for _ in range(4):
+        x = rng.random((3, 20, 20)) ** rng.uniform(0.5, 3)
+        y = np.clip(x * rng.uniform(1, 4) + rng.normal(0, 0.1, x.shape), 0, 1)
+        fitted = metrics.after_affine(torch.from_numpy(x)[None], torch.from_numpy(y)[None])[0].numpy()
+        colours = np.concatenate([x.reshape(3, -1), np.ones((1, 400))])
+        for wanted, made in zip(y.reshape(3, -1), fitted.reshape(3, -1), strict=True):
+            searched = {"fun": error, "args": (colours, wanted), "options": {"maxiter": 60}}
+            found = min(scipy.optimize.minimize(x0=w, **searched).fun for w in rng.normal(0.5, 1, (6, 4)))
+            assert np.square(made - wanted).sum() < 1.01 * found
 
 
 def test_a_wider_fit_is_never_worse():

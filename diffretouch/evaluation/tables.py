@@ -38,8 +38,7 @@ SECOND = list(COLUMNS).index("psnr_gain")  # from here on the columns stand in a
 TABLES = {"protocol": list(COLUMNS)[:SECOND], "where the error is": list(COLUMNS)[SECOND:]}
 LEGEND = {
     "psnr_gain": "gain, 3x4, curves dB: PSNR after one optimal gain, a global 3x4 colour transform, a curve of each "
-    "channel, all fitted to the target by least squares before the limits, and of a fit and one that it contains the "
-    "better: how much of the error is exposure, colour, local",
+    "channel, each the closest to the target after the limits: how much of the error is exposure, colour, local",
     "brightness_bias": "light: error of the mean luma, its mean and SD over the results, and the correlation of the "
     "change made with the change needed",
     "ssim_input": "SSIM, GMSD input: against the input, what a retouch keeps of it (1 and 0: all)",
