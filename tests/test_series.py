@@ -38,7 +38,7 @@ def test_people_and_series(experts, tmp_path):
         with pytest.raises(ValueError, match=f"`groups`.*{message}"):
             ev.evaluate_methods([ev.untouched()], masked, groups=groups)
     (masks / f"{found[0][0].stem}.png").unlink()
-    with pytest.raises(ValueError, match="`masks`: .* lacks 1 photos: a0001-kme_01"):
+    with pytest.raises(ValueError, match="`masks`: .* lacks 1 photo: a0001-kme_01"):
         ev.with_masks(masked, masks)
 
 
@@ -87,5 +87,5 @@ def test_nor_do_photos_of_one_size_or_a_distribution(experts):
                 photo.crop((0, 0, 20, 24)).save(pair.target)
     report = ev.evaluate_methods([ev.untouched()], found)
     assert report["data"]["sizes"].endswith("(1 landscape, 1 portrait)")
-    assert report["missing"]["expert_distance"] == "needs 5 photos, there are 2"
+    assert report["missing"]["expert_distance"] == "needs 5 photos, got 2"
     assert "expert_distance" not in report["mean"]["input"]

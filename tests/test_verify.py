@@ -44,7 +44,7 @@ def test_names_sizes_and_files(folder):
     (folder / "target" / "b.png").write_bytes(b"no photo")
     shutil.copy(folder / "input" / "c.png", folder / "target" / "c.png")  # forgotten to be retouched
     errors = said(report := look(folder), "errors")
-    assert "inputs: 1 photos of the other folders are missing: h" in errors
+    assert "inputs: lacks 1 of the other folders' photos: h" in errors
     assert "sizes differ" in errors and "a.png 40x30" in errors and "b.png" in errors
     assert len(report["errors"]) == 3 and "the same: " in said(report, "warnings")
 

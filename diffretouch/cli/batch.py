@@ -161,7 +161,7 @@ def learn(
     pipe = load_pipeline(model, device, progress=False)
     from diffretouch.fitting import fit_preset
 
-    say(f"Learning from {len(pairs)} pairs ...")
+    say(f"Learning from {len(pairs)} pair{'s' * (len(pairs) != 1)} ...")
     fit = fit_preset(pipe, pairs, seed=seed, steps=steps)
     print(", ".join(f"{name} {value:+g}" for name, value in fit.settings.c.items()), end="")
     print(f", strength {fit.settings.strength:g}")

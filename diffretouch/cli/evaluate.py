@@ -192,9 +192,11 @@ def evaluate(
         )
         pairs = [pair for pair in pairs if pair.source.name not in report["left_out"]]
         if measures.diversity:
+            from diffretouch.evaluation.words import counted
+
             settings = {"samples": measures.diversity, "seed": methods.seed, "cache": cache}
             runs = {
-                f"{name} {count} steps" if len(counts) > 1 else name: (pipe, count)
+                f"{name} {counted(count, 'step')}" if len(counts) > 1 else name: (pipe, count)
                 for name, pipe in pipes.items()
                 for count in counts
             }

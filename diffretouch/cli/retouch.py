@@ -73,7 +73,7 @@ def retouch(
             write_preset(complete, save_preset, overwrite=writing.overwrite)
             (print if hand_on is print else say)(save_preset)
     if failed:
-        say(f"{len(failed)} of {len(photos)} photos failed.")
+        say(f"{len(failed)} of {len(photos)} photo{'s' * (len(photos) != 1)} failed.")
         raise typer.Exit(1)
 
 

@@ -38,9 +38,7 @@ def verify(photos: "PairedPhotos", limit: int = 2000) -> dict[str, Any]:
     count = len(photos.ids if paired else photos.paths)
     if paired:
         for name, missing in photos.unpaired.items():
-            report["errors"].append(
-                f"{name}: {len(missing)} photos of the other folders are missing: {_some(missing)}"
-            )
+            report["errors"].append(f"{name}: lacks {len(missing)} of the other folders' photos: {_some(missing)}")
         if photos.missing_ids:
             report["warnings"].append(
                 f"listed, but in no folder: {len(photos.missing_ids)}: {_some(photos.missing_ids)}"

@@ -24,6 +24,7 @@ from diffretouch.pixels import shrink
 
 from .pairs import as_array, as_batch, photo_tensor, simulated_camera
 from .runs import Cache, file_digest, for_each_photo, model_digest, of_photo, versions
+from .words import counted
 
 if TYPE_CHECKING:
     from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
@@ -223,7 +224,7 @@ def step_table(
     rows = []
     for name, pipe in pipes.items():
         for count in steps:
-            run = controllability(pipe, photos, steps=count, description=f"{count} steps", **settings)
+            run = controllability(pipe, photos, steps=count, description=counted(count, "step"), **settings)
             summary = run["summary"]
             mean = lambda key, of=summary: sum(of[key].values()) / len(ATTRIBUTES)  # noqa: E731
             row = {"model": name, "steps": count}

@@ -176,5 +176,5 @@ def diversity_rows(run: Mapping[str, Any]) -> list[list[list[str]]]:
     ranges = [["largest |c|", "dE76 from c = 0", "structure", "clip %"]]
     for row in run["ranges"]:
         head = f"{'[' if row['low'] == 0 else '('}{row['low']}, {row['high']}]"
-        ranges.append([head, f"{row['change']:.2f}", f"{row['structure']:.3f}", f"{row['clipping']:+.2f}"])
+        ranges.append([head, f"{row['change']:.2f}", f"{row['structure']:z.3f}", f"{row['clipping']:+z.2f}"])
     return [curves, spread, ranges]

@@ -17,6 +17,7 @@ from diffretouch.pixels import shrink
 from .pairs import Pair, load_pair, photo_tensor
 from .pictures import PICTURE_SIZE, data_uri
 from .runs import model_digest, versions
+from .words import counted
 
 if TYPE_CHECKING:
     from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
@@ -119,7 +120,7 @@ def _made_with(pipes, seed, steps):
     for name, pipe in pipes.items():
         count = steps or pipe.config.default_steps
         digest = model_digest(pipe)[:16]
-        parts.append(f"{escape(name)}: {count} step{'s' if count > 1 else ''}, sha256 {digest}")
+        parts.append(f"{escape(name)}: {counted(count, 'step')}, sha256 {digest}")
     parts += [f"{name} {version}" for name, version in versions(str(device)).items() if name in _NAMED]
     return f"<p>{'; '.join(parts)}.</p>"
 
@@ -147,7 +148,7 @@ def _noise(seed):
 
 
 def _c_text(c):
-    return "c = " + ", ".join(f"{v:+.2f}" for v in c.tolist())
+    return "c = " + ", ".join(f"{v:+z.2f}" for v in c.tolist())
 
 
 def _crop(image):

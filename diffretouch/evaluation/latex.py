@@ -146,7 +146,7 @@ def _row(cells):
 
 
 def _notes(sentences: Iterable[str]) -> Iterator[str]:
-    yield r"{\footnotesize"
+    yield r"{\footnotesize\raggedright"
     for sentence in sentences:
         mark = _BEFORE.get(sentence[:1])
         yield r"\noindent " + (mark + _escaped(sentence[1:]) if mark else _escaped(sentence)) + r"\par"

@@ -147,7 +147,7 @@ def _photo(row, report):
         mark = _ORACLE if report["methods"][name]["oracle"] else ""
         caption = f"<b>{escape(name)}</b>{mark} {result['psnr']:.2f} dB, dE76 {result['delta_e76']:.1f}"
         if "c" in result:
-            caption += "<br>c = " + ", ".join(f"{v:+.2f}" for v in result["c"])
+            caption += "<br>c = " + ", ".join(f"{v:+z.2f}" for v in result["c"])
         figures.append(_figure(result["picture"], caption, name))
     first = next(iter(pictures.values()))["picture"]
     figures.insert(1, _figure(first["target"], "<b>the expert's version</b>", "the expert's version"))

@@ -17,6 +17,8 @@ from diffretouch.data.simulated_experts import camera_input, expert_version, ver
 from diffretouch.photo import load_photo
 from diffretouch.pixels import shrink
 
+from .words import counted
+
 SIMULATED_SIZE = 512  # long side of simulated pairs, px
 _TEXT = {".csv", ".txt", ".json", ".md", ".xmp"}
 
@@ -193,7 +195,7 @@ def with_masks(pairs: Sequence[Pair], folder: str | os.PathLike[str]) -> list[Pa
     masks = folder_photos("masks", folder)
     missing = [pair.source.stem for pair in pairs if pair.source.stem not in masks]
     if missing:
-        raise ValueError(f"`masks`: {folder} lacks {len(missing)} photos: {', '.join(missing[:8])}.")
+        raise ValueError(f"`masks`: {folder} lacks {counted(len(missing), 'photo')}: {', '.join(missing[:8])}.")
     return [pair._replace(mask=masks[pair.source.stem]) for pair in pairs]
 
 
@@ -315,14 +317,13 @@ def describe_data(pairs: Sequence[Pair], protocol: str | None = None, rendering:
     known = DATA_PROTOCOLS[protocol]
     ids = sorted({photo_id(pair.source, known.id_pattern) for pair in pairs})
     digest = hashlib.sha256(os.fsencode("\n".join(ids))).hexdigest()[:16]
-    if known.count is None:
-        split = f"{len(ids)} photos"
-    elif known.sha256 is None:
-        split = f"{len(ids)} photos; the {known.count} published test photos were never listed"
-    elif digest == known.sha256:
+    split = counted(len(ids), "photo")
+    if digest == known.sha256:
         split = f"the {known.count} published test photos"
-    else:
-        split = f"{len(ids)} photos, not the {known.count} published test photos: do not compare with published rows"
+    elif known.sha256 is not None:
+        split += f", not the {known.count} published test photos: do not compare with published rows"
+    elif known.count is not None:
+        split += f"; the {known.count} published test photos were never listed"
     return {
         "protocol": protocol,
         "title": known.title,

@@ -36,6 +36,7 @@ from .pairs import DATA_PROTOCOLS, Pair, describe_data, describe_sizes, load_mas
 from .pictures import picture
 from .runs import Cache, file_digest, for_each_photo, model_digest, of_photo, versions
 from .tables import COLUMNS
+from .words import counted
 
 if TYPE_CHECKING:
     from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
@@ -71,7 +72,7 @@ def evaluate_pairs(
     for name, one in pipes.items():
         for count in counts:
             model = f" {name}" if len(pipes) > 1 else ""
-            taken = f" {count or one.config.default_steps} steps" if len(counts) > 1 else ""
+            taken = f" {counted(count or one.config.default_steps, 'step')}" if len(counts) > 1 else ""
             own += retouch_methods(one, suffix=model + taken, seed=seed, steps=count, best_of=best_of, labels=labels)
     blind, oracles = ([peer for peer in peers if peer.oracle == sees] for sees in (False, True))
     methods = [untouched(), *blind, *own, *oracles]
@@ -164,7 +165,7 @@ def evaluate_methods(
     pairs = [pair for pair in pairs if pair.source.name not in left_out]
     data, count = describe_data(pairs, protocol, rendering), len({pair.source for pair in pairs})
     if count <= len(ATTRIBUTES):
-        missing["expert_distance"] = f"needs {len(ATTRIBUTES) + 1} photos, there are {count}"
+        missing["expert_distance"] = f"needs {len(ATTRIBUTES) + 1} photos, got {count}"
     if count < FID_PHOTOS:
         missing["fid"] = _too_few(count)
         _drop_features(rows, methods)
@@ -216,7 +217,7 @@ def _drop_features(rows, methods):
 
 
 def _too_few(count):
-    return f"needs {FID_PHOTOS} photos to mean anything, there are {count}"
+    return f"needs {FID_PHOTOS} photos to mean anything, got {count}"
 
 
 def _measures(csrnet_lab, lpips_weights, fid_weights, count, missing):

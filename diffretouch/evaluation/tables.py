@@ -9,6 +9,7 @@ from diffretouch.metrics import EQUAL_PSNR
 from .cost import COST_SIZE
 from .diversity import diversity_rows
 from .intervals import INTERVALS, LEVEL, caution, within_noise
+from .words import counted
 
 # Column of the tables -> (title, decimals, 1 if higher is better, -1 if lower is, 0); in the report by the same names.
 COLUMNS = {
@@ -67,7 +68,7 @@ def table_rows(report: Mapping[str, Any], columns: Sequence[Any] = COLUMNS) -> t
     rows = []
     for title, means, _ in _blocks(report):
         for name, mean in means.items():
-            values = [f"{mean[c]:.{COLUMNS[c][1]}f}" if c in mean else "-" for c in columns]
+            values = [f"{mean[c]:z.{COLUMNS[c][1]}f}" if c in mean else "-" for c in columns]
             rows.append((title, name, values, report["methods"][name]["meaning"]))
     return columns, rows
 
@@ -150,8 +151,8 @@ def comparison_rows(report: Mapping[str, Any]) -> Iterator[list[list[str]]]:
                 spread = measures[column]
                 cells = [told_name(report, method), f"{spread['mean']:.{decimals}f}"]
                 cells.append("-" if spread["sd"] is None else f"{spread['sd']:.{decimals}f}")
-                cells.append(f"{spread['difference']:+.{decimals}f}" if "difference" in spread else "-")
-                bounds = "low" in spread and f"[{spread['low']:.{decimals}f}, {spread['high']:.{decimals}f}]"
+                cells.append(f"{spread['difference']:+z.{decimals}f}" if "difference" in spread else "-")
+                bounds = "low" in spread and f"[{spread['low']:z.{decimals}f}, {spread['high']:z.{decimals}f}]"
                 cells.append(bounds or "-")
                 p = "p" in spread and ("< 0.001" if spread["p"] < 0.001 else f"{spread['p']:.3f}")
                 cells.append(p or "-")
@@ -176,7 +177,8 @@ def describe_run(report: Mapping[str, Any]) -> list[str]:
     lines = [f"{what}. Rendering: {data['rendering']}; {data['sizes']}."]
     settings = []
     if steps is not None:
-        settings.append(f"seed {report['seed']}, {steps} step{'s' if steps != 1 else ''}")
+        taken = f"{', '.join(map(str, steps))} steps" if isinstance(steps, list) else counted(steps, "step")
+        settings.append(f"seed {report['seed']}, {taken}")
         settings += [f"{name} (sha256 {digest})" for name, digest in report["models"].items()]
     settings += [f"{name} (sha256 {m['sha256']})" for name, m in report["methods"].items() if "sha256" in m]
     settings += [f"{COLUMNS[name][0]} weights (sha256 {digest})" for name, digest in report["weights"].items()]
@@ -187,11 +189,11 @@ def describe_run(report: Mapping[str, Any]) -> list[str]:
         for name, why in report["missing"].items()
     ]
     clipped = next(iter(report["mean"].values()))["target_clipping"]
-    targets = f"The targets themselves clip {clipped:+.2f} % of their pixels beyond the inputs'."
+    targets = f"The targets themselves clip {clipped:+z.2f} % of their pixels beyond the inputs'."
     if "series" in data:
         how = ", divided by one series more, as the released script does" * data["released_glc"]
         alone = f", {data['series_of_one']} of one photo, which count as 0" * bool(data["series_of_one"])
-        targets += f" GLC over {data['series']} series of {data['photos']} photos{alone}{how}: "
+        targets += f" GLC over {data['series']} series of {counted(data['photos'], 'photo')}{alone}{how}: "
         targets += f"the targets' is {data['target_glc']:.2f}."
     return [*lines, ", ".join(settings) + ".", *_left_out(report), *_outside(report), *missing, targets]
 
@@ -217,7 +219,7 @@ def _left_out(run, title=""):
     left_out = run.get("left_out", {})
     if left_out:
         some = "; ".join(f"{' '.join(photo.split())}: {why.rstrip('.')}" for photo, why in list(left_out.items())[:8])
-        yield f"{title}Left out of all figures: {len(left_out)} photo{'s' * (len(left_out) > 1)}: {some}" + (
+        yield f"{title}Left out of all figures: {counted(len(left_out), 'photo')}: {some}" + (
             f"; and {len(left_out) - 8} more." if len(left_out) > 8 else "."
         )
 
@@ -230,7 +232,7 @@ def table_notes(report: Mapping[str, Any]) -> list[str]:
     photos, notes = next(iter(count.values())), []
     if len(report["methods"]) > 1:
         notes.append(
-            f"Differences from {against}, paired over {photos} photo{'s' * (photos != 1)}: "
+            f"Differences from {against}, paired over {counted(photos, 'photo')}: "
             f"{INTERVALS[interval]}, each comparison by itself, p not corrected for their number"
         )
         if "~" in own.values():
@@ -255,12 +257,12 @@ def table_notes(report: Mapping[str, Any]) -> list[str]:
             "memory beyond what was held before"
         )
     for name, run in report.get("diversity", {}).items():
-        steps = f"{run['steps']} step{'s' * (run['steps'] > 1)}"
         notes += [sentence.removesuffix(".") for sentence in _left_out(run, f"{name}: ")]
+        photos, first = counted(run["photos"], "photo"), run["seed"]
         notes.append(
-            f"{name}: {run['samples']} samples of each of {run['photos']} photos, seeds {run['seed']} to "
-            f"{run['seed'] + run['samples'] - 1}, {steps}; the best of is an oracle: the target chooses; dE76 of two: "
-            f"between two samples; for each range of c {run['samples']} random c with one noise"
+            f"{name}: {run['samples']} samples of {'each of ' * (run['photos'] > 1)}{photos}, seeds {first} to "
+            f"{first + run['samples'] - 1}, {counted(run['steps'], 'step')}; the best of is an oracle: the target "
+            f"chooses; dE76 of two: between two samples; for each range of c {run['samples']} random c with one noise"
         )
     return [f"{note}." for note in notes]
 
@@ -281,17 +283,17 @@ def controllability_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[li
     by = lambda key, form: [form.format(summary[key][name]) for name in ATTRIBUTES]  # noqa: E731
     span = summary["span"]
     rows = [
-        ["Spearman, mean", *by("spearman_mean", "{:.3f}")],
-        ["Spearman, worst photo", *by("spearman_worst", "{:.3f}")],
+        ["Spearman, mean", *by("spearman_mean", "{:z.3f}")],
+        ["Spearman, worst photo", *by("spearman_worst", "{:z.3f}")],
         [
             "from -1 to 1",
             f"x{span['colorfulness']:.2f}",
             f"x{span['contrast']:.2f}",
-            f"b* {span['temperature']:+.1f}",
-            f"{span['brightness']:+.3f}",
+            f"b* {span['temperature']:+z.1f}",
+            f"{span['brightness']:+z.3f}",
         ],
         *(
-            [f"moves {name}, units of c", *(f"{summary['moves'][slider][name]:.2f}" for slider in ATTRIBUTES)]
+            [f"moves {name}, units of c", *(f"{summary['moves'][slider][name]:z.2f}" for slider in ATTRIBUTES)]
             for name in ATTRIBUTES
         ),
         ["pace uneven by", *by("unevenness", "{:.0%}")],
@@ -312,19 +314,19 @@ def controllability_sentences(run: Mapping[str, Any]) -> list[str]:
     versions = ", ".join([f"model sha256 {run['model_sha256']}", *versions])
     lines = [
         f"{made}: {s['photos']} (sha256 {run['split_sha256']}), long side {run['size']} px, {run['values']} values of "
-        f"each slider with one noise, seed {run['seed']}, {run['steps']} step{'s' if run['steps'] > 1 else ''}, "
+        f"each slider with one noise, seed {run['seed']}, {counted(run['steps'], 'step')}, "
         f"{versions}.",
         *_left_out(run),
-        f"Another seed changes the result by dE76 {s['diversity']:.2f}. Structure kept: {s['structure_mean']:.4f}, "
-        f"worst {s['structure_worst']:.4f}. Clipped pixels: {s['clipping']:+.2f} % of the picture at c = 0, at most "
-        f"{s['clipping_worst']:+.2f} % on average at the end of a slider. A finished photo is changed by dE76 "
+        f"Another seed changes the result by dE76 {s['diversity']:.2f}. Structure kept: {s['structure_mean']:z.4f}, "
+        f"worst {s['structure_worst']:z.4f}. Clipped pixels: {s['clipping']:+z.2f} % of the picture at c = 0, at most "
+        f"{s['clipping_worst']:+z.2f} % on average at the end of a slider. A finished photo is changed by dE76 "
         f"{s['drift']:.2f} at c = 0.",
     ]
     if run["camera"]:
         lines.append(
             f"Against the photographer's own finish: {s['psnr_input']:.2f} dB / dE76 {s['delta_e76_input']:.2f} "
             f"before, {s['psnr']:.2f} dB / dE76 {s['delta_e76']:.2f} at c = 0. That finish itself clips "
-            f"{s['clipping_finished']:+.2f} %."
+            f"{s['clipping_finished']:+z.2f} %."
         )
     return lines
 
@@ -335,12 +337,12 @@ def step_rows(table: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         "steps": ("steps", "{}"),
         "psnr": ("PSNR dB", "{:.2f}"),
         "delta_e76": ("dE76", "{:.2f}"),
-        "spearman": ("Spearman", "{:.3f}"),
-        "reach": ("reach, c", "{:.2f}"),
+        "spearman": ("Spearman", "{:z.3f}"),
+        "reach": ("reach, c", "{:z.2f}"),
         "crosstalk": ("cross-talk", "{:.0%}"),
         "diversity": ("seeds, dE76", "{:.2f}"),
         "drift": ("drift, dE76", "{:.2f}"),
-        "seconds": ("seconds", "{:.3f}"),
+        "seconds": ("seconds", "{:z.3f}"),
     }
     columns = {name: column for name, column in columns.items() if name in table[0]}
     several = len({row["model"] for row in table}) > 1

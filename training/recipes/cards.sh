@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Measures the bundled models once more: every figure in diffretouch/weights/*/README.md that does not need another
 # training. PHOTOS is the folder that they were trained from (the 59 photos left out are measured), INPUTS and TARGETS
-# the 13 pairs of MIT-Adobe FiveK. Markdown, JSON, LaTeX and a page each come to OUTPUT, in about ten minutes of one quiet
-# CPU core; a stopped run goes on.
+# the 13 pairs of MIT-Adobe FiveK. Markdown, JSON, LaTeX and a page each come to OUTPUT, in about 13 minutes of one quiet
+# CPU core (seven for the first table, most of them for its 20 steps); a stopped run goes on.
 #   training/recipes/cards.sh PHOTOS INPUTS TARGETS OUTPUT
 set -euo pipefail
 photos=$1 inputs=$2 targets=$3 output=$4
@@ -20,7 +20,7 @@ LATEX
 }
 # 1. small, csrnet_small and csrnet_l_small: the pairs, by number of steps
 measure small "$inputs" "$targets" --rendering "camera originals and Expert C, about 512 px" --steps 1,2,4,8,20 \
-  --peer csrnet --peer csrnet-l --against "automatic 1 steps" --cost
+  --peer csrnet --peer csrnet-l --against "automatic 1 step" --cost
 # The same in eight steps, by several seeds
 measure small_samples "$inputs" "$targets" --rendering "camera originals and Expert C, about 512 px" --steps 8 \
   --best-of 8 --diversity 8
