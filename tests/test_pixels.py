@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from diffretouch.photo.orientation import turn
 from diffretouch.pixels import (
     as_float,
     as_output,
@@ -136,6 +137,20 @@ def test_exif_that_pillow_reads_and_cannot_write(entries, turned):
     assert photo.shape == ((16, 8, 3) if turned else (8, 16, 3))
     result = as_picture(photo, picture)
     assert result.getexif()[274] == 1 and result.getexif()[271] == "cam"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_files_that_pillow_opens_are_turned_once(kind, orientation):
+    """Some of them by Pillow, when their pixels are read."""
+    samples = np.random.default_rng(0).integers(0, 256, (2, 3, 3), np.uint8).repeat(16, 0).repeat(16, 1)
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[274] = orientation
+    options = {"TIFF": {}, "PNG": {}, "WEBP": {"lossless": True}}.get(kind, {"quality": 100})
+    Image.fromarray(samples).save(file, kind, exif=exif, **options)
+    (photo,) = as_photos(Image.open(file))
+    expected = turn(samples, orientation)
+    assert photo.shape == expected.shape and np.abs(photo.astype(int) - expected).mean() < 6
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK", "RGB"])

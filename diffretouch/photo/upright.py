@@ -13,6 +13,7 @@ _TURNS = {2: _METHODS.FLIP_LEFT_RIGHT, 3: _METHODS.ROTATE_180, 4: _METHODS.FLIP_
 
 def upright(picture: PIL.Image.Image) -> PIL.Image.Image:
     """A PIL image turned by its EXIF orientation, without a copy where it has none. Its EXIF stays as it was."""
+    picture.load()  # TIFFs and AVIFs are turned by Pillow, which then takes the orientation away
     orientation = picture.getexif().get(ORIENTATION)
     turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
     return picture if turn is None else picture.transpose(turn)
