@@ -27,7 +27,7 @@ class BaselinePipeline(DiffusionPipeline):
             ValueError: the directory holds no model, or one that cannot be read.
             OSError: the Hub id is unknown or cannot be reached.
         """
-        return load_pretrained(cls, pretrained_model_name_or_path, {}, **kwargs)
+        return load_pretrained(cls, pretrained_model_name_or_path, **kwargs)
 
     @torch.no_grad()
     def __call__(

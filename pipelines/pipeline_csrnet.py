@@ -33,8 +33,6 @@ from diffretouch.pixels import (
     without_colour,
 )
 
-BUNDLED = {"small": "csrnet_small", "small-l": "csrnet_l_small"}
-
 _LOCAL_STRIP = 1 << 17  # pixels of which CSRNet-L holds its 64 channels
 
 
@@ -81,7 +79,7 @@ class CSRNetPipeline(DiffusionPipeline):
             ValueError: the directory holds no model, or one that cannot be read.
             OSError: the Hub id is unknown or cannot be reached.
         """
-        return load_pretrained(cls, pretrained_model_name_or_path, BUNDLED, **kwargs)
+        return load_pretrained(cls, pretrained_model_name_or_path, **kwargs)
 
     @property
     def is_local(self) -> bool:

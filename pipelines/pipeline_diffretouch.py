@@ -160,7 +160,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
             ValueError: the directory holds no model, or one that cannot be read.
             OSError: the Hub id is unknown or cannot be reached.
         """
-        return load_pretrained(cls, pretrained_model_name_or_path, {"small": "small"}, **kwargs)
+        return load_pretrained(cls, pretrained_model_name_or_path, **kwargs)
 
     @property
     def knows_the_unknown(self) -> bool:

@@ -35,8 +35,6 @@ from diffretouch.pixels import (
 )
 from diffretouch.regions import check_aspect
 
-BUNDLED = {"small": "sa_adjustnet_small"}
-
 _STRIP = 1 << 17  # pixels that are retouched at once
 
 
@@ -81,7 +79,7 @@ class SAAdjustNetPipeline(DiffusionPipeline):
             ValueError: the directory holds no model, or one that cannot be read.
             OSError: the Hub id is unknown or cannot be reached.
         """
-        return load_pretrained(cls, pretrained_model_name_or_path, BUNDLED, **kwargs)
+        return load_pretrained(cls, pretrained_model_name_or_path, **kwargs)
 
     @torch.no_grad()
     def __call__(

@@ -3,7 +3,6 @@
 import json
 import os
 import warnings
-from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,30 +12,23 @@ from diffretouch.outside import outside
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-# One name for every bundled model: the pipeline, and what its `from_pretrained` calls it
+# One name for every bundled model: its pipeline, what `from_pretrained` calls it, its folder in `diffretouch/weights`
 BUNDLED = {
-    "small": ("DiffRetouchPipeline", "small"),
-    "csrnet": ("CSRNetPipeline", "small"),
-    "csrnet-l": ("CSRNetPipeline", "small-l"),
-    "sa-adjustnet": ("SAAdjustNetPipeline", "small"),
+    "small": ("DiffRetouchPipeline", "small", "small"),
+    "csrnet": ("CSRNetPipeline", "small", "csrnet_small"),
+    "csrnet-l": ("CSRNetPipeline", "small-l", "csrnet_l_small"),
+    "sa-adjustnet": ("SAAdjustNetPipeline", "small", "sa_adjustnet_small"),
 }
-
-# Where they lie in `diffretouch/weights`
-FOLDERS = {
-    "small": "small",
-    "csrnet": "csrnet_small",
-    "csrnet-l": "csrnet_l_small",
-    "sa-adjustnet": "sa_adjustnet_small",
-}
+_FOLDERS = {name: folder for name, (_, _, folder) in BUNDLED.items()}
 
 UNBUNDLED = ("HDRNetPipeline", "AdaptiveLut3DPipeline")  # baselines: to be trained
 
-_OURS = {*UNBUNDLED, *(class_name for class_name, _ in BUNDLED.values())}
+_OURS = {*UNBUNDLED, *(class_name for class_name, _, _ in BUNDLED.values())}
 
 HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 
 
-def load_pretrained(cls: type, name: str | os.PathLike[str], bundled: Mapping[str, str], **kwargs: Any) -> Any:
+def load_pretrained(cls: type, name: str | os.PathLike[str], **kwargs: Any) -> Any:
     """An instance of the pipeline class `cls`.
 
     `DiffusionPipeline.from_pretrained` itself finds no classes but diffusers' own, unless a folder brings code that it
@@ -44,8 +36,7 @@ def load_pretrained(cls: type, name: str | os.PathLike[str], bundled: Mapping[st
 
     Args:
         cls: a subclass of `DiffusionPipeline`.
-        name: one of `bundled`, a directory, or a Hub id.
-        bundled (`dict`): name -> folder of `diffretouch/weights`.
+        name: of a model that is bundled for it, a directory, or a Hub id.
         kwargs: handed on to `DiffusionPipeline.from_pretrained`.
 
     Raises:
@@ -60,9 +51,11 @@ def load_pretrained(cls: type, name: str | os.PathLike[str], bundled: Mapping[st
 
     if kwargs.pop("use_safetensors", True) is not True:
         raise ValueError("`use_safetensors` must be True: pickles, which run code, are not read.")
+    kinds = {kind.__name__ for kind in cls.__mro__}
+    bundled = {own: folder for kind, own, folder in BUNDLED.values() if kind in kinds}
     path = _folder(name, bundled, {k: kwargs.pop(k) for k in HUB_ARGUMENTS if k in kwargs})
     saved = _class_name(path)
-    if saved in _OURS and saved not in {kind.__name__ for kind in cls.__mro__}:
+    if saved in _OURS and saved not in kinds:
         raise ValueError(f"`name`: {path} holds a {saved}, which {cls.__name__} cannot open.")
     try:
         if is_adapter(os.path.join(path, "unet")) and "unet" not in kwargs:
@@ -85,9 +78,9 @@ def open_pipeline(name: str | os.PathLike[str]) -> "DiffusionPipeline":
     import diffretouch
 
     if name in BUNDLED:
-        class_name, own_name = BUNDLED[name]
+        class_name, own_name, _ = BUNDLED[name]
         return getattr(diffretouch, class_name).from_pretrained(own_name)
-    path = _folder(name, BUNDLED)
+    path = _folder(name, _FOLDERS)
     class_name = _class_name(path)
     if class_name is None:
         raise ValueError(f"`name`: the model_index.json in {path} names no pipeline.")
@@ -110,7 +103,7 @@ def local_folder(name: str | os.PathLike[str]) -> Path | None:
     Raises:
         ValueError: the directory holds no model.
     """
-    return Path(_folder(name, FOLDERS)) if name in FOLDERS or os.path.isdir(name) else None
+    return Path(_folder(name, _FOLDERS)) if name in BUNDLED or os.path.isdir(name) else None
 
 
 def _folder(name, bundled, hub_arguments=None):

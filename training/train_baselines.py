@@ -8,7 +8,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -19,11 +18,9 @@ from diffretouch.models.adaptive_lut import AdaptiveLut3D, look_up
 from diffretouch.models.hdrnet import HDRNet
 from diffretouch.pipelines.pipeline_adaptive_lut import AdaptiveLut3DPipeline
 from diffretouch.pipelines.pipeline_hdrnet import HDRNetPipeline
-from diffretouch.training.launch import add_launch_arguments, build_optimizer, check_launch_arguments, start
-from diffretouch.training.learning_rate import halved_share, set_rates
-from diffretouch.training.moving_average import MovingAverage
-from diffretouch.training.pairs import add_pair_arguments, batches, epoch_samples, verify_if_asked
-from diffretouch.training.steps import begin, finish, go_on, keep_step, stop_if_not_finite
+from diffretouch.training.launch import add_launch_arguments, check_launch_arguments, start
+from diffretouch.training.on_pairs import train_on_pairs
+from diffretouch.training.pairs import add_pair_arguments, epoch_samples, verify_if_asked
 
 NETWORKS = {"hdrnet": (HDRNet, HDRNetPipeline), "3dlut": (AdaptiveLut3D, AdaptiveLut3DPipeline)}
 
@@ -66,48 +63,19 @@ def main(argv: list[str] | None = None) -> None:
     verify_if_asked(args, args.resolution)
     accelerator, repository = start(args, epoch=lambda: epoch_samples(args, vary=False))
 
-    # 1. Network and optimizer (both papers: mean squared error, Adam, 1e-4)
     network_class, pipeline_class = NETWORKS[args.network]
     network = pipeline_class.from_pretrained(args.init).network if args.init else network_class()
     network.train()
     if args.network == "3dlut":
         network = LutLoss(network, smoothness=args.smoothness, monotonicity=args.monotonicity)
-    optimizer = build_optimizer(args, network.parameters())
-    share = halved_share(args.halvings, args.max_train_steps)
-    network, optimizer = accelerator.prepare(network, optimizer)
-    ema = MovingAverage(accelerator.unwrap_model(network).parameters(), args.ema_decay)
 
-    # 2. Resume, and data from there on
-    first_step = go_on(args, accelerator, optimizer, ema)
-    photos, loader = batches(args, accelerator, first_step, vary=False)
-    stride = args.pixel_stride
+    def losses(made, target):  # both papers: mean squared error, Adam, 1e-4
+        retouched, penalty = made if isinstance(made, tuple) else (made, None)
+        return ({} if penalty is None else {"penalty": penalty}) | {"mse": F.mse_loss(retouched.float(), target)}
 
-    # 3. The loop
-    made = {"of": pipeline_class.__name__, "script": "train_baselines.py", "call": "pipe(image).images[0]"}
-    card = {"data": photos.describe(), **made}
     pipeline = lambda trained: pipeline_class(getattr(trained, "network", trained))  # noqa: E731
-    run = begin(args, accelerator, network, ema, first_step, pipeline, repository=repository, card=card)
-    for step in range(first_step, args.max_train_steps):
-        batch = run.log.next_batch(loader)
-        # What is dropped out is drawn by the step alone: a resumed training draws the same
-        torch.manual_seed(
-            int(np.random.SeedSequence((args.seed, step, accelerator.process_index)).generate_state(1)[0])
-        )
-        with accelerator.autocast():
-            retouched = network(batch["input"][..., ::stride, ::stride], batch["input"])
-        losses = {}
-        if isinstance(retouched, tuple):
-            retouched, losses["penalty"] = retouched
-        losses["mse"] = F.mse_loss(retouched.float(), batch["target"][..., ::stride, ::stride])
-        accelerator.backward(stop_if_not_finite(step, losses, batch["name"]))
-        rate = set_rates(optimizer, [args.learning_rate], share(step))
-        optimizer.step()
-        optimizer.zero_grad()
-        ema.step()
-        run.log.add(losses)
-        if keep_step(run, step + 1, rate):
-            break
-    finish(run)
+    made = {"of": pipeline_class.__name__, "script": "train_baselines.py"}
+    train_on_pairs(args, accelerator, repository, network, losses, pipeline, made)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,9 @@ if not __package__:  # run as a file: the checkout that it stands in need not be
 
 from diffretouch.models.csrnet import CSRNet, CSRNetL
 from diffretouch.pipelines.pipeline_csrnet import CSRNetPipeline
-from diffretouch.training.launch import add_launch_arguments, build_optimizer, check_launch_arguments, start
-from diffretouch.training.learning_rate import halved_share, set_rates
-from diffretouch.training.moving_average import MovingAverage
-from diffretouch.training.pairs import add_pair_arguments, batches, epoch_samples, verify_if_asked
-from diffretouch.training.steps import begin, finish, go_on, keep_step, stop_if_not_finite
+from diffretouch.training.launch import add_launch_arguments, check_launch_arguments, start
+from diffretouch.training.on_pairs import train_on_pairs
+from diffretouch.training.pairs import add_pair_arguments, epoch_samples, verify_if_asked
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -96,36 +94,11 @@ def main(argv: list[str] | None = None) -> None:
     verify_if_asked(args, args.resolution)
     accelerator, repository = start(args, epoch=lambda: epoch_samples(args, vary=False))
 
-    # 1. Network, optimizer and schedule (paper, Sec. 4.1: L1, Adam 1e-4 with beta 0.9 and 0.99, halved in steps)
-    network = build_network(args)
-    optimizer = build_optimizer(args, [parameter for parameter in network.parameters() if parameter.requires_grad])
-    share = halved_share(args.halvings, args.max_train_steps)
-    network, optimizer = accelerator.prepare(network, optimizer)
-    ema = MovingAverage(accelerator.unwrap_model(network).parameters(), args.ema_decay)
+    def losses(retouched, target):  # paper, Sec. 4.1: L1, Adam 1e-4 with beta 0.9 and 0.99, halved in steps
+        return {"l1": F.l1_loss(retouched.float(), target)}
 
-    # 2. Resume, and data from there on
-    first_step = go_on(args, accelerator, optimizer, ema)
-    photos, loader = batches(args, accelerator, first_step, vary=False)
-    stride = args.pixel_stride
-
-    # 3. The loop
-    made = {"of": "CSRNetPipeline", "script": "train_csrnet.py", "call": "pipe(image).images[0]"}
-    card = {"data": photos.describe(), **made}
-    run = begin(args, accelerator, network, ema, first_step, CSRNetPipeline, repository=repository, card=card)
-    for step in range(first_step, args.max_train_steps):
-        batch = run.log.next_batch(loader)
-        with accelerator.autocast():
-            retouched = network(batch["input"][..., ::stride, ::stride], batch["input"])
-        losses = {"l1": F.l1_loss(retouched.float(), batch["target"][..., ::stride, ::stride])}
-        accelerator.backward(stop_if_not_finite(step, losses, batch["name"]))
-        rate = set_rates(optimizer, [args.learning_rate], share(step))
-        optimizer.step()
-        optimizer.zero_grad()
-        ema.step()
-        run.log.add(losses)
-        if keep_step(run, step + 1, rate):
-            break
-    finish(run)
+    made = {"of": "CSRNetPipeline", "script": "train_csrnet.py"}
+    train_on_pairs(args, accelerator, repository, build_network(args), losses, CSRNetPipeline, made)
 
 
 if __name__ == "__main__":
