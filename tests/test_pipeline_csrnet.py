@@ -277,6 +277,10 @@ def test_bundled_models_brighten_a_dull_photo(name, kind):
 
 
 def test_bundled_models_open_by_one_name():
+    class Own(CSRNetPipeline):
+        """A class derived from a pipeline knows its models."""
+
+    assert isinstance(Own.from_pretrained("small-l").network, CSRNetL)
     assert isinstance(open_pipeline("small"), DiffRetouchPipeline)
     assert isinstance(open_pipeline("csrnet").network, CSRNet) and isinstance(
         open_pipeline("csrnet-l").network, CSRNetL
