@@ -1,11 +1,15 @@
 """`diffretouch learn`: a preset from pairs, where it helps."""
 
+from PIL import Image
+
 from diffretouch.photo import load_photo, save_photo
 from diffretouch.settings import read_preset
 
 
 def test_learn(run, shoot, model, tmp_path):
     (shoot / "2.jpg").unlink()
+    for path in (shoot / "sub").iterdir():
+        Image.open(path).resize((64, 64)).save(path, quality=95)
     finished, preset = tmp_path / "finished", tmp_path / "me.json"
     assert run("batch", shoot / "sub", finished, "--model", model, "--strength", 0.5)[0] == 0
     code, printed, err = run("learn", shoot / "sub", finished, "-o", preset, "--model", model)

@@ -38,7 +38,7 @@ ELSEWHERE = {
     "diffretouch export": "half a minute of tracing: tests/test_onnx.py",
     "accelerate launch --": "several processes: tests/test_cli_batch.py, test_evaluation.py, test_processes.py",
     "training/recipes/": "tests/test_recipes.py",
-    "torchrun": "several processes: tests/test_cli_batch.py, test_processes.py",
+    "torchrun": "several processes: tests/test_evaluation.py by its launcher, test_cli_batch.py, test_processes.py",
 }
 
 
