@@ -10,7 +10,8 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.whic
 ROOT = Path(__file__).parents[2]
 NPM = "npm install --no-save --no-package-lock --ignore-scripts onnxruntime-web@1.30.0 axe-core@4.14.1"
 SLOW = 60_000  # ms: machines under test are busy
-GL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+# The page's WebGL by the processor; what the browser draws itself is drawn without a detour over that
+GL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist", "--disable-gpu-compositing"]
 
 
 @pytest.fixture(scope="package")

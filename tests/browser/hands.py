@@ -103,8 +103,9 @@ def attributes(pixels):
     return measure_attributes(torch.tensor(np.array(pixels)).permute(2, 0, 1)[None].float() / 255)[0]
 
 
-def expected(c, seed=0, strength=1.0, path=PHOTO, regions=None):
+def expected(c, seed=0, strength=1.0, path=PHOTO, regions=None, model="small"):
     """The library's picture."""
-    pipe, pixels = DiffRetouchPipeline.from_pretrained("small"), np.asarray(Image.open(path).convert("RGB"))
+    pipe, pixels = DiffRetouchPipeline.from_pretrained(model), np.asarray(Image.open(path).convert("RGB"))
+    pipe.set_progress_bar_config(disable=True)
     grid = pipe.predict_grid(pixels, c, regions=regions, generator=torch.Generator().manual_seed(seed))
     return pipe.apply_grid(pixels, grid, strength=strength, regions=regions)
