@@ -211,7 +211,7 @@ def luminosity_mask(image: OnePhoto, low: float, high: float, *, softness: float
         raise ValueError(f"`softness` must lie in [0, 1], got {softness!r}.")
 
     def tones(rgb):
-        luma = rgb @ np.float32(LUMA)
+        luma = np.clip(rgb @ np.float32(LUMA), 0, 1)  # what is over white is white
         return _ramp(np.maximum(low - luma, luma - high), softness)
 
     return _by_strips(image, tones)

@@ -302,11 +302,9 @@ class DiffRetouchPipeline(DiffusionPipeline):
         """
         photo, origin = one_photo(image)
         given = checked_out(out, photo, image)
+        check_strength(strength)
         regions = list(regions) if isinstance(regions, Iterator) else regions  # they are gone through twice
-        call = {"num_inference_steps": num_inference_steps, "generator": generator, "latents": latents}
-        grid = self.predict_grid(photo, c, regions=regions, **call)
-        if len(grid) != 1:
-            raise ValueError(f"`c` must be one row, got {len(grid)}.")
+        grid = self._one_grid(photo, c, regions, num_inference_steps, generator, latents)
         result = self.apply_grid(photo, grid, strength=strength, regions=regions, out=given)
         return out if out is not None else in_the_form_of(image, result, origin)  # type: ignore[return-value]
 
@@ -332,6 +330,16 @@ class DiffRetouchPipeline(DiffusionPipeline):
             raise ValueError("`apply_grid` needs a grid, and this model was trained without one.")
         return apply_grid(self, image, grid, strength, regions, out)
 
+    @torch.no_grad()
+    def _one_grid(self, photo, c, regions, steps, generator, latents=None):
+        """The grid of one photo at one c, (1,...), see `predict_grid`."""
+        run = checked_run(self, 1, c, regions, steps, 1, generator, latents)
+        if len(run.c) != 1:
+            raise ValueError(f"`c` must be one row, got {len(run.c)}.")
+        grid, _ = predict_grids(self, [photo], run)
+        self.maybe_free_model_hooks()
+        return grid
+
     def preview(
         self, image: OnePhoto, c: Attributes = None, *, size: int = 1024, strength: float = 1.0,
         num_inference_steps: int | None = None, generator: torch.Generator | None = None,
@@ -348,11 +356,10 @@ class DiffRetouchPipeline(DiffusionPipeline):
             `PIL.Image.Image`
         """
         photo, _ = one_photo(image)
+        check_strength(strength)
         shown = screen_copy(photo, size)
-        grids = self.predict_grid(photo, c, num_inference_steps=num_inference_steps, generator=generator)
-        if len(grids) != 1:
-            raise ValueError(f"`c` must be one row, got {len(grids)}.")
-        return PIL.Image.fromarray(self.apply_grid(shown, grids, strength=strength))
+        grid = self._one_grid(photo, c, None, num_inference_steps, generator)
+        return PIL.Image.fromarray(self.apply_grid(shown, grid, strength=strength))
 
     def sliders(
         self, image: OnePhoto, *, size: int | None = 1024, num_inference_steps: int | None = None,

@@ -281,6 +281,7 @@ def test_luminosity_mask():
     assert (mask[0, (tones < 0.199) | (tones > 0.801)] == 0).all()
     assert abs(mask[0, np.abs(tones - 0.3).argmin()] - 0.5) < 0.02  # half way down
     assert np.abs(np.diff(mask[0])).max() < 0.04
+    assert (luminosity_mask(ramp * 1.9, 0.8, 1)[0, tones > 0.5] == 1).all()  # over white, as wide gamut is
     hard = luminosity_mask(ramp, 0, 0.5, softness=0)
     assert set(np.unique(hard)) == {0, 1} and hard[0, 0] == 1
     pixels = np.uint8(ramp * 255)

@@ -114,6 +114,10 @@ def test_inputs_are_checked_before_any_work(monkeypatch):
     for arguments in bad:
         with pytest.raises((ValueError, TypeError), match=f"`.*{next(iter(arguments))[:6]}"):
             pipe(photo(), **arguments)
+    for call in (pipe.retouch, pipe.preview):
+        for arguments in ({"strength": 3}, {"c": torch.zeros(2, 4)}, {"num_inference_steps": 0}, {"generator": 5}):
+            with pytest.raises((ValueError, TypeError), match=f"`{next(iter(arguments))}`"):
+                call(photo(), **arguments)
 
 
 def test_batch_size_bounds_the_rows_of_a_call():
