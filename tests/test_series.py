@@ -37,6 +37,11 @@ def test_people_and_series(experts, tmp_path):
     for groups, message in (("(", "must be a regular expression"), ("b", "fits a0001-kme_01 not at all")):
         with pytest.raises(ValueError, match=f"`groups`.*{message}"):
             ev.evaluate_methods([ev.untouched()], masked, groups=groups)
+    Image.fromarray(mask.T.copy()).save(masks / f"{found[0][0].stem}.png")
+    with pytest.raises(
+        ValueError, match="masks.a0001-kme_01.png is a mask of 12x15 px over a photo of 30x24: is it turned"
+    ):
+        ev.evaluate_methods([ev.untouched()], masked[:1])
     (masks / f"{found[0][0].stem}.png").unlink()
     with pytest.raises(ValueError, match="`masks`: .* lacks 1 photo: a0001-kme_01"):
         ev.with_masks(masked, masks)

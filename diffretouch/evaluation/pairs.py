@@ -200,8 +200,15 @@ def with_masks(pairs: Sequence[Pair], folder: str | os.PathLike[str]) -> list[Pa
 
 
 def load_mask(path: str | os.PathLike[str], size: Sequence[int]) -> torch.Tensor:
-    """A mask as (1,1,H,W) float32 of the size (height, width) of its photo, by nearest pixels."""
+    """A mask as (1,1,H,W) float32 of the size (height, width) of its photo, by nearest pixels.
+
+    Raises:
+        ValueError: it has other proportions: it may be turned.
+    """
     pixels = load_photo(path).pixels.max(-1)
+    if not 0.8 < pixels.shape[0] / pixels.shape[1] / (size[0] / size[1]) < 1.25:
+        sizes = "{1}x{0} px over a photo of {3}x{2}".format(*pixels.shape, *size)
+        raise ValueError(f"{path} is a mask of {sizes}: is it turned?")
     mask = torch.from_numpy(np.ascontiguousarray(pixels))[None, None]
     return mask if mask.shape[2:] == tuple(size) else torch.nn.functional.interpolate(mask, size, mode="nearest-exact")
 
