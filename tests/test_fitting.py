@@ -34,7 +34,7 @@ def test_the_settings_behind_finished_photos_are_found(pipe, tmp_path):
     c = {"colorfulness": 0.4, "contrast": -0.3, "temperature": -0.5, "brightness": 0.6}
     pairs = [finish(pipe, path, tmp_path / f"{path.stem}.png", c, 0.9) for path in PHOTOS]
     fit = fit_preset(pipe, pairs, size=128)
-    # Less contrast with more light makes nearly the same pictures: what the prior leaves of c is 0.6 of a colour difference
+    # Less contrast with more light is nearly the same picture: what the prior leaves of c is a dE of 0.6
     assert fit.settings.c == pytest.approx(c, abs=0.25) and fit.settings.strength == pytest.approx(0.9, abs=0.08)
     assert fit.fitted < 0.12 * fit.automatic and fit.held_out < 0.25 * fit.automatic < fit.untouched
     assert (fit.settings.seed, fit.settings.steps) == (0, pipe.config.default_steps)
