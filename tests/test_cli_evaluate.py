@@ -100,7 +100,7 @@ def test_evaluate_opens_released_weights_as_peers(tmp_path):
     import torch
 
     from diffretouch import CSRNetPipeline
-    from diffretouch.cli.evaluate import open_peers
+    from diffretouch.cli.peers import open_peers
     from diffretouch.models.csrnet import CSRNet
     from diffretouch.training.released_names import csrnet_keymap
 
@@ -126,7 +126,7 @@ def test_evaluate_opens_released_weights_as_peers(tmp_path):
         ([], 2, "INPUTS and TARGETS"),
         (["."], 2, "INPUTS need TARGETS"),
         ([".", ".", "--simulated", "."], 2, "INPUTS and TARGETS"),
-        ([".", ".", "--figure", "magic", "--page", "x.html"], 2, "attributes, grid or experts"),
+        ([".", ".", "--figure", "magic", "--page", "x.html"], 2, "attributes, grid or experts, got 'magic'"),
         ([".", ".", "--figure", "grid"], 2, "give --page"),
         ([".", ".", "--steps", "1,none"], 2, "different numbers in 1..1000"),
         ([".", ".", "--page", "no/such/folder.html"], 2, "does not exist"),
@@ -149,14 +149,27 @@ def test_evaluate_opens_released_weights_as_peers(tmp_path):
         (["--simulated", "photos", "--protocol", "yan"], 1, "must say what the pairs are, got 'yan'"),
         (["--simulated", "photos", "--peer", "magic"], 2, "must be autocontrast"),
         (["--simulated", "photos", "--peer", "small"], 2, "give it as --model"),
-        (["--simulated", "photos", "--split", "none.txt"], 1, "none.txt cannot be read"),
+        (["--simulated", "photos", "--split", "none.txt"], 2, "--split: must be a file, got none.txt"),
+        (["--simulated", "photos", "--labels", "none.json"], 2, "is for pairs"),
+        (["photos", "photos", "--labels", "none.json"], 2, "--labels: must be a file, got none.json"),
+        (["photos", "photos", "--lpips-weights", "photos"], 2, "--lpips-weights: must be a file, got photos"),
+        (["photos", "photos", "--fid-weights", "none.pt"], 2, "--fid-weights: must be a file, got none.pt"),
+        (["photos", "photos", "--masks", "none"], 2, "--masks: must be a folder, got none"),
+        (["--simulated", "none"], 2, "--simulated: must be a folder, got none"),
+        (["--controllability", "photos/a.jpg"], 2, "--controllability: must be a folder, got photos/a.jpg"),
+        (["--controllability", "empty"], 2, "--controllability: must hold photos, empty holds none"),
+        (["photos", "photos", "--format", "doc"], 2, "--format: must be table, markdown, latex or csv, got 'doc'"),
+        (["photos", "photos", "--interval", "z"], 2, "--interval: must be t or bootstrap, got 'z'"),
+        (["photos", "photos", "--peer", "curve", "--peer", "curve"], 2, "two methods are called curve: NAME=..."),
+        (["photos", "photos", "--peer", "mine=curve"], 2, "--peer: curve goes by its own name, got 'mine=curve'"),
         (["--simulated", "photos", "--cache", "photos/a.jpg"], 1, "`cache` must be a folder"),
         (["--simulated", "photos", "--protocol", "magic"], 1, "`protocol` must be one of"),
     ],
 )
 def test_evaluate_refuses(run, tmp_path, monkeypatch, arguments, code, message):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos").mkdir()
+    for name in ("photos", "empty"):
+        (tmp_path / name).mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(PHOTO.read_bytes())
     got, _, err = run("evaluate", *arguments)
     assert got == code and message in " ".join(err.replace("│", " ").split())

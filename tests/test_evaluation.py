@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from diffretouch import AdaptiveLut3D, AdaptiveLut3DPipeline, HDRNet, HDRNetPipeline
 from diffretouch import evaluation as ev
 from diffretouch.attributes import attribute_labels, measure_attributes
-from diffretouch.cli.evaluate import open_peers
+from diffretouch.cli.peers import open_peers
 from diffretouch.evaluation import pairs, report, runs
 from diffretouch.metrics import frechet_distance, inception_features
 from diffretouch.training.convert import load_adaptive_lut

@@ -2,19 +2,16 @@
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from . import options
 from .groups import grouped
-from .loading import load_pipeline, open_photo, say, say_error
-
-if TYPE_CHECKING:
-    from diffretouch.evaluation.methods import Method
+from .loading import load_pipeline, open_photo, say
+from .peers import named, open_peers
 
 
 def measure(
@@ -156,7 +153,7 @@ def evaluate(
     device = _own_device(methods.device)
     pipes = {}
     for given in methods.model or ["small"]:
-        name, place = _named(given)
+        name, place = named(given)
         if name in pipes:
             raise typer.BadParameter(f"two models are called {name}: NAME=... tells them apart.", param_hint="--model")
         pipes[name] = load_pipeline(place, device, progress=False)
@@ -224,16 +221,16 @@ def _check(inputs, targets, data, methods, measures, telling, counts):
         raise typer.BadParameter("give INPUTS and TARGETS, --simulated PHOTOS or --controllability PHOTOS.")
     if inputs is not None and targets is None and figures != {"attributes"}:
         raise typer.BadParameter("INPUTS need TARGETS.", param_hint="TARGETS")
-    if figures - {"attributes", "grid", "experts"}:
-        raise typer.BadParameter("must be attributes, grid or experts.", param_hint="--figure")
+    if wrong := sorted(figures - {"attributes", "grid", "experts"}):
+        raise typer.BadParameter(f"must be attributes, grid or experts, got {wrong[0]!r}.", param_hint="--figure")
     if figures and telling.page is None:
         raise typer.BadParameter("figures stand on a page: give --page.", param_hint="--figure")
     if "grid" in figures and len(methods.model or ()) < 2:
         raise typer.BadParameter("grid compares models: give --model twice or more.", param_hint="--figure")
-    if telling.format not in (None, "table", "markdown", "latex", "csv"):
-        raise typer.BadParameter("must be table, markdown, latex or csv.", param_hint="--format")
-    if measures.interval not in ("t", "bootstrap"):
-        raise typer.BadParameter("must be t or bootstrap.", param_hint="--interval")
+    if (wrong := telling.format) not in (None, "table", "markdown", "latex", "csv"):
+        raise typer.BadParameter(f"must be table, markdown, latex or csv, got {wrong!r}.", param_hint="--format")
+    if (wrong := measures.interval) not in ("t", "bootstrap"):
+        raise typer.BadParameter(f"must be t or bootstrap, got {wrong!r}.", param_hint="--interval")
     # What would be passed by in silence
     if telling.card and telling.format is not None and telling.output is None:
         raise typer.BadParameter("both say what is printed: give --format an --output, or one.", param_hint="--card")
@@ -260,6 +257,14 @@ def _check(inputs, targets, data, methods, measures, telling, counts):
     told = {"--card": telling.card, "--output": telling.output, "--format": telling.format, "--cache": measures.cache}
     figures_only |= told if data.controllability is None else {}
     _refuse(figures_only if figures else {}, "does not go with --figure, which measures nothing.")
+    files = {"--split": data.split, "--controllability-split": data.controllability_split}
+    files |= {"--lpips-weights": measures.lpips_weights, "--fid-weights": measures.fid_weights}
+    files["--labels"] = None if data.labels in (None, "experts") else Path(data.labels)
+    folders = {"--simulated": data.simulated, "--controllability": data.controllability, "--masks": data.masks}
+    for hint, path in (files | folders).items():
+        kind = "folder" if hint in folders else "file"
+        if path is not None and (not path.exists() or path.is_dir() != (kind == "folder")):
+            raise typer.BadParameter(f"must be a {kind}, got {path}.", param_hint=hint)
     if None not in (telling.output, telling.page) and telling.output.resolve() == telling.page.resolve():
         raise typer.BadParameter(f"{telling.page} is also the --output.", param_hint="--page")
     for path, hint in ((telling.output, "--output"), (telling.page, "--page")):
@@ -289,6 +294,9 @@ def _photos(inputs, targets, data, seed):
     if data.controllability is not None:
         names = ev.read_names(data.controllability_split) if data.controllability_split else None
         photos = list(ev.folder_photos("controllability", data.controllability, names).values())
+        if not photos:
+            why = f"must hold photos, {data.controllability} holds none."
+            raise typer.BadParameter(why, param_hint="--controllability")
     if pairs:
         ev.describe_data(pairs, data.protocol, data.rendering)  # a wrong name is told at once
     return pairs, photos[: data.limit]
@@ -347,16 +355,6 @@ def _step_counts(text):
     return counts
 
 
-def _named(text):
-    """ "NAME=PLACE" or a place, which is then called as its last part is -> (name, place)."""
-    name, equals, place = text.partition("=")
-    if not (equals and name and "/" not in name):
-        name, place = Path(text).name or text, text
-    if not name.isprintable():
-        raise typer.BadParameter(f"a name must be one line of text, got {name!r}: NAME=... gives another.")
-    return name, place
-
-
 def _own_device(device):
     """The device of this process: of several on one machine, each takes a GPU of its own."""
     import torch
@@ -364,58 +362,6 @@ def _own_device(device):
     if device == "auto" and torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
         return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
     return device
-
-
-def open_peers(names: Sequence[str], device: str) -> "tuple[list[Method], dict[str, str]]":
-    """-> (methods, dict from name to why it cannot be run). Of "all", what is not to be had is passed by, and said."""
-    import tempfile
-
-    from diffretouch import evaluation as ev
-
-    pipelines = {
-        "csrnet": "CSRNet, the bundled model",
-        "csrnet-l": "CSRNet-L (our reconstruction), the bundled model",
-        "sa-adjustnet": "SA-AdjustNet, the bundled model",
-    }
-    everything = "all" in names
-    if everything:
-        everyone = [*ev.PEERS, *(name for name in pipelines if name != "sa-adjustnet")]  # trained for another task
-        names = [*everyone, *(name for name in names if name not in (*everyone, "all"))]
-    methods, missing = ev.peer_methods([name for name in names if name in ev.PEERS])
-    for given in names:
-        name, place = _named(given)
-        if given in ev.PEERS:
-            continue
-        if place not in (*pipelines, "small") and "/" not in place and not Path(place).exists():
-            allowed = ", ".join([*ev.PEERS, *pipelines, "all"])
-            raise typer.BadParameter(f"must be {allowed}, a file or a folder, got {place!r}.", param_hint="--peer")
-        if Path(place).is_dir() and Path(place, "LUTs.pth").is_file():
-            from diffretouch.pipelines.pipeline_adaptive_lut import AdaptiveLut3DPipeline
-            from diffretouch.training.convert import load_adaptive_lut
-
-            pipe = AdaptiveLut3DPipeline(load_adaptive_lut(place)).to(device)
-            methods.append(ev.pipeline_method(name, pipe, "Image-Adaptive 3D LUT, released weights for sRGB input"))
-            continue
-        try:
-            if Path(place).is_file():
-                from diffretouch.training.convert import convert_csrnet
-
-                with tempfile.TemporaryDirectory() as folder:
-                    pipe = load_pipeline(str(convert_csrnet(place, Path(folder, "csrnet"))), device)
-                meaning = "CSRNet, released weights: ProPhoto input"
-            else:
-                pipe = load_pipeline(place, device)
-                meaning = pipelines.get(place, f"{type(pipe).__name__.removesuffix('Pipeline')}, other weights")
-        except (ValueError, OSError, ImportError, AttributeError) as error:
-            if not everything or given not in pipelines:
-                raise
-            say_error(error)
-            missing[name] = "its bundled model cannot be loaded"
-            continue
-        if pipe.has_sliders:
-            raise typer.BadParameter(f"{place} has sliders and a seed: give it as --model.", param_hint="--peer")
-        methods.append(ev.pipeline_method(name, pipe, meaning))
-    return methods, missing
 
 
 def _figures(names, pipes, pairs, photos, number, seed, steps):
