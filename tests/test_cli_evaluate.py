@@ -35,7 +35,7 @@ def test_evaluate_formats(run, model, tmp_path):
     assert "from input" in out and "cost at 512 px" in out and "PSNR-HC" in out and "the best of, c unknown" in out
     rows = file.read_text().splitlines()
     assert rows[0].startswith("photo,expert,method,oracle") and len(rows) == 1 + 3
-    both = ["--controllability", tmp_path / "input", "--steps", "2,3", "--limit", 1]
+    both = ["--controllability", tmp_path / "input", "--steps", "2,3", "--limit", 1, "--cache", tmp_path / "cache"]
     for told, wanted in (("latex", "\\begin{tabular}"), ("markdown", "| detour |")):
         file = tmp_path / told
         code, out, err = run("evaluate", *folders, "--model", f"x={model}", *both, "--format", told, "-o", file)
