@@ -25,6 +25,7 @@ BACKENDS = ("numba", "torch")
 WHITE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
 
 _CHUNK = 512  # pixels whose intermediate values the numba kernel keeps, a size for the first-level cache
+_PART = 384  # numbers of which is asked at once whether one goes too far
 _LANES = 16  # one cell in the kernel's table: 4 inputs (R, G, B, 1) x 4 outputs (R, G, B, padding)
 
 _f32 = np.float32
@@ -317,7 +318,7 @@ def _retouch_rows(
     red, green, blue = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
     y, depth = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
     cell = np.empty(_CHUNK, np.int32)
-    retouched = np.empty(3 * _CHUNK + 1, np.float32)
+    retouched, plain = np.empty(3 * _CHUNK + 1, np.float32), np.empty(3 * _CHUNK, np.float32)
 
     for row in range(rows):
         top, fraction = row_cell[first + row], row_fraction[first + row]
@@ -395,29 +396,32 @@ def _retouch_rows(
                 retouched[k], retouched[k + _u64(1)], retouched[k + _u64(2)] = o0, o1, o2
                 retouched[k + _u64(3)] = o3
 
-            # What goes further than a share of its room to either end rolls off, see `roll_off`: few chunks hold any.
+            # What goes further than a share of its room to either end rolls off, see `roll_off`: few parts hold any.
             if shoulder > _f32(0):
-                for c in range(3):
-                    plain = red if c == 0 else (green if c == 1 else blue)
+                for i in range(size):
+                    k = _u64(3) * _u64(i)
+                    plain[k], plain[k + _u64(1)], plain[k + _u64(2)] = red[i], green[i], blue[i]
+                for part in range(0, 3 * size, _PART):
+                    before, after = plain[part : min(part + _PART, 3 * size)], retouched[part : 3 * size]
                     far = 0
-                    for i in range(size):
-                        x = plain[i]
-                        moved = retouched[_u64(3) * _u64(i) + _u64(c)] - x
+                    for i in range(before.shape[0]):
+                        x = before[i]
+                        moved = after[i] - x
                         up, down = shoulder * (white - x), shoulder * (black - x)
                         up = up if up > _f32(0) else _f32(0)
                         down = down if down < _f32(0) else _f32(0)
                         far += (moved > up) | (moved < down)
                     if far == 0:
                         continue
-                    for i in range(size):
-                        x, k = plain[i], _u64(3) * _u64(i) + _u64(c)
-                        moved = retouched[k] - x
+                    for i in range(before.shape[0]):
+                        x = before[i]
+                        moved = after[i] - x
                         room = white - x if moved > _f32(0) else x - black
                         room = room if room > _f32(0) else _f32(0)
                         length = moved if moved > _f32(0) else -moved
                         if length > shoulder * room:
                             taken = room * (_f32(1) - rest * rest * room / (length + (rest - shoulder) * room))
-                            retouched[k] = x + taken if moved > _f32(0) else x - taken
+                            after[i] = x + taken if moved > _f32(0) else x - taken
 
             if out.ndim == 2:
                 result = out[row, 3 * start : 3 * (start + size)]
