@@ -1,7 +1,8 @@
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 
-from diffretouch import ATTRIBUTES
+from diffretouch import ATTRIBUTES, DiffRetouchPipeline
 from diffretouch.sweep import sweep
 
 from .tiny import tiny_pipeline
@@ -35,3 +36,14 @@ def test_sheet():
 def test_a_photo_smaller_than_its_cell_is_not_enlarged():
     sheet = sweep(tiny_pipeline(), np.full((8, 9, 3), 0.5, np.float32), values=(-1.0, 1.0), cell=256)
     assert sheet.height < 100
+
+
+def test_a_model_without_a_grid_has_a_sheet():
+    vae = AutoencoderKL(block_out_channels=(32, 32, 32, 32), down_block_types=["DownEncoderBlock2D"] * 4,
+                        up_block_types=["UpDecoderBlock2D"] * 4, latent_channels=4)  # fmt: skip
+    tiny = tiny_pipeline()
+    pipe = DiffRetouchPipeline(tiny.unet, None, tiny.scheduler, vae=vae, default_steps=2)
+    pipe.set_progress_bar_config(disable=True)
+    photo = np.random.default_rng(0).uniform(0.2, 0.8, (32, 48, 3)).astype(np.float32)
+    sheet = sweep(pipe, photo, values=(-1.0, 1.0), cell=48)
+    assert sheet.height > len(ATTRIBUTES) * 32

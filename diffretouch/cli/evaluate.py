@@ -303,13 +303,20 @@ def _photos(inputs, targets, data, seed):
 
 
 def _tell(report, pipes, pairs, photos, data, methods, telling, steps):
-    """Tables, the page, the report's file."""
+    """Tables, the report's file, the page."""
     from diffretouch import evaluation as ev
 
     sections, number = [], _page_photos(telling)
     if report:
         shown = telling.format if telling.output is None else None  # else it goes there
         print(ev.FORMATS[shown or ("markdown" if telling.card else "table")](report))
+    if telling.output is not None:
+        if telling.format == "csv" and not {"diversity", "controllability"}.isdisjoint(report):
+            say(f"Note: {telling.output} holds what each photo and method has; samples and sliders stand above.")
+        text = (
+            ev.FORMATS[telling.format](report) if telling.format else json.dumps(ev.without_pictures(report), indent=1)
+        )
+        ev.write_text(telling.output, text + "\n")
     if telling.page is not None:
         sections += ev.report_sections(report) if "mean" in report else []
         if "controllability" in report:
@@ -322,13 +329,6 @@ def _tell(report, pipes, pairs, photos, data, methods, telling, steps):
             sections += ev.controllability_sections(report, sheets)
         sections += _figures(telling.figure or [], pipes, pairs, photos, number, methods.seed, steps)
         ev.write_page(telling.page, sections)
-    if telling.output is not None:
-        if telling.format == "csv" and not {"diversity", "controllability"}.isdisjoint(report):
-            say(f"Note: {telling.output} holds what each photo and method has; samples and sliders stand above.")
-        text = (
-            ev.FORMATS[telling.format](report) if telling.format else json.dumps(ev.without_pictures(report), indent=1)
-        )
-        ev.write_text(telling.output, text + "\n")
     runs = [report, *(run for key in ("diversity", "controllability") for run in report.get(key, {}).values())]
     if failed := {photo for run in runs for photo in run.get("left_out", ())}:
         say(f"Error: {len(failed)} photo{'s' * (len(failed) > 1)} could not be measured and left out, see above.")
