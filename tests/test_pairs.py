@@ -118,7 +118,8 @@ def test_verify(folder, capsys):
     (folder / "input" / "a0001.png").unlink()
     with pytest.raises(SystemExit) as stopped:
         verify_if_asked(settings(*arguments), 16)
-    assert stopped.value.code == 1 and "missing: a0001" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert stopped.value.code == 1 and "inputs: lacks 1 of the other folders' photos: a0001" in told
 
 
 def test_statistics(folder, tmp_path, monkeypatch):

@@ -181,7 +181,8 @@ def test_weights_that_are_no_numbers_replace_nothing(tmp_path, monkeypatch):
     before = (tmp_path / "network" / "diffusion_pytorch_model.safetensors").read_bytes()
     go_on = ("--resume_from_checkpoint", "latest", "--max_train_steps", "6")
     with monkeypatch.context() as broken:
-        broken.setattr(train_csrnet, "set_rates", lambda optimizer, *_: optimizer.param_groups[0].update(lr=math.nan))
+        spoiled = "diffretouch.training.on_pairs.set_rates"
+        broken.setattr(spoiled, lambda optimizer, *_: optimizer.param_groups[0].update(lr=math.nan))
         with pytest.raises(SystemExit, match="step 5: weights are NaN or infinite"):
             train("csrnet", tmp_path, *go_on, "--checkpointing_steps", "1")
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-4"]
