@@ -41,9 +41,8 @@ def sweep(
     c = c.reshape(-1, len(ATTRIBUTES))
     photo = np.clip(shrink(image, cell), 0, 1)
     generators = [pipe.seeded(seed) for _ in c]
-    # A call, not grids: a model without a grid has a sheet, too
-    run = pipe(photo, c, generator=generators, num_inference_steps=num_inference_steps, output_type="np")
-    pictures = [as_picture(image) for image in run.images]
+    grids = pipe.predict_grid(photo, c, generator=generators, num_inference_steps=num_inference_steps)
+    pictures = [as_picture(pipe.apply_grid(photo, grid)) for grid in grids]
     return _sheet(pictures, ATTRIBUTES, [f"{value:+g}" if value else "0" for value in values])
 
 

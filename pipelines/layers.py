@@ -27,12 +27,14 @@ def apply_grid(
     photo, origin = one_photo(image)
     given = checked_out(out, photo, image)
     visible = visible_regions(regions)[1] if regions is not None else None
-    result = apply_layers(pipe, photo, one_grid(grid, visible), visible, strength, given)
+    result = apply_layers(pipe, photo, one_grid(grid, visible, pipe.grid_head is None), visible, strength, given)
     return out if out is not None else in_the_form_of(image, result, origin)
 
 
-def one_grid(grid: ArrayOrTensor, regions: list | None) -> ArrayOrTensor:
+def one_grid(grid: ArrayOrTensor, regions: list | None, is_picture: bool = False) -> ArrayOrTensor:
     """The grid of one result, (12,D,gh,gw), with visible regions (1+R,12,D,gh,gw), with or without a leading 1.
+
+    Of a model without a grid head (`is_picture`) the small picture that stands for it, (3,h,w) for (12,D,gh,gw).
 
     Raises:
         TypeError: no floats.
@@ -40,11 +42,11 @@ def one_grid(grid: ArrayOrTensor, regions: list | None) -> ArrayOrTensor:
     """
     if not (grid.is_floating_point() if is_tensor(grid) else isinstance(grid, np.ndarray) and grid.dtype.kind == "f"):
         raise TypeError(f"`grid` must be floats as `predict_grid` makes them, got {type(grid).__name__}.")
-    form = (12,) if regions is None else (1 + len(regions), 12)
-    one = grid[0] if grid.ndim == 4 + len(form) and len(grid) == 1 else grid
-    if one.ndim != 3 + len(form) or one.shape[: len(form)] != form:
-        form = ",".join(map(str, form))
-        raise ValueError(f"`grid` must have shape (1,{form},D,gh,gw), got {tuple(grid.shape)}.")
+    sides = ("h", "w") if is_picture else ("D", "gh", "gw")
+    form = (3 if is_picture else 12,) if regions is None else (1 + len(regions), 3 if is_picture else 12)
+    one = grid[0] if grid.ndim == 1 + len(form) + len(sides) and len(grid) == 1 else grid
+    if one.ndim != len(form) + len(sides) or one.shape[: len(form)] != form:
+        raise ValueError(f"`grid` must have shape (1,{','.join(map(str, form + sides))}), got {tuple(grid.shape)}.")
     if not (np.isfinite(one) if isinstance(one, np.ndarray) else one.isfinite()).all():
         raise ValueError("`grid` must be finite, got NaN or infinite coefficients.")
     return one

@@ -317,7 +317,8 @@ class DiffRetouchPipeline(DiffusionPipeline):
 
         Args:
             image: one photo in any form that `__call__` takes, also a memory-mapped array.
-            grid (`torch.Tensor`): (1,12,D,gh,gw) or (12,D,gh,gw); with regions (1,1+R,12,D,gh,gw) or without the 1.
+            grid (`torch.Tensor`): (1,12,D,gh,gw) or (12,D,gh,gw); with regions (1,1+R,12,D,gh,gw) or without the 1;
+                of a model without a grid head the small picture that stands for it, (3,h,w) for (12,D,gh,gw).
             strength (`float`): see `__call__`.
             regions (*optional*): those that `predict_grid` was given.
             out (array, *optional*): written to instead of a new array, for array input.
@@ -326,8 +327,6 @@ class DiffRetouchPipeline(DiffusionPipeline):
             The retouched photo in the form it came: PIL image, array of the same dtype, or tensor. Integer pixels are
             rounded and limited to their range; floats are not limited.
         """
-        if self.grid_head is None:
-            raise ValueError("`apply_grid` needs a grid, and this model was trained without one.")
         return apply_grid(self, image, grid, strength, regions, out)
 
     @torch.no_grad()
