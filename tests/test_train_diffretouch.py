@@ -110,9 +110,11 @@ def test_without_a_grid(autoencoder, tmp_path, monkeypatch):
     pixels = (photo.permute(1, 2, 0).numpy() * 255).round().astype("uint8")
     assert pipe(pixels, latents=latents).images[0].size == (40, 40)
     assert pipe.attributes_of(photo, photo, iterations=1).shape == (4,)
-    for call in (lambda: pipe.sliders(photo), lambda: pipe.apply_grid(photo, small)):
-        with pytest.raises(ValueError, match="without one"):
-            call()
+    torch.testing.assert_close(pipe.apply_grid(photo, small), raw[0])
+    with pytest.raises(ValueError, match=r"`grid` must have shape \(1,3,h,w\), got \(1, 12, 8, 16, 16\)"):
+        pipe.apply_grid(photo, torch.zeros(1, 12, 8, 16, 16))
+    with pytest.raises(ValueError, match="without one"):
+        pipe.sliders(photo)
 
 
 def test_quantile_labels_stay_with_the_model(autoencoder, tmp_path, monkeypatch):
