@@ -1,6 +1,5 @@
 """The training script of CSRNet and CSRNet-L. Its checkpoints are DiffRetouch's, whose test also kills."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from diffretouch.training import train_csrnet
 from diffretouch.training.checkpoints import checkpoints
 
 from .tiny import run_here
+from .toy_training import assert_same, log, state
 
 PHOTOS = Path(__file__).parent / "photos"
 
@@ -29,23 +29,6 @@ def arguments(output_dir, *more):
 
 def train(output_dir, *more):
     run_here(train_csrnet.main, arguments(output_dir, *more))
-
-
-def log(folder):
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
-def state(checkpoint):
-    """Weights and EMA of a checkpoint as tensors, and the file of the Adam moments as its bytes."""
-    weights, ema = (load_file(checkpoint / name) for name in ("model.safetensors", "ema.safetensors"))
-    moments = torch.frombuffer(bytearray((checkpoint / "optimizer.bin").read_bytes()), dtype=torch.uint8)
-    return {**weights, **{f"ema.{name}": value for name, value in ema.items()}, "moments": moments}
-
-
-def assert_same(a, b):
-    assert a.keys() == b.keys()
-    for key in a:
-        assert torch.equal(a[key], b[key]), key
 
 
 @pytest.fixture(scope="module")
