@@ -113,8 +113,14 @@ def after_gain(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     Returns:
         `torch.Tensor`: like `image`, limited to [0,1]; after that limit no other gain comes closer.
     """
-    gained = [(_best_gain(x, y) * x.double()).clamp(max=1) for x, y in zip(image, target, strict=True)]
-    return _closer(target, torch.stack(gained).to(image), image)
+    return _gained(image, target)[0]
+
+
+def _gained(image, target):
+    """-> (the photos after their gains, the gains)"""
+    gains = [_best_gain(x, y) for x, y in zip(image, target, strict=True)]
+    gained = [(gain * x.double()).clamp(max=1) for gain, x in zip(gains, image, strict=True)]
+    return _closer(target, torch.stack(gained).to(image), image), gains
 
 
 def _best_gain(image, target):
@@ -147,13 +153,13 @@ def after_affine(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     After the limits the error has several minima: the better one of each channel is taken of those that two searches
     reach, from the best gain and from the transform of least squared error before the limits.
     """
-    fitted = []
-    for photo, wanted in zip(image, target, strict=True):
+    fitted, (gained, gains) = [], _gained(image, target)
+    for photo, wanted, gain in zip(image, target, gains, strict=True):
         x = torch.cat([photo, torch.ones_like(photo[:1])]).flatten(1).double()  # (4,N)
-        gain = _best_gain(photo, wanted) * torch.eye(3, 4, dtype=x.dtype, device=x.device)
-        channels = [_limited_fit(x, y, own) for y, own in zip(wanted.flatten(1).double(), gain, strict=True)]
+        starts = gain * torch.eye(3, 4, dtype=x.dtype, device=x.device)
+        channels = [_limited_fit(x, y, start) for y, start in zip(wanted.flatten(1).double(), starts, strict=True)]
         fitted.append((torch.stack(channels) @ x).clamp(0, 1).view_as(wanted))
-    return _closer(target, torch.stack(fitted).to(image), after_gain(image, target))
+    return _closer(target, torch.stack(fitted).to(image), gained)
 
 
 def _limited_fit(x, y, start):

@@ -42,8 +42,8 @@ def one_grid(grid: ArrayOrTensor, regions: list | None, is_picture: bool = False
     """
     if not (grid.is_floating_point() if is_tensor(grid) else isinstance(grid, np.ndarray) and grid.dtype.kind == "f"):
         raise TypeError(f"`grid` must be floats as `predict_grid` makes them, got {type(grid).__name__}.")
-    sides = ("h", "w") if is_picture else ("D", "gh", "gw")
-    form = (3 if is_picture else 12,) if regions is None else (1 + len(regions), 3 if is_picture else 12)
+    channels, sides = (3, ("h", "w")) if is_picture else (12, ("D", "gh", "gw"))
+    form = (channels,) if regions is None else (1 + len(regions), channels)
     one = grid[0] if grid.ndim == 1 + len(form) + len(sides) and len(grid) == 1 else grid
     if one.ndim != len(form) + len(sides) or one.shape[: len(form)] != form:
         raise ValueError(f"`grid` must have shape (1,{','.join(map(str, form + sides))}), got {tuple(grid.shape)}.")

@@ -159,9 +159,10 @@ def learn(
     options.check_output(output, overwrite, photo=inputs)
     pairs = pair_names(inputs, finished)
     pipe = load_pipeline(model, device, progress=False)
+    from diffretouch.evaluation.words import counted
     from diffretouch.fitting import fit_preset
 
-    say(f"Learning from {len(pairs)} pair{'s' * (len(pairs) != 1)} ...")
+    say(f"Learning from {counted(len(pairs), 'pair')} ...")
     fit = fit_preset(pipe, pairs, seed=seed, steps=steps)
     print(", ".join(f"{name} {value:+g}" for name, value in fit.settings.c.items()), end="")
     print(f", strength {fit.settings.strength:g}")

@@ -305,6 +305,7 @@ def _photos(inputs, targets, data, seed):
 def _tell(report, pipes, pairs, photos, data, methods, telling, steps):
     """Tables, the report's file, the page."""
     from diffretouch import evaluation as ev
+    from diffretouch.evaluation.words import counted
 
     sections, number = [], _page_photos(telling)
     if report:
@@ -331,7 +332,7 @@ def _tell(report, pipes, pairs, photos, data, methods, telling, steps):
         ev.write_page(telling.page, sections)
     runs = [report, *(run for key in ("diversity", "controllability") for run in report.get(key, {}).values())]
     if failed := {photo for run in runs for photo in run.get("left_out", ())}:
-        say(f"Error: {len(failed)} photo{'s' * (len(failed) > 1)} could not be measured and left out, see above.")
+        say(f"Error: {counted(len(failed), 'photo')} could not be measured and left out, see above.")
         raise typer.Exit(1)
 
 

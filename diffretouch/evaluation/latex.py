@@ -45,7 +45,8 @@ def report_latex(report: Mapping[str, Any]) -> str:
         heads, rows = controllability_rows(run["summary"])
         lines += [*_plain_table([[name, *heads[1:]], *rows]), *_notes(controllability_sentences(run))]
     if "step_table" in report:
-        lines += _plain_table(step_rows(report["step_table"]), 1 + ("model" in step_rows(report["step_table"])[0]))
+        rows = step_rows(report["step_table"])
+        lines += _plain_table(rows, 1 + ("model" in rows[0]))
     if "controllability" in report:
         lines += _notes([SLIDER_LEGEND])
     return "\n".join(lines)

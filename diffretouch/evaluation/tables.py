@@ -207,7 +207,7 @@ def _outside(report):
     shares = {key: share for key, share in shares.items() if share > 0}
     if shares:
         sides = [side for side, *_ in shares]
-        counts = [f"{sides.count(side)} {side}{'s' * (sides.count(side) > 1)}" for side in dict.fromkeys(sides)]
+        counts = [counted(sides.count(side), side) for side in dict.fromkeys(sides)]
         yield (
             f"{' and '.join(counts)} with colours outside sRGB, up to {max(shares.values()):.1f} % of the pixels, "
             "measured as limited to it."
