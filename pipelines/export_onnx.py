@@ -155,11 +155,13 @@ class _Denoiser(nn.Module):
         self.order = [ATTRIBUTES.index(name) for name in pipe.config.attribute_order]
         self.register_buffer("signs", torch.tensor(pipe.config.attribute_signs, dtype=torch.float32))
         self.fold, _ = thumbnail_fold_and_size(pipe.unet.config)
+        self.offset = pipe.config.noise_offset
 
     def forward(self, latents, thumbnail, c, timestep):
         seen = F.pixel_unshuffle(thumbnail, self.fold) * 2 - 1
+        own_c = c[:, self.order] * self.signs
         output, affine_latent = denoise(
-            self.unet, latents, seen, timestep, c[:, self.order] * self.signs, dtype=torch.float32
+            self.unet, latents, seen, timestep, own_c, dtype=torch.float32, offset=self.offset
         )
         return output, self.head(affine_latent)
 

@@ -1,5 +1,6 @@
 """DiffRetouch: controllable retouching with diffusion and affine bilateral grids (AAAI 2025, arXiv 2407.03757)."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +91,8 @@ class DiffRetouchPipeline(DiffusionPipeline):
             range before all of it is squeezed, in [0,1), see `AffineGridHead.keep_in_range`; `None` for no limit.
         shoulder (`float`, *optional*): in (0,1), how single pixels then roll off, so that nothing new is clipped, see
             `roll_off`; `None`: what leaves the range is cut off.
+        noise_offset (`float`): at least 0, how much larger the mean of each channel was in the noise that the UNet was
+            trained on than in white noise, see `with_offset`. `latents` and all noise of a call are white.
     """
 
     has_sliders = True
@@ -116,6 +119,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
         label_statistics: dict | None = None,
         clipping_limit: float | None = None,
         shoulder: float | None = None,
+        noise_offset: float = 0.0,
     ) -> None:
         super().__init__()
         if sorted(attribute_order) != sorted(ATTRIBUTES):
@@ -138,6 +142,8 @@ class DiffRetouchPipeline(DiffusionPipeline):
             raise ValueError(f"`clipping_limit` must lie in [0, 1) or be None, got {clipping_limit!r}.")
         if shoulder is not None and not 0 < shoulder < 1:
             raise ValueError(f"`shoulder` must lie in (0, 1) or be None, got {shoulder!r}.")
+        if not is_number(noise_offset) or not 0 <= noise_offset < math.inf:
+            raise ValueError(f"`noise_offset` must be a finite number of at least 0, got {noise_offset!r}.")
         self.register_modules(unet=unet, grid_head=grid_head, scheduler=scheduler, vae=vae)
         self.register_to_config(
             attribute_order=list(attribute_order),
@@ -150,6 +156,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
             label_statistics=label_statistics,
             clipping_limit=clipping_limit,
             shoulder=shoulder,
+            noise_offset=float(noise_offset),
         )
 
     @classmethod

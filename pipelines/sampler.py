@@ -21,6 +21,7 @@ from diffretouch.models.unet import (
     seen_photo,
     thumbnail_fold_and_size,
     unet_thumbnail,
+    with_offset,
 )
 from diffretouch.pixels import as_tensor, is_monochrome, without_colour
 from diffretouch.regions import Regions, as_regions, resized_mask
@@ -275,14 +276,15 @@ def predict_grids(
 
     with bar or contextlib.nullcontext():
         latents, affine_latent = sample(
-            pipe.unet, scheduler, thumbnail, own_c, layers=layers, generator=run.generator, latents=run.latents,
-            batch_size=run.batch_size, on_step=on_step,
+            pipe.unet, scheduler, thumbnail, own_c, layers=layers, offset=config.noise_offset, generator=run.generator,
+            latents=run.latents, batch_size=run.batch_size, on_step=on_step,
         )  # fmt: skip
 
     # 4. Affine latent -> grid
     head = pipe.grid_head
     if head is None:  # what stands for the grid is a small retouched picture (N,3,h,w)
-        grids = pipe.vae.decode(latents.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor).sample.float() / 2 + 0.5
+        clean = with_offset(latents, config.noise_offset).to(pipe.vae.dtype) / pipe.vae.config.scaling_factor
+        grids = pipe.vae.decode(clean).sample.float() / 2 + 0.5
     else:
         grids = head(affine_latent.to(head.dtype)).float()
     if not grids.isfinite().all():
@@ -340,12 +342,13 @@ def sample(
     c: torch.Tensor,
     *,
     layers: int = 1,
+    offset: float = 0.0,
     generator: torch.Generator | list[torch.Generator] | None = None,
     latents: torch.Tensor | None = None,
     batch_size: int | None = None,
     on_step: Callable[..., Any] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Denoise from noise to latents; every call of the UNet also emits an affine latent, of which the last is used.
+    """Denoise from white noise to latents; calls of the UNet also emit affine latents, of which the last is used.
 
     Args:
         unet (`UNet2DConditionModel`)
@@ -354,6 +357,7 @@ def sample(
         c: (N*layers,4) in the weights' order and sign, NaN where unknown. The rows of one result stand together and
             share its noise.
         layers: rows of a result.
+        offset: of the noise that the UNet knows, see `denoise`.
         generator: see `check_generator`; `None` draws from torch's global one.
         latents (*optional*): (N,4,h,w) start noise instead of a drawn one.
         batch_size (*optional*): the most rows of one call of the UNet.
@@ -376,7 +380,7 @@ def sample(
     for step, t in enumerate(scheduler.timesteps):
         x = scheduler.scale_model_input(latents, t)
         parts = zip(*(rows.split(batch_size or len(x)) for rows in (x, thumbnail, c)), strict=True)
-        made = [denoise(unet, part, photo, t, own_c, dtype=dtype) for part, photo, own_c in parts]
+        made = [denoise(unet, part, photo, t, own_c, dtype=dtype, offset=offset) for part, photo, own_c in parts]
         output, affine_latent = (torch.cat(halves) for halves in zip(*made, strict=True))
         latents = scheduler.step(output.float(), t, latents, **extra).prev_sample
         if on_step is not None:

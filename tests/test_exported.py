@@ -119,7 +119,8 @@ def own_folder(tmp_path_factory):
     """A model of one's own with its graphs: the paper's order otherwise, nearest thumbnails, the noise predicted."""
     folder = tmp_path_factory.mktemp("models") / "mine"
     order = ["brightness", "contrast", "colorfulness", "temperature"]
-    pipe = tiny_pipeline(4, attribute_order=order, attribute_signs=[1, -1, 1, 1], thumbnail="nearest", shoulder=0.5)
+    own = {"attribute_order": order, "attribute_signs": [1, -1, 1, 1], "thumbnail": "nearest", "noise_offset": 2.0}
+    pipe = tiny_pipeline(4, **own, shoulder=0.5)
     pipe.save_pretrained(folder)
     export_beside(DiffRetouchPipeline.from_pretrained(folder))
     return folder

@@ -1,5 +1,6 @@
 """Trainings that begin at other weights: a Stable Diffusion's, our own, the authors'."""
 
+import json
 from functools import partial
 
 import pytest
@@ -12,7 +13,7 @@ from diffretouch.training.convert import convert_diffretouch
 from diffretouch.training.released_names import head_keymap, unet_keymap
 
 from .tiny import recipes_toy, tiny_unet
-from .toy_training import ALL, assert_same, log, train
+from .toy_training import ALL, arguments, assert_same, log, train
 
 
 def test_from_stable_diffusion(autoencoder, tmp_path, monkeypatch):
@@ -24,12 +25,13 @@ def test_from_stable_diffusion(autoencoder, tmp_path, monkeypatch):
     pipe = DiffRetouchPipeline.from_pretrained(tmp_path / "out")
     assert pipe.scheduler.config.prediction_type == "epsilon" and pipe.unet.config.in_channels == 7
     assert pipe.scheduler.config.timestep_spacing == "trailing" and pipe.config.default_steps == 20
+    assert pipe.config.noise_offset == 0
     assert torch.equal(pipe.unet.conv_in.weight[:, :4], base.conv_in.weight)
     assert pipe(torch.rand(3, 40, 30), output_type="pt").images.shape == (1, 3, 40, 30)
 
 
 def test_goes_on_from_a_trained_model(autoencoder, tmp_path, monkeypatch):
-    own = ("--attribute_tokens", "4", "--clipping_limit", "0.01")
+    own = ("--attribute_tokens", "4", "--clipping_limit", "0.01", "--noise_offset", "3")
     train(monkeypatch, autoencoder, tmp_path / "first", "--max_train_steps", "2", *own)
     still = ("--max_train_steps", "2", "--learning_rate", "0")
     train(monkeypatch, autoencoder, tmp_path / "second", *still, "--init", str(tmp_path / "first"))
@@ -38,8 +40,15 @@ def test_goes_on_from_a_trained_model(autoencoder, tmp_path, monkeypatch):
         assert_same(getattr(first, module).state_dict(), getattr(second, module).state_dict())
     assert second.unet.config.cross_attention_dim == 8 and second.config.clipping_limit == 0.01
     assert dict(second.scheduler.config) == dict(first.scheduler.config)
+    assert first.config.noise_offset == second.config.noise_offset == 3
+    said = json.loads((tmp_path / "second" / "checkpoint-2" / "step.json").read_text())["settings"]
+    assert said["noise_offset"] == 3
+    again = arguments(autoencoder, tmp_path / "third", "--init", str(tmp_path / "second"), "--noise_offset", "3")
+    model, _, _ = retouch_model.build_models(train_diffretouch.parse_args(again))
+    assert model.settings["noise_offset"] == 3
     for more, message in (
         (("--init", str(tmp_path / "second"), "--no_grid"), "has a grid head"),
+        (("--init", str(tmp_path / "second"), "--noise_offset", "2"), "`--noise_offset` must be 3, .* got 2"),
         (("--init", "small"), "takes 32 px"),
         (("--init", "small", "--pretrained_model_name_or_path", "base"), "2"),
     ):

@@ -34,6 +34,7 @@ PIPELINES = {
         2,
         DDIMScheduler(**V),
         clipping_limit=0.01,
+        noise_offset=12.0,
         attribute_signs=[1, -1, 1, 1],
         attribute_order=["brightness", "contrast", "colorfulness", "temperature"],
     ),  # fmt: skip

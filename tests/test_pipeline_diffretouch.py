@@ -14,6 +14,7 @@ from PIL import Image
 
 from diffretouch import DiffRetouchPipeline, identity_grid
 from diffretouch.attributes import attribute_coordinates, attribute_labels, measure_attributes
+from diffretouch.evaluation.runs import model_digest
 from diffretouch.metrics import delta_e76
 from diffretouch.models.unet import seen_photo
 from diffretouch.pipelines.sampler import spaced_timesteps, thumbnails
@@ -297,6 +298,21 @@ def test_unknown_attributes_are_not_the_usual_finish(pipe):
     assert not released(image).c.any()
 
 
+def test_noise_offset_stays_with_the_model(tmp_path):
+    tiny_pipeline(noise_offset=12).save_pretrained(tmp_path)
+    again = DiffRetouchPipeline.from_pretrained(tmp_path)
+    assert again.config.noise_offset == 12
+    index = tmp_path / "model_index.json"
+    said = json.loads(index.read_text())
+    assert said.pop("noise_offset") == 12.0
+    index.write_text(json.dumps(said))  # as before there were offsets
+    before = DiffRetouchPipeline.from_pretrained(tmp_path)
+    assert before.config.noise_offset == 0 == tiny_pipeline().config.noise_offset
+    grids = [one.predict_grid(photo(), [0] * 4, generator=seeded()) for one in (again, before)]
+    assert (grids[0] - grids[1]).abs().max() > 1e-3
+    assert model_digest(again) != model_digest(before)
+
+
 def test_attributes_of_its_own_result(pipe):
     image = photo(64, 64)
     assert pipe.attributes_of(image, image).shape == (4,)
@@ -457,6 +473,12 @@ def test_c_must_match_the_photos(pipe):
         {"timestep_range": (200,)},
         {"sampling_steps": 2.5},
         {"sampling_steps": -1},
+        {"noise_offset": -0.1},
+        {"noise_offset": float("inf")},
+        {"noise_offset": float("nan")},
+        {"noise_offset": "12"},
+        {"noise_offset": True},
+        {"noise_offset": None},
     ],
 )
 def test_bad_config(config):

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from diffretouch import DiffRetouchPipeline
+from diffretouch.models.unet import with_offset
 from diffretouch.pipelines import sampler
 from diffretouch.pipelines.sampler import SCHEDULERS, check_generator, check_latents, check_scheduler, own_scheduler
 
@@ -73,6 +74,42 @@ def test_schedulers_make_the_picture_of_ddim():
     for name, picture in pictures.items():
         most = 12 if name in ("DDPMScheduler", "EulerAncestralDiscreteScheduler") else 3
         assert np.abs(picture - pictures["DDIMScheduler"]).mean() < most, name
+
+
+@pytest.mark.parametrize("name", ["DDIM", "DPMSolverMultistep", "EulerDiscrete", "UniPCMultistep"])
+def test_outside_of_the_network_all_is_white_noise(name):
+    """A run over white noise is that of the network itself over the noise it knows: both are one linear map apart."""
+    config = {"prediction_type": "v_prediction", "timestep_spacing": "trailing"}
+    config |= {"clip_sample": False} if name == "DDIM" else {}
+    scheduler = getattr(diffusers, f"{name}Scheduler")(**config)
+    white, own = (tiny_pipeline(scheduler=scheduler, noise_offset=offset) for offset in (12, 0))
+    latents, seen = torch.randn(2, 4, 8, 8, generator=seeded()), {"white": [], "own": []}
+
+    def keep(kind):
+        return lambda pipe, step, t, tensors: seen[kind].append(tensors["latents"]) or {}
+
+    call = {"c": [0.3, -0.5, 0.2, 0.9], "num_samples": 2, "num_inference_steps": 4, "output_type": "pt"}
+    wanted = own(photo(), latents=with_offset(latents, 12), callback_on_step_end=keep("own"), **call)
+    made = white(photo(), latents=latents, callback_on_step_end=keep("white"), **call)
+    torch.testing.assert_close(made.grids, wanted.grids, atol=1e-5, rtol=1e-5)
+    for x, y in zip(seen["white"], seen["own"], strict=True):
+        torch.testing.assert_close(with_offset(x, 12), y, atol=1e-4, rtol=1e-4)
+    assert (own(photo(), latents=latents, **call).grids - made.grids).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_decoded_latents_are_those_of_the_network(autoencoder, steps):
+    """Of a model without a grid head: what its autoencoder decodes has the mean that the network gave it."""
+    vae = diffusers.AutoencoderKL.from_pretrained(autoencoder)
+    scheduler = diffusers.DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+    parts = {"grid_head": None, "vae": vae}
+    white, own = (
+        DiffRetouchPipeline(**tiny_pipeline(scheduler=scheduler).components | parts, noise_offset=offset)
+        for offset in (12, 0)
+    )
+    latents, call = torch.randn(1, 4, 8, 8, generator=seeded()), {"c": [0.1] * 4, "num_inference_steps": steps}
+    wanted = own.predict_grid(photo(), latents=with_offset(latents, 12), **call)
+    torch.testing.assert_close(white.predict_grid(photo(), latents=latents, **call), wanted, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["FlowMatchEulerDiscreteScheduler", "PNDMScheduler", "EDMEulerScheduler"])

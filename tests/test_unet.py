@@ -15,6 +15,8 @@ from diffretouch.models.unet import (
     seen_photo,
     tone_statistics,
     unet_thumbnail,
+    with_offset,
+    without_offset,
 )
 
 from .tiny import tiny_unet
@@ -184,6 +186,31 @@ def test_what_is_frozen_is_what_has_no_effect(config):
     sum(part.square().sum() for part in denoise(unet, *seen, 500, c)).backward()
     dead = {name for name, p in unet.named_parameters() if p.grad.abs().max() < 1e-12}
     assert frozen == dead and bool(frozen) == (unet.config.cross_attention_dim == 4)
+
+
+def test_offset_of_the_mean_and_its_inverse():
+    x, y = torch.randn(2, 3, 4, 6, 5).double()
+    moved = with_offset(x, 12)
+    torch.testing.assert_close(moved.mean((2, 3)), 13 * x.mean((2, 3)))
+    own = lambda values: values - values.mean((2, 3), keepdim=True)  # noqa: E731
+    torch.testing.assert_close(own(moved), own(x))
+    torch.testing.assert_close(without_offset(moved, 12), x)
+    torch.testing.assert_close(with_offset(2 * x - y, 12), 2 * moved - with_offset(y, 12))  # linear
+    assert torch.equal(with_offset(x, 0), x) and torch.equal(without_offset(x, 0), x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_a_network_that_knows_another_noise_is_called_in_its_own_space(dtype):
+    unet, c = tiny_unet().to(dtype), torch.tensor([[0.3, -0.5, 0.2, 0.9]] * 2)
+    latents, thumbnail = torch.randn(2, 4, 8, 8), torch.randn(2, 3, 8, 8)
+    output, affine_latent = denoise(unet, latents, thumbnail, 500, c, offset=12)
+    wanted, same = denoise(unet, with_offset(latents, 12), thumbnail, 500, c)
+    assert torch.equal(affine_latent, same) and (output - wanted).abs().max() > 0.01
+    torch.testing.assert_close(output, without_offset(wanted.float(), 12))
+    for plain, offset in zip(denoise(unet, latents, thumbnail, 500, c),
+                             denoise(unet, latents, thumbnail, 500, c, offset=0.0), strict=True):  # fmt: skip
+        assert torch.equal(plain, offset) and plain.dtype == dtype
 
 
 def test_thumbnail():

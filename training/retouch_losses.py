@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import extract_model_from_parallel
 from diffusers import AutoencoderKL
 
 from diffretouch.attributes import attribute_labels, measure_attributes
@@ -25,7 +26,7 @@ from diffretouch.losses import (
 )
 from diffretouch.losses.perceptual import Lpips
 from diffretouch.models.csrnet import CSRNet
-from diffretouch.models.unet import LATENT_CHANNELS
+from diffretouch.models.unet import LATENT_CHANNELS, with_offset
 from diffretouch.pixels import shrink
 from diffretouch.training.retouch_model import latent_side
 from diffretouch.training.sharding import all_must_run
@@ -166,7 +167,9 @@ def training_losses(
     last = scheduler.config.num_train_timesteps - 1
     side = latent_side(args, vae)
     drawn = draw_noise(ks, args.seed, (LATENT_CHANNELS, side, side), last, args.first_timestep_fraction)
-    timesteps, noise, other_noise = (x.to(photo.device) for x in drawn)
+    timesteps, *white = (x.to(photo.device) for x in drawn)
+    offset = extract_model_from_parallel(model).settings["noise_offset"]
+    noise, other_noise = (with_offset(x, offset) for x in white)
     if args.labels == "automatic":
         shown = whole_target[..., ::stride, ::stride]
         c = automatic_labels(model, vae, scheduler, view, photo, shown, c, ks, other_noise, args)

@@ -42,13 +42,14 @@ class RetouchModel(torch.nn.Module):
     Args:
         unet (`UNet2DConditionModel`), grid_head (`AffineGridHead`, *optional*)
         settings: of the pipeline that it is saved as; the forward follows its thumbnail, and the order and signs in
-            which the weights know the attributes.
+            which the weights know the attributes. Its latents are those of the UNet: over noise `with_offset`.
     """
 
     def __init__(self, unet: UNet2DConditionModel, grid_head: AffineGridHead | None = None, **settings: Any) -> None:
         super().__init__()
         self.unet, self.grid_head = unet, grid_head
-        own = {"attribute_order": list(ATTRIBUTES), "attribute_signs": [1] * 4, "thumbnail": "antialias"}
+        own = {"attribute_order": list(ATTRIBUTES), "attribute_signs": [1] * 4}
+        own |= {"thumbnail": "antialias", "noise_offset": 0.0}
         self.settings = own | settings
         freeze_dead_attention(unet)
 
@@ -88,11 +89,17 @@ def build_models(args: argparse.Namespace) -> tuple[RetouchModel, AutoencoderKL 
         token_width = 8
     steps = args.default_steps or (20 if name or args.timestep_range else 1)
     settings = {"thumbnail": args.thumbnail, "timestep_range": args.timestep_range, "default_steps": steps}
+    settings["noise_offset"] = args.noise_offset or 0.0
     if args.init:
         pipe = load_start(args.init, args.no_grid)
         unet, scheduler = pipe.unet, pipe.scheduler
-        kept = ("attribute_order", "attribute_signs", "thumbnail", "timestep_range", "default_steps")
+        kept = ("attribute_order", "attribute_signs", "thumbnail", "timestep_range", "default_steps", "noise_offset")
         settings = {key: pipe.config[key] for key in kept}
+        if args.noise_offset not in (None, settings["noise_offset"]):
+            raise SystemExit(
+                f"`--noise_offset` must be {settings['noise_offset']:g}, with which `--init` {args.init} was trained, "
+                f"got {args.noise_offset:g}."
+            )
         if vae is None:
             settings["default_steps"] = 1
             if args.no_grid or settings["timestep_range"] or float(scheduler.alphas_cumprod[-1]):
@@ -113,6 +120,7 @@ def build_models(args: argparse.Namespace) -> tuple[RetouchModel, AutoencoderKL 
     else:
         scheduler = DDIMScheduler(**SCHEDULER)
         unet = UNet2DConditionModel(**SMALL_UNET | {"cross_attention_dim": token_width, "sample_size": side})
+    args.noise_offset = settings["noise_offset"]  # for card and checkpoints; training goes by the model's
     if args.timestep_range and not args.init:  # the released sampler draws noise in every step
         variance = f"fixed_{args.sampler_variance}"
         scheduler = DDPMScheduler.from_config(scheduler.config, variance_type=variance, clip_sample=False)

@@ -4,6 +4,7 @@ accelerate launch training/train_diffretouch.py --train_data_dir PHOTOS --vae AU
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -61,6 +62,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add("--sampling_steps", type=int, help="of the saved model, for several samples of unknown attributes")
     add("--unknown_share", type=float, default=0.25, help="of the samples: c unknown, so that the noise means style")
+    add("--noise_offset", type=float, help="how much larger its mean is, see `with_offset`; default: --init's, else 0")
     add("--no_grid", action="store_true", help="ablation: the photo is the decoded latent, no grid is predicted")
     add("--cache_latents", action="store_true", help="encode targets once; needs targets that stay: --whole_photos")
     add("--train_batch_size", type=int, default=16, help="of each process")
@@ -130,6 +132,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--clipping_limit must lie in [0, 1), got {args.clipping_limit}")
     if args.shoulder is not None and not 0 < args.shoulder < 1:
         parser.error(f"--shoulder must lie in (0, 1), got {args.shoulder}")
+    if args.noise_offset is not None and not 0 <= args.noise_offset < math.inf:
+        parser.error(f"--noise_offset must be a finite number of at least 0, got {args.noise_offset}")
     if args.mask_weight != 1 and not args.use_masks:
         parser.error("--mask_weight is for --use_masks")
     if args.lpips_weight and not args.lpips_weights:

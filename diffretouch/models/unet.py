@@ -196,6 +196,22 @@ def tone_statistics(thumbnail: torch.Tensor) -> torch.Tensor:
     return values[..., at].flatten(1)
 
 
+def with_offset(latents: torch.Tensor, offset: float) -> torch.Tensor:
+    """Latents (B,C,h,w) whose mean over each channel is (1 + offset) times what it was.
+
+    The mean of white noise over h*w pixels is sqrt(h*w) times smaller than the noise, the mean of latents that a style
+    changes is not: a style would be decided in the very first steps, by what little light all pixels share. Offset
+    noise (Guttenberg, 2023, "Diffusion with offset noise") makes both alike: a network is trained on noise of this
+    kind. As the map is linear, samplers need not know of it, see `denoise`.
+    """
+    return latents + offset * latents.mean((2, 3), keepdim=True) if offset else latents
+
+
+def without_offset(latents: torch.Tensor, offset: float) -> torch.Tensor:
+    """The inverse of `with_offset`."""
+    return with_offset(latents, -offset / (1 + offset))
+
+
 def denoise(
     unet: UNet2DConditionModel,
     latents: torch.Tensor,
@@ -204,14 +220,16 @@ def denoise(
     c: torch.Tensor,
     *,
     dtype: torch.dtype | None = None,
+    offset: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One call of the UNet: noisy latents (B,4,h,w) -> the scheduler's model output like them, and the affine latent.
 
     c (B,4), rows of NaN where it is unknown, comes in by cross-attention. A UNet with a class embedding is given the
     thumbnail's `tone_statistics` there; one of 40 inputs (models of before) c as well. `dtype` is `unet.dtype`, for
-    loops: to find it, diffusers walks over all modules, a tenth of a small UNet's time.
+    loops: to find it, diffusers walks over all modules, a tenth of a small UNet's time. With an `offset` the latents
+    are those of a sampler, over white noise, and the UNet's are theirs `with_offset`: so is what it makes of them.
     """
-    x = torch.cat([latents, thumbnail], 1).to(dtype or unet.dtype)
+    x = torch.cat([with_offset(latents, offset), thumbnail], 1).to(dtype or unet.dtype)
     c = c.to(x)
     tokens = attribute_tokens(c, unet.config.cross_attention_dim)
     known = None
@@ -219,4 +237,5 @@ def denoise(
         known = tone_statistics(thumbnail).to(x)
         if unet.config.projection_class_embeddings_input_dim == known.shape[1] + 4:
             known = torch.cat([known, _C_SCALE * c.nan_to_num(0.0)], 1)
-    return unet(x, timesteps, encoder_hidden_states=tokens, class_labels=known).sample.chunk(2, 1)
+    output, affine_latent = unet(x, timesteps, encoder_hidden_states=tokens, class_labels=known).sample.chunk(2, 1)
+    return without_offset(output.float(), offset) if offset else output, affine_latent
