@@ -24,7 +24,7 @@ def main():
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--unknown", action="store_true", help="attributes unknown: the noise decides")
+    parser.add_argument("--unknown", action="store_true", help="in several steps, the noise decides on the style")
     for name in ("colorfulness", "contrast", "temperature", "brightness"):
         parser.add_argument(f"--{name}", type=float, default=0.0)
     args = parser.parse_args()
@@ -34,8 +34,11 @@ def main():
         if model["kind"] == "csrnet":
             result = apply_colours(colour_function(model, graphs, photo), photo)
         else:
-            c = [np.nan] * 4 if args.unknown else [getattr(args, name) for name in model["attributes"]]
-            grid = predict_grid(model, graphs, photo, c, noise(args.seed, model["latents"]), args.steps)
+            steps = args.steps or (args.unknown and model["sampling_steps"]) or model["default_steps"]
+            c = [getattr(args, name) for name in model["attributes"]]
+            if args.unknown:
+                c = [np.nan if steps > 1 else 0] * 4  # one step makes the usual finish
+            grid = predict_grid(model, graphs, photo, c, noise(args.seed, model["latents"]), steps)
             result = apply_grid(model, grid, photo)
     except (OSError, ValueError) as error:
         sys.exit(f"Error: {error}")

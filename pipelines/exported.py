@@ -176,7 +176,7 @@ class ExportedDiffRetouch:
             `numpy.ndarray`: (N,12,D,gh,gw); with regions (N,1+R,12,D,gh,gw).
         """
         photos = as_photos(image)
-        c, visible = self._rows(len(photos), c, regions)
+        c, visible = self._rows(len(photos), c, regions, num_inference_steps)
         c = c.repeat(num_samples, 0)  # (N,4)
         results, layers, form = len(c), 1 + len(visible), self.model["latents"]
         if isinstance(generator, list):
@@ -205,17 +205,15 @@ class ExportedDiffRetouch:
             grids = self.sessions["keep_in_range"].run(None, given)[0]
         return grids if regions is None else grids.reshape(results, layers, *grids.shape[1:])
 
-    def _rows(self, photos, c, regions):
+    def _rows(self, photos, c, regions, steps):
         """-> c of the photos, (B,4), and what can be seen of the regions, (mask, c (1,4)); see `checked_run`."""
+        unknown = c is None
+        c = attribute_rows(c, batch_size=photos if photos > 1 else None)
+        c = np.full_like(c, np.nan) if unknown else c
         below, visible = visible_regions(regions) if regions is not None else (None, [])
-        if below is not None:
-            c = below.repeat(1 if c is None else len(attribute_rows(c)), 0)
-        if c is None and self.knows_the_unknown:
-            c = np.full((photos, len(ATTRIBUTES)), np.nan, np.float32)
-        else:
-            c = attribute_rows(c, batch_size=photos if photos > 1 else None)
-        if not self.knows_the_unknown:
-            visible = [(mask, np.nan_to_num(own)) for mask, own in visible]
+        c = c if below is None else below.repeat(len(c), 0)
+        if not self.knows_the_unknown or steps == 1:
+            c, visible = np.nan_to_num(c), [(mask, np.nan_to_num(own)) for mask, own in visible]
         return c, visible
 
     def _thumbnail(self, photo):

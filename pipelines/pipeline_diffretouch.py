@@ -55,8 +55,8 @@ class DiffRetouchOutput(BaseOutput):
             (N,H,W,3) float32 in [0,1] for "np" and (N,3,H,W) for "pt" (lists where sizes differ).
         grids (`torch.Tensor`): (N,12,D,gh,gw) float32 affine bilateral grids at strength 1, for `apply_grid`; with
             regions (N,1+R,12,D,gh,gw): the grid below the regions, then that of each visible one.
-        c (`torch.Tensor`): (N,4) the attributes used, in the order of `ATTRIBUTES`, NaN where they were unknown; with
-            regions (N,1+R,4).
+        c (`torch.Tensor`): (N,4) the attributes used, in the order of `ATTRIBUTES`, NaN where they were unknown (0 in
+            one step, see `__call__`); with regions (N,1+R,4).
     """
 
     images: Any
@@ -171,7 +171,7 @@ class DiffRetouchPipeline(DiffusionPipeline):
 
     @property
     def knows_the_unknown(self) -> bool:
-        """Whether c = None means that the attributes are unknown, not that they are 0."""
+        """Whether c = None means, in several steps, that the attributes are unknown, not that they are 0."""
         return knows_the_unknown(self.unet.config)
 
     @property
@@ -207,9 +207,9 @@ class DiffRetouchPipeline(DiffusionPipeline):
             image: a PIL image; an (H,W,3) or (B,H,W,3) array of uint8, uint16 or float in [0,1]; a (3,H,W) or
                 (B,3,H,W) float tensor in [0,1]; or a list of these (sizes may differ).
             c: attributes in the order of `ATTRIBUTES`, in [-1,1], see `as_attributes`: one row for all photos, one row
-                per photo, or for a single photo any number of rows (then each row makes one result). `None`: they are
-                unknown; the noise decides among the finishes that experts would give the photo, where the model was
-                trained so and takes several steps. Zeros: the usual finish.
+                per photo, or for a single photo any number of rows (then each row makes one result). Zeros: the usual
+                finish. `None`: in several steps they are unknown, the noise decides among the finishes that experts
+                would give the photo, where the model was trained so; one step cannot, it makes the usual finish.
             regions (list of pairs (mask, c), *optional*): other attributes in parts of the photo: masks of any size,
                 see `as_mask`, each with one row of c. All grids come from one batched sampling with the same noise and
                 are blended per pixel. Regions lie over each other, the last on top, over what `c` gives; a region

@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
 from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
 
-from diffretouch.attributes import ATTRIBUTES, Attributes, as_attributes, in_weights_order
+from diffretouch.attributes import Attributes, as_attributes, in_weights_order
 from diffretouch.models.unet import (
     LATENT_CHANNELS,
     denoise,
@@ -184,21 +184,21 @@ def checked_run(
     if steps is None:
         several = config.sampling_steps if c is None and knows and num_samples != 1 else None
         steps = several or config.default_steps
+    knows = knows and steps != 1  # one step draws no style: it makes the mean of all, which c = 0 is trained to be
     check_scheduler(pipe.scheduler)
     check_count("num_inference_steps", steps, pipe.scheduler.config.num_train_timesteps)
     check_count("num_samples", num_samples, 1024)
     if batch_size is not None:
         check_count("batch_size", batch_size, 4096)
+    unknown = c is None
+    c = as_attributes(c, batch_size=photos if photos > 1 else None)  # (B,4)
+    c = torch.full_like(c, torch.nan) if unknown else c
     if regions is not None:
         below, regions = as_regions(regions)
-        if below is not None:
-            c = below.expand(1 if c is None else len(as_attributes(c)), -1)  # as many as the hidden c would make
-    if c is None and knows:
-        c = torch.full((photos, len(ATTRIBUTES)), torch.nan)
-    else:
-        c = as_attributes(c, batch_size=photos if photos > 1 else None)  # (B,4)
-    if regions is not None and not knows:
-        regions = [(mask, own.nan_to_num(0.0)) for mask, own in regions]
+        c = c if below is None else below.expand_as(c)  # as many as the hidden c would make
+    if not knows:
+        c = c.nan_to_num(0.0)
+        regions = regions and [(mask, own.nan_to_num(0.0)) for mask, own in regions]
     c = c.repeat_interleave(num_samples, 0)  # (N,4)
     check_generator(generator, len(c))
     side = pipe.unet.config.sample_size

@@ -51,7 +51,7 @@ def test_any_style_is_told_and_repeated(run, photo, tmp_path):
     assert settings_of(load_photo(usual)).c["contrast"] == 0.5 and not settings_of(load_photo(usual)).any_style
     tiny_pipeline(tokens=4).save_pretrained(tmp_path / "paper")  # the paper's token has no word for unknown
     wrong = {"not trained with unknown": ("--model", tmp_path / "paper"), "`any_style` leaves": ("--contrast", 1),
-             "no sliders": ("--model", "csrnet")}  # fmt: skip
+             "no sliders": ("--model", "csrnet"), "`any_style` needs more than one step": ("--steps", 1)}  # fmt: skip
     for why, options in wrong.items():
         code, _, err = run("retouch", photo, "-o", tmp_path / "no.png", "--any-style", *options)
         assert code == 1 and why in err and not (tmp_path / "no.png").exists()

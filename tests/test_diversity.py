@@ -43,7 +43,11 @@ def test_diversity(folders):
     assert [(row["low"], row["high"]) for row in run["ranges"]] == [(0, 1), (1, 2), (2, 3)]
     assert run["ranges"][2]["change"] > run["ranges"][0]["change"]
     json.dumps(run)
-    assert run["photos"] == run["pairs"] == 2
+    assert run["photos"] == run["pairs"] == 2 and run["steps"] == 2
+    own = tiny.one_step_pipeline(sampling_steps=3)
+    assert ev.diversity(own, found[:1], samples=2)["steps"] == 3
+    once = ev.diversity(own, found[:1], samples=2, steps=1)
+    assert once["unknown"] == once["usual"]  # one step draws no style
     report = ev.evaluate_pairs(pipe, found)
     table = ev.report_table({**report, "diversity": {"tiny": run}})
     assert "tiny: PSNR dB of" in table and "(2, 3]" in table and "best of, c unknown" in table

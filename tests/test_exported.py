@@ -76,11 +76,13 @@ def same(one, other):
     "c, regions, steps, samples",
     [
         (None, None, 8, 2),
+        (None, [(MASK, None)], 1, 1),  # in one step, unknown is the usual finish
         ([0.3, -0.5, 0.2, 1.0], None, 1, 1),
         (BRIGHT, [(MASK, FLAT), (MASK[:, ::-1], None)], 2, 1),
         (BRIGHT, [(FULL, FLAT)], 1, 1),  # nothing is seen of what lies below
+        (BRIGHT, [(FULL, None)], 2, 1),
     ],
-    ids=["unknown", "sliders", "regions", "hidden"],
+    ids=["unknown", "one step", "sliders", "regions", "hidden", "hidden by unknown"],
 )
 def test_pictures_are_those_of_torch(both, kind, c, regions, steps, samples):
     pipe, light = both

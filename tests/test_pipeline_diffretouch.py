@@ -19,7 +19,7 @@ from diffretouch.metrics import delta_e76
 from diffretouch.models.unet import seen_photo
 from diffretouch.pipelines.sampler import spaced_timesteps, thumbnails
 
-from .tiny import tiny_pipeline
+from .tiny import one_step_pipeline, tiny_pipeline
 
 SCHEDULE = Path(__file__).parent / "golden/diffretouch/schedule.json"
 PHOTOS = Path(__file__).parent / "photos"
@@ -296,6 +296,27 @@ def test_unknown_attributes_are_not_the_usual_finish(pipe):
     assert steps == [0, 1, 2, 0, 1, 0, 1]
     released = tiny_pipeline(tokens=4)  # its weights know nothing unknown
     assert not released(image).c.any()
+
+
+def test_one_step_of_unknown_attributes_is_the_usual_finish():
+    """One step draws no style, only the mean of all, which c = 0 is trained to be."""
+    pipe, image = one_step_pipeline(sampling_steps=3), photo(64, 64)
+    pipe.register_to_config(default_steps=1)
+    run = lambda c=None, **call: pipe(image, c, generator=seeded(), output_type="pt", **call)  # noqa: E731
+    none, usual = run(), run([0] * 4)
+    assert torch.equal(none.c, torch.zeros(1, 4)) and torch.equal(none.grids, usual.grids)
+    assert torch.equal(none.images, usual.images)
+    assert torch.equal(pipe.predict_grid(image, generator=seeded()), none.grids)
+    unknown = run(num_inference_steps=8)
+    assert unknown.c.isnan().all() and not torch.equal(unknown.grids, run([0] * 4, num_inference_steps=8).grids)
+    assert run(num_samples=2).c.isnan().all()  # in the model's steps for samples
+    assert not run(num_samples=2, num_inference_steps=1).c.any()
+    half, full = torch.ones(64, 64) / 2, torch.ones(64, 64)
+    for steps, is_zero in ((1, True), (3, False)):
+        layers = run(regions=[(half, None)], num_inference_steps=steps)
+        assert layers.c.shape == (1, 2, 4) and layers.c.isfinite().all() == is_zero == (not layers.c.any())
+        hidden = pipe(image, [[0.5] * 4] * 2, regions=[(full, None)], num_inference_steps=steps, output_type="pt").c
+        assert hidden.shape == (2, 1, 4) and hidden.isfinite().all() == is_zero == (not hidden.any())
 
 
 def test_noise_offset_stays_with_the_model(tmp_path):

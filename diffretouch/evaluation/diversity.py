@@ -39,7 +39,8 @@ def diversity(
         pairs: of [`Pair`], or (input path, target path).
         samples (`int`): N, at least 2; also the number of c in each range.
         seed (`int`): of the first noise and of the c.
-        steps (`int`, *optional*): denoising steps; the model's own by default.
+        steps (`int`, *optional*): denoising steps; by default the model's own for several samples. In one, c = None is
+            c = 0.
         cache ([`Cache`], *optional*): where results are kept and found again.
 
     Returns:
@@ -52,7 +53,7 @@ def diversity(
     """
     if isinstance(samples, bool) or samples < 2:
         raise ValueError(f"`samples` must be at least 2, got {samples!r}.")
-    steps = steps or pipe.config.default_steps
+    steps = steps or pipe.config.sampling_steps or pipe.config.default_steps
     settings = {"samples": samples, "seed": seed, "steps": steps}
     by_photo: dict[Path, list[Pair]] = {}
     for pair in (Pair(*pair) for pair in pairs):

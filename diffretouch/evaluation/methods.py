@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PROTOCOLS = {
     "input": "the untouched photo",
     "automatic": "c = 0",
-    "best": "c = None, the sample of the highest PSNR among {} seeds: an oracle, it sees the target",
+    "best": "c = None (one step: c = 0), the sample of the highest PSNR among {} seeds: an oracle, it sees the target",
     "labels": "c from the labels of the expert's version: an oracle, it sees the target",
     "matched": "c by attributes_of(input, reference=target): an oracle, it sees the target",
 }

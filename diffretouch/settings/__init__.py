@@ -30,7 +30,8 @@ class Settings:
 
     Attributes:
         c: numbers in [-3,3] by attribute name; attributes that are not named are 0.
-        any_style: c is unknown, the noise decides among the finishes that experts would give; no `c` beside it.
+        any_style: c is unknown, the noise decides among the finishes that experts would give; no `c` beside it, and
+            more than one step.
         strength: in [0,2].
         exposure: in EV, in [-4,4]: the retouched photo is multiplied by 2^(EV / 2.2), see `batch.exposed`.
         white_balance: EV in [-1,1] by which red and blue are made stronger beside green, as exposure is.
@@ -270,7 +271,7 @@ def resolved(settings: Settings, pipe: "DiffusionPipeline", model: str) -> Setti
     `photo` is not: settings taken from one photo's sidecar are not that photo's any more.
 
     Raises:
-        ValueError: sliders, regions or steps for a model that has none.
+        ValueError: sliders, regions or steps for a model that has none; `any_style` in one step.
     """
     steered = pipe.has_sliders
     asked = any((settings.c or {}).values()) or settings.any_style or settings.regions or settings.steps
@@ -285,6 +286,8 @@ def resolved(settings: Settings, pipe: "DiffusionPipeline", model: str) -> Setti
         said["seed"] = settings.seed or 0
         steps = pipe.config.sampling_steps if free else None
         said["steps"] = settings.steps or steps or pipe.config.default_steps
+        if free and said["steps"] == 1:
+            raise ValueError("`any_style` needs more than one step: `steps` must be at least 2, got 1.")
         said["scheduler"] = pipe.scheduler_name
     else:
         said |= dict.fromkeys(("c", "any_style", "seed", "steps", "scheduler", "regions", "refine_regions"))
