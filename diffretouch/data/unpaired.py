@@ -189,7 +189,7 @@ def names_digest(names: Iterable[str]) -> str:
 
 def styled_attributes(rng: np.random.Generator) -> np.ndarray:
     """c (4,) of some expert's finish: the spread of styles that is left where nothing is asked for, most in light."""
-    return rng.normal(0, (0.5, 0.4, 0.5, 0.9)).clip(-2, 2).astype(np.float32)
+    return rng.normal(0, (0.3, 0.25, 0.3, 0.9)).clip(-2, 2).astype(np.float32)
 
 
 def asked_attributes(rng: np.random.Generator) -> np.ndarray:
