@@ -5,6 +5,6 @@ small_settings=( # of both its parts
   --lr_warmup_steps 50 --pixel_stride 2
 )
 small_taught=( # of the second part alone, which a CSRNet teaches (--teacher) what c = 0 means
-  --clipping_limit 0.0015 --shoulder 0.7 --daylight_weight 0.08
+  --clipping_limit 0.003 --shoulder 0.7 --daylight_weight 0.08
   --obedience_weight 3 --branch_fraction 1
 )

@@ -16,12 +16,12 @@ train() { # NAME FLAGS…
     --output_dir "$output/$1" "${small_settings[@]}" --mixed_precision "$precision" --seed 0 \
     --checkpointing_steps 100 --checkpoints_total_limit 20 "${@:2}"
 }
-train free --max_train_steps 1500
+train free --max_train_steps 2400
 # A CSRNet teaches what c = 0 means
 accelerate launch --cpu --num_processes 1 -m diffretouch.training.train_csrnet \
   --train_data_dir "$photos" --exclude "$kept" --output_dir "$output/teacher" \
   --pixel_stride 2 --learning_rate 2e-3 --halvings 3 --ema_decay 0.99 --max_train_steps 600
-train taught --init "$output/free" --teacher "$output/teacher" --learning_rate 4e-4 --max_train_steps 400 \
+train taught --init "$output/free" --teacher "$output/teacher" --learning_rate 4e-4 --max_train_steps 500 \
   "${small_taught[@]}"
 # In half precision: 11 MB in the package. It is loaded and run in float32.
 python - "$output" <<'PACK'
