@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains the bundled small model from a folder of finished photos, none of the validation photos in any part: on one
-# CPU core 9 minutes for the autoencoder, 3 for the teacher and 48 for the UNet in bf16, longer in float32.
+# CPU core 7 minutes for the autoencoder, 4 for the teacher and 52 for the UNet in bf16, longer in float32.
 #   [PRECISION=bf16] training/recipes/small.sh PHOTOS OUTPUT
 set -euo pipefail
 photos=$1 output=$2 precision=${PRECISION:-no}  # bf16 is for processors that multiply it
