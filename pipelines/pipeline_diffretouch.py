@@ -1,6 +1,5 @@
 """DiffRetouch: controllable retouching with diffusion and affine bilateral grids (AAAI 2025, arXiv 2407.03757)."""
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -91,8 +90,9 @@ class DiffRetouchPipeline(DiffusionPipeline):
             range before all of it is squeezed, in [0,1), see `AffineGridHead.keep_in_range`; `None` for no limit.
         shoulder (`float`, *optional*): in (0,1), how single pixels then roll off, so that nothing new is clipped, see
             `roll_off`; `None`: what leaves the range is cut off.
-        noise_offset (`float`): at least 0, how much larger the mean of each channel was in the noise that the UNet was
-            trained on than in white noise, see `with_offset`. `latents` and all noise of a call are white.
+        noise_offset (`float`): in [0, 1000], how much larger the mean of each channel was in the noise that the UNet
+            learned from than in white noise, see `with_offset`. `latents` and all noise of a call are white. The
+            scheduler must then not limit latents (`clip_sample`, `thresholding`).
     """
 
     has_sliders = True
@@ -142,8 +142,8 @@ class DiffRetouchPipeline(DiffusionPipeline):
             raise ValueError(f"`clipping_limit` must lie in [0, 1) or be None, got {clipping_limit!r}.")
         if shoulder is not None and not 0 < shoulder < 1:
             raise ValueError(f"`shoulder` must lie in (0, 1) or be None, got {shoulder!r}.")
-        if not is_number(noise_offset) or not 0 <= noise_offset < math.inf:
-            raise ValueError(f"`noise_offset` must be a finite number of at least 0, got {noise_offset!r}.")
+        if not is_number(noise_offset) or not 0 <= noise_offset <= 1000:
+            raise ValueError(f"`noise_offset` must lie in [0, 1000], got {noise_offset!r}.")
         self.register_modules(unet=unet, grid_head=grid_head, scheduler=scheduler, vae=vae)
         self.register_to_config(
             attribute_order=list(attribute_order),

@@ -50,6 +50,13 @@ def check_scheduler(scheduler: Any) -> None:
         raise ValueError(f"`scheduler` must be one of {', '.join(SCHEDULERS)}, got {type(scheduler).__name__}.")
 
 
+def _check_offset(offset, config):
+    """`with_offset` is undone after the network, as long as what a scheduler makes of latents is linear."""
+    limits = [name for name in ("clip_sample", "thresholding") if config.get(name)]
+    if offset and limits:
+        raise ValueError(f"`scheduler` must not limit latents with `noise_offset` {offset:g}, got `{limits[0]}` True.")
+
+
 def check_generator(generator: Any, results: int | None = None) -> None:
     """Raise unless `generator` is a torch.Generator, a list of them (as many as results), or None.
 
@@ -186,6 +193,7 @@ def checked_run(
         steps = several or config.default_steps
     knows = knows and steps != 1  # one step draws no style: it makes the mean of all, which c = 0 is trained to be
     check_scheduler(pipe.scheduler)
+    _check_offset(config.noise_offset, pipe.scheduler.config)
     check_count("num_inference_steps", steps, pipe.scheduler.config.num_train_timesteps)
     check_count("num_samples", num_samples, 1024)
     if batch_size is not None:

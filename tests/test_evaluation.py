@@ -88,6 +88,19 @@ def test_every_method_in_one_run(experts):
     assert table.count("expertC  ") == 4 and "all experts" in table and "1, 2 steps" in table
 
 
+@pytest.mark.parametrize(("steps", "taken"), [(None, 3), (1, 1), (2, 2)])
+def test_the_best_sample_takes_the_steps_of_samples(steps, taken):
+    """One step draws no style: without `steps` the best of several is of as many as the model takes for samples."""
+    pipe = tiny.one_step_pipeline(sampling_steps=3)
+    methods = {m.name: m for m in ev.retouch_methods(pipe, steps=steps, best_of=2)}
+    photo = torch.rand(1, 3, 24, 30, generator=torch.Generator().manual_seed(5))
+    image, said = methods["best"].retouch(photo, photo, None)
+    noise = [torch.Generator().manual_seed(n) for n in range(2)]
+    wanted = pipe(photo, num_inference_steps=taken, num_samples=2, generator=noise, output_type="pt").images
+    torch.testing.assert_close(image[0], wanted[said["seed"]])
+    assert f"in {taken} steps" in methods["best"].meaning
+
+
 def test_where_the_error_is(folders):
     """Exposure alone is wrong: one gain mends it all, and the brightness error says by how much."""
     inputs, targets = folders

@@ -495,6 +495,7 @@ def test_c_must_match_the_photos(pipe):
         {"sampling_steps": 2.5},
         {"sampling_steps": -1},
         {"noise_offset": -0.1},
+        {"noise_offset": 1001},
         {"noise_offset": float("inf")},
         {"noise_offset": float("nan")},
         {"noise_offset": "12"},

@@ -97,6 +97,15 @@ def test_outside_of_the_network_all_is_white_noise(name):
     assert (own(photo(), latents=latents, **call).grids - made.grids).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("limit", ["clip_sample", "thresholding"])
+def test_a_scheduler_that_limits_latents_is_refused_with_an_offset(limit):
+    config = {"timestep_spacing": "trailing", "clip_sample": False} | {limit: True}
+    scheduler = diffusers.DDIMScheduler(**config)
+    with pytest.raises(ValueError, match=f"`scheduler` must not limit latents with `noise_offset` 12, got `{limit}`"):
+        tiny_pipeline(scheduler=scheduler, noise_offset=12)(photo(), [0] * 4)
+    tiny_pipeline(scheduler=scheduler)(photo(), [0] * 4)
+
+
 @pytest.mark.parametrize("steps", [1, 3])
 def test_decoded_latents_are_those_of_the_network(autoencoder, steps):
     """Of a model without a grid head: what its autoencoder decodes has the mean that the network gave it."""

@@ -263,7 +263,7 @@ def test_not_a_number_stops_and_names_the_files(autoencoder, tmp_path, monkeypat
         (("--teacher", "csrnet", "--cache_latents"), "2"),
         (("--clipping_limit", "1"), "2"),
         (("--noise_offset", "-1"), "2"),
-        (("--noise_offset", "inf"), "2"),
+        (("--noise_offset", "1001"), "2"),
         (("--timestep_range", "999", "200"), "2"),
         (("--default_steps", "0"), "2"),
     ],

@@ -113,7 +113,7 @@ def build_models(args: argparse.Namespace) -> tuple[RetouchModel, AutoencoderKL 
         base = UNet2DConditionModel.from_pretrained(name, subfolder="unet", use_safetensors=True, **of_base)
         # What its UNet was trained to predict; from pure noise, which "leading" spacing does not begin with
         own = {"subfolder": "scheduler", "revision": args.revision}
-        scheduler = DDIMScheduler.from_pretrained(name, timestep_spacing="trailing", **own)
+        scheduler = DDIMScheduler.from_pretrained(name, timestep_spacing="trailing", clip_sample=False, **own)
         unet = build_retouch_unet(base, cross_attention_dim=token_width, sample_size=side)
         if args.lora_rank:
             add_lora(unet, args.lora_rank)

@@ -4,7 +4,6 @@ accelerate launch training/train_diffretouch.py --train_data_dir PHOTOS --vae AU
 """
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
@@ -132,8 +131,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--clipping_limit must lie in [0, 1), got {args.clipping_limit}")
     if args.shoulder is not None and not 0 < args.shoulder < 1:
         parser.error(f"--shoulder must lie in (0, 1), got {args.shoulder}")
-    if args.noise_offset is not None and not 0 <= args.noise_offset < math.inf:
-        parser.error(f"--noise_offset must be a finite number of at least 0, got {args.noise_offset}")
+    if args.noise_offset is not None and not 0 <= args.noise_offset <= 1000:
+        parser.error(f"--noise_offset must lie in [0, 1000], got {args.noise_offset}")
     if args.mask_weight != 1 and not args.use_masks:
         parser.error("--mask_weight is for --use_masks")
     if args.lpips_weight and not args.lpips_weights:

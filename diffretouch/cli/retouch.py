@@ -28,7 +28,10 @@ def retouch(
     reference: Annotated[
         Path | None, typer.Option(help="A finished photo, best of the same scene: with its four attributes.")
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, max=64, help="Results from different noise: OUT-1, OUT-2, ...")] = 1,
+    samples: Annotated[
+        int,
+        typer.Option(min=1, max=64, help="Results from different noise, OUT-1, OUT-2, ...: alike but by --any-style."),
+    ] = 1,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
     save_preset: Annotated[Path | None, typer.Option(help="Also write the settings as a preset for others.")] = None,
 ) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PROTOCOLS = {
     "input": "the untouched photo",
     "automatic": "c = 0",
-    "best": "c = None (one step: c = 0), the sample of the highest PSNR among {} seeds: an oracle, it sees the target",
+    "best": "c = None in {} steps (1: c = 0), the sample of most PSNR among {} seeds: an oracle, it sees the target",
     "labels": "c from the labels of the expert's version: an oracle, it sees the target",
     "matched": "c by attributes_of(input, reference=target): an oracle, it sees the target",
 }
@@ -81,14 +81,16 @@ def retouch_methods(
     Args:
         suffix (`str`): appended to the names, to tell several models or numbers of steps apart.
         seed (`int`): the same noise seed for every photo.
-        steps (`int`, *optional*): denoising steps; the model's own by default.
+        steps (`int`, *optional*): denoising steps; the model's own by default, for the best of several seeds its own
+            for samples.
         best_of (`int`): from 2 on, also the best of this many seeds.
         labels (`bool`): also c from the pairs' labels.
     """
+    several = steps or pipe.config.sampling_steps or pipe.config.default_steps
     steps = steps or pipe.config.default_steps
     noise = lambda n=0: torch.Generator().manual_seed(seed + n)  # noqa: E731
 
-    def result(source, c=None, **kwargs):
+    def result(source, c=None, steps=steps, **kwargs):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about extrapolation: it is the protocol that chose c
             return pipe(source, c, num_inference_steps=steps, output_type="pt", **kwargs).images.cpu()
@@ -97,7 +99,7 @@ def retouch_methods(
         return result(source, [0.0] * len(ATTRIBUTES), generator=noise()), {}  # None is not 0 where it is unknown
 
     def best(source, target, pair):
-        images = result(source, num_samples=best_of, generator=[noise(n) for n in range(best_of)])
+        images = result(source, steps=several, num_samples=best_of, generator=[noise(n) for n in range(best_of)])
         n = psnr(images, target.expand_as(images)).argmax().item()
         return images[n : n + 1], {"seed": seed + n}
 
@@ -113,12 +115,12 @@ def retouch_methods(
         del protocols["best"]
     if not labels:
         del protocols["labels"]
-    settings = {"seed": seed, "steps": steps, "best_of": best_of}
+    settings = {"seed": seed, "steps": steps, "several": several, "best_of": best_of}
     digest = functools.cache(lambda: model_digest(pipe))  # once, and only if it is asked for
     return [
         Method(
             name + suffix,
-            PROTOCOLS[name].format(best_of),
+            PROTOCOLS[name].format(several, best_of),
             retouch,
             oracle=name != "automatic",
             identity=lambda name=name: [name, settings, digest()],
