@@ -30,7 +30,7 @@ from diffretouch.pipelines.exported import FORMAT
 from diffretouch.pipelines.graph import fold_shapes, name_weights, tensors_by_value
 from diffretouch.pipelines.pipeline_csrnet import CSRNetPipeline
 from diffretouch.pipelines.pipeline_diffretouch import DiffRetouchPipeline
-from diffretouch.pipelines.sampler import own_scheduler
+from diffretouch.pipelines.sampler import check_scheduler, own_scheduler
 from diffretouch.settings import GRAPHS, model_revision
 
 OPSET = 18
@@ -141,6 +141,7 @@ def _check_diffretouch(pipe):
             f"`pipeline` must have a DDIMScheduler without thresholding, got {type(scheduler).__name__}: give it "
             "`DDIMScheduler.from_config(pipeline.scheduler.config, thresholding=False)`."
         )
+    check_scheduler(scheduler, pipe.config.noise_offset)
     size = 4 * sum(weight.numel() for weight in pipe.unet.parameters())
     if size > _LARGEST:
         raise ValueError(f"`pipeline` has {size / 1e9:.1f} GB of weights: one ONNX file holds at most 2 GB.")

@@ -40,19 +40,21 @@ SCHEDULERS = (
 )
 
 
-def check_scheduler(scheduler: Any) -> None:
+def check_scheduler(scheduler: Any, offset: float = 0.0) -> None:
     """Raise unless runs with a scheduler of this class, or of one it is made from, were tried.
 
+    Args:
+        scheduler: any.
+        offset: the model's `noise_offset`: `with_offset` is undone after the network only where all that the scheduler
+            makes of latents is linear.
+
     Raises:
-        ValueError: another one, such as those of flow matching, which know no noise schedule of this kind.
+        ValueError: another one, such as those of flow matching, which know no noise schedule of this kind; with an
+            offset, one that limits latents.
     """
     if not {kind.__name__ for kind in type(scheduler).__mro__} & set(SCHEDULERS):
         raise ValueError(f"`scheduler` must be one of {', '.join(SCHEDULERS)}, got {type(scheduler).__name__}.")
-
-
-def _check_offset(offset, config):
-    """`with_offset` is undone after the network, as long as what a scheduler makes of latents is linear."""
-    limits = [name for name in ("clip_sample", "thresholding") if config.get(name)]
+    limits = [name for name in ("clip_sample", "thresholding") if scheduler.config.get(name)]
     if offset and limits:
         raise ValueError(f"`scheduler` must not limit latents with `noise_offset` {offset:g}, got `{limits[0]}` True.")
 
@@ -192,8 +194,7 @@ def checked_run(
         several = config.sampling_steps if c is None and knows and num_samples != 1 else None
         steps = several or config.default_steps
     knows = knows and steps != 1  # one step draws no style: it makes the mean of all, which c = 0 is trained to be
-    check_scheduler(pipe.scheduler)
-    _check_offset(config.noise_offset, pipe.scheduler.config)
+    check_scheduler(pipe.scheduler, config.noise_offset)
     check_count("num_inference_steps", steps, pipe.scheduler.config.num_train_timesteps)
     check_count("num_samples", num_samples, 1024)
     if batch_size is not None:

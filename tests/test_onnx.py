@@ -185,6 +185,11 @@ def overflowing():
         (lambda: CSRNetPipeline(CSRNetL(condition_size=32)), ValueError, "CSRNet-L"),
         (lambda: CSRNetPipeline(CSRNet(condition_size=32, input_space="prophoto")), ValueError, "ProPhoto"),
         (lambda: tiny_pipeline(scheduler=EulerDiscreteScheduler()), ValueError, "got EulerDiscreteScheduler"),
+        (
+            lambda: tiny_pipeline(scheduler=DDIMScheduler(), noise_offset=3),
+            ValueError,
+            "`noise_offset` 3, got `clip_sa",
+        ),
         (overflowing, ValueError, "overflow float16"),
     ],
 )

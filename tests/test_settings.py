@@ -209,6 +209,11 @@ def test_resolved_says_everything(tmp_path):
     assert said.c == {"colorfulness": 0, "contrast": 1, "temperature": 0, "brightness": 0}
     assert (said.strength, said.seed, said.steps, said.scheduler) == (1, 0, 2, "DDIMScheduler")
     assert said.model == "owner/model" and said.version == __version__
+    with pytest.raises(ValueError, match=r"at least 2, got 1\.$"):
+        resolved(Settings(any_style=True, steps=1), pipe, "mine")
+    pipe.register_to_config(default_steps=1)
+    with pytest.raises(ValueError, match=r"at least 2, got 1, the model's own\.$"):
+        resolved(Settings(any_style=True), pipe, "mine")
     assert resolved(Settings(), pipe, tmp_path).model == tmp_path.name  # not where its maker's folders lie
     assert resolved(Settings(photo="another.jpg"), pipe, "small").photo is None
 

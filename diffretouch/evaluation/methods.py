@@ -115,7 +115,7 @@ def retouch_methods(
         del protocols["best"]
     if not labels:
         del protocols["labels"]
-    settings = {"seed": seed, "steps": steps, "several": several, "best_of": best_of}
+    settings = {"seed": seed, "steps": steps, "best_of": best_of}
     digest = functools.cache(lambda: model_digest(pipe))  # once, and only if it is asked for
     return [
         Method(
@@ -123,7 +123,7 @@ def retouch_methods(
             PROTOCOLS[name].format(several, best_of),
             retouch,
             oracle=name != "automatic",
-            identity=lambda name=name: [name, settings, digest()],
+            identity=lambda name=name: [name, settings | ({"steps": several} if name == "best" else {}), digest()],
             parameters=count_parameters(pipe),
         )
         for name, retouch in protocols.items()

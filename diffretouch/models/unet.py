@@ -202,7 +202,7 @@ def with_offset(latents: torch.Tensor, offset: float) -> torch.Tensor:
     The mean of white noise over h*w pixels is sqrt(h*w) times smaller than the noise, the mean of latents that a style
     changes is not: a style would be decided in the very first steps, by what little light all pixels share. Offset
     noise (Guttenberg, 2023, "Diffusion with offset noise") makes both alike: a network is trained on noise of this
-    kind. As the map is linear, samplers need not know of it, see `denoise`.
+    kind. As the map is linear, samplers that limit no latents need not know of it, see `denoise`.
     """
     return latents + offset * latents.mean((2, 3), keepdim=True) if offset else latents
 

@@ -288,7 +288,7 @@ def resolved(settings: Settings, pipe: "DiffusionPipeline", model: str) -> Setti
         said["steps"] = settings.steps or steps or pipe.config.default_steps
         if free and said["steps"] == 1:
             own = "" if settings.steps else ", the model's own"
-            raise ValueError("`any_style` needs more than one step: `steps` must be at least 2, got 1{own}.")
+            raise ValueError(f"`any_style` needs more than one step: `steps` must be at least 2, got 1{own}.")
         said["scheduler"] = pipe.scheduler_name
     else:
         said |= dict.fromkeys(("c", "any_style", "seed", "steps", "scheduler", "regions", "refine_regions"))
